@@ -1,0 +1,54 @@
+"""A small network for points in a space of few dimensions."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+
+class MLP(nn.Module):
+    """A residual network over points (B, features) whose every layer also sees the time.
+
+    Time enters as sines and cosines of pi t times 1, 2, 4, ..., 128, and points as they are: (B, features) and
+    t (B,) to (B, features). The output starts at zero.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, *, hidden_size: int = 256, depth: int = 3):
+        """Build the network.
+
+        Raises:
+            ValueError: a size below 1.
+        """
+        super().__init__()
+        if min(features, hidden_size, depth) < 1:
+            raise ValueError(f"sizes are at least 1, got {features=}, {hidden_size=}, {depth=}")
+        self.features = features
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(8), persistent=False)
+        self.embed = nn.Linear(features, hidden_size)
+        self.times = nn.Linear(16, hidden_size)
+        self.layers = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(2 * depth))
+        self.out = nn.Linear(hidden_size, features)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
+        """Return the output, of x's shape.
+
+        Raises:
+            ValueError: x that is not (B, features), t that is not (B,), or labels: this network has no use for any.
+        """
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise ValueError(f"this MLP takes x of shape (B, {self.features}), got {tuple(x.shape)}")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must have shape ({len(x)},) as x has {len(x)} rows, got {tuple(t.shape)}")
+        if y is not None:
+            raise ValueError("an MLP is unconditional: call it without y")
+        angles = t[:, None] * self.frequencies
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.times.weight.dtype)
+        h = self.embed(x) + self.times(waves)
+        for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
+            h = h + second(silu(first(silu(h))))
+        return self.out(silu(h))  # type: ignore[no-any-return]

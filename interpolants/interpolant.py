@@ -1,0 +1,122 @@
+"""The path from noise to data, and what follows from its two functions."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Interpolant(ABC):
+    r"""$x_t = \alpha(t)\,x + \sigma(t)\,\epsilon$, from noise at t = 0 to data at t = 1 (SiT, arXiv 2401.08740, eq. 1).
+
+    Write `alpha` and `sigma`; all else follows. Times are scalars or have shape (B,), states have shape (B, *).
+
+    Given $x_t$, the velocity $v = \dot\alpha x + \dot\sigma\epsilon$ and each of noise, score and data determine one
+    another for 0 < t < 1 (eq. 9 and appendix A). With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma > 0$,
+
+    $$\epsilon = (\dot\alpha x_t - \alpha v) / \Delta, \quad s = -\epsilon / \sigma, \quad
+    x = (\sigma v - \dot\sigma x_t) / \Delta.$$
+
+    All six conversions are linear in what they are given, so they convert expectations as well. Their
+    coefficients are computed in the precision of t, and the result has that of the states (float32 at least).
+    """
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return the share of the data at times t, of t's shape: 0 at t = 0, 1 at t = 1."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the share of the noise at times t, of t's shape: 1 at t = 0, 0 at t = 1."""
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        """Return the derivative of `alpha`, by forward-mode differentiation unless overridden."""
+        return _derivative(self.alpha, t)
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Return the derivative of `sigma`, by forward-mode differentiation unless overridden."""
+        return _derivative(self.sigma, t)
+
+    def mix(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+        """Return the state x_t, of shape (B, *), of data x and noise eps."""
+        return _combine(t, self.alpha(t), x, self.sigma(t), eps)
+
+    def velocity(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+        """Return the velocity of the state of data x and noise eps, (B, *)."""
+        return _combine(t, self.alpha_dot(t), x, self.sigma_dot(t), eps)
+
+    def noise_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the noise, (B, *). Where alpha = 0 it is x_t / sigma, whatever the velocity."""
+        a, b = self._noise_coefficients(t)
+        return _combine(t, a, velocity, b, x_t)
+
+    def score_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the score (eq. 9), (B, *): infinite where sigma = 0, and -x_t / sigma^2 where alpha = 0.
+
+        It is the score only if eps is Gaussian and independent of x.
+        """
+        a, b = self._noise_coefficients(t)
+        sigma = self.sigma(t)
+        return _combine(t, -a / sigma, velocity, -b / sigma, x_t)
+
+    def data_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the data, (B, *). Where alpha_dot and alpha are 0 the velocity says nothing of it: not a number."""
+        delta = self._delta(t)
+        return _combine(t, self.sigma(t) / delta, velocity, -self.sigma_dot(t) / delta, x_t)
+
+    def velocity_from_noise(self, eps: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the velocity, (B, *): infinite where alpha = 0."""
+        alpha = self.alpha(t)
+        return _combine(t, -self._delta(t) / alpha, eps, self.alpha_dot(t) / alpha, x_t)
+
+    def velocity_from_score(self, score: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the velocity (eq. 44), (B, *): infinite where alpha = 0."""
+        alpha = self.alpha(t)
+        return _combine(t, self.sigma(t) * self._delta(t) / alpha, score, self.alpha_dot(t) / alpha, x_t)
+
+    def velocity_from_data(self, data: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return the velocity, (B, *): infinite where sigma = 0."""
+        sigma = self.sigma(t)
+        return _combine(t, self._delta(t) / sigma, data, self.sigma_dot(t) / sigma, x_t)
+
+    def _delta(self, t: Tensor) -> Tensor:
+        return self.alpha_dot(t) * self.sigma(t) - self.alpha(t) * self.sigma_dot(t)
+
+    def _noise_coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a and b such that the noise is a velocity + b x_t."""
+        alpha, delta = self.alpha(t), self._delta(t)
+        at_noise = alpha == 0  # there delta may be 0 as well, if the path is slow to leave the noise
+        a = torch.where(at_noise, 0.0, -alpha / delta)
+        b = torch.where(at_noise, 1 / self.sigma(t), self.alpha_dot(t) / delta)
+        return a, b
+
+
+def _combine(t: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """Return a x + b y for coefficients of t's shape, () or (B,), and states (B, *).
+
+    Raises:
+        ValueError: shapes that do not fit. Left to broadcasting, times (B,) would silently scale the columns
+            of images whose width is B.
+    """
+    if x.shape != y.shape:
+        raise ValueError(f"states must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if t.ndim and t.shape != x.shape[:1]:
+        raise ValueError(f"t must be a scalar or have shape (B,) with B = {len(x)} as the states, got {tuple(t.shape)}")
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    shape = (-1,) + (1,) * (x.ndim - 1) if t.ndim else ()
+    return a.to(dtype).reshape(shape) * x.to(dtype) + b.to(dtype).reshape(shape) * y.to(dtype)
+
+
+def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    t = t.contiguous()  # jvp refuses the views that expand makes
+    if torch.compiler.is_compiling():
+        return _jvp(function, t)
+    with warnings.catch_warnings():  # on its first call, torch 2.13's jvp uses what torch 2.13 deprecates
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
+        return _jvp(function, t)
+
+
+def _jvp(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]  # type: ignore[no-any-return]

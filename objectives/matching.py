@@ -1,0 +1,55 @@
+"""Regression of one quantity along a path."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .protocols import Field, Path, Weight
+from .quantities import Quantity, Velocity
+
+
+@dataclass(frozen=True)
+class Matching:
+    r"""The network outputs `predict`; its squared error is taken in `measure`, times `weight(t)`.
+
+    $$\ell = \mathrm{weight}(t)\,\mathrm{mean}\,\|\hat q - q\|^2$$ with q the measured quantity: SiT's L_v for
+    `Matching(path)` (arXiv 2401.08740, eq. 6), L_s for `Matching(path, Score)` (eq. 7), L_s weighted by lambda^2 for
+    `Matching(path, Score, measure=Velocity)` (eq. 46), JiT's loss for `Matching(path, Data, measure=Velocity)`.
+    `measure` is `predict` unless given, except that scores are measured as noise. All four `predict` with one `measure`
+    give the same loss for the same field.
+
+    Where the two differ, the factor between them may be infinite at an end of [0, 1]: draw times inside.
+    """
+
+    path: Path
+    predict: type[Quantity] = Velocity
+    measure: type[Quantity] | None = None
+    weight: Weight | None = None
+
+    def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+        """Return the loss of each sample, (B,), the mean over all other dimensions.
+
+        Args:
+            model: the network as a field; labels are bound to it beforehand.
+            x: data, (B, *).
+            eps: noise, (B, *).
+            t: times, (B,).
+
+        Raises:
+            ValueError: shapes that do not fit one another.
+        """
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must have shape ({len(x)},) as x has {len(x)} rows, got {tuple(t.shape)}")
+        output = model(self.path.mix(x, eps, t), t)
+        if output.shape != x.shape:
+            raise ValueError(f"the model must return x's shape {tuple(x.shape)}, got {tuple(output.shape)}")
+        error = self.predict.residual(self.path, output, x, eps, t)
+        loss = error.square().reshape(len(x), -1).mean(1)
+        unit, measure = self.predict.unit(), self.measure or self.predict.unit()
+        if measure is not unit:
+            loss = loss * (measure.error_rate(self.path, t) / unit.error_rate(self.path, t)) ** 2
+        return loss if self.weight is None else self.weight(t) * loss
+
+    def field(self, model: Field, /) -> Field:
+        """Return the velocity that the network stands for."""
+        return lambda x_t, t: self.predict.to_velocity(self.path, model(x_t, t), x_t, t)

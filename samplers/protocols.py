@@ -1,0 +1,44 @@
+"""What samplers ask of the outside, and of one another."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A function of states (B, *) and times (B,) to (B, *)."""
+
+Diffusion: TypeAlias = Callable[[Tensor], Tensor]
+"""A function t -> w(t) >= 0 that keeps t's shape; a plain function will do."""
+
+
+class Path(Protocol):
+    """The part of an interpolant that samplers use; `sitkit.interpolants.Interpolant` has it."""
+
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def alpha_dot(self, t: Tensor) -> Tensor: ...
+    def sigma_dot(self, t: Tensor) -> Tensor: ...
+    def score_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor: ...
+
+
+class NoiseSource(Protocol):
+    """The standard normal noise of the step from time t to time s, of the shape of x."""
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor: ...
+
+
+class Solver(Protocol):
+    """Carries states along a grid of times."""
+
+    def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
+        """Yield the state at each of `times`, the first being x itself."""
+        ...
+
+
+class Model(Protocol):
+    """A network that takes labels by the name y."""
+
+    def __call__(self, x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
+        """Return (B, *) for states (B, *), times (B,) and labels (B,)."""
+        ...

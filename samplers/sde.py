@@ -1,0 +1,35 @@
+"""The family of stochastic differential equations that share one path's marginals."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .one_step import at
+from .protocols import Diffusion, Field, Path
+
+
+@dataclass(frozen=True)
+class SDE:
+    r"""$dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$, for any w(t) >= 0 (SiT, arXiv 2401.08740, eq. 4).
+
+    The score s follows from the velocity v, so that drift and diffusion cost one call of the network.
+    """
+
+    velocity: Field
+    path: Path
+    w: Diffusion
+
+    def __call__(self, x: Tensor, t: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return the drift (B, *) at states x, and w at t; t is a scalar or has shape (B,), and w has t's shape.
+
+        Raises:
+            ValueError: w(t) is negative or not finite. KL's w is infinite at t = 0: start at times[0] > 0.
+        """
+        w = torch.as_tensor(self.w(t), dtype=t.dtype, device=t.device).expand(t.shape)
+        if not torch.compiler.is_compiling() and not ((w >= 0) & torch.isfinite(w)).all():
+            raise ValueError(f"w(t) must be finite and >= 0, got {w.tolist()} at t = {t.tolist()}")
+        velocity = self.velocity(x, t) if t.ndim else at(self.velocity, x, t)
+        score = self.path.score_from_velocity(velocity, x, t)
+        factor = w.to(score.dtype).reshape((-1,) + (1,) * (x.ndim - 1) if t.ndim else ()) / 2
+        return velocity + factor * score, w
