@@ -1,0 +1,5 @@
+"""`python -m sitkit.recipes` is the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""From a name and fields in a recipe to a component of a library, and back, by one rule for all.
+
+`{kind = "vp", beta_max = 20.0}` is `VP(beta_max=20.0)`: the kind is the component's public name in its library, in
+snake case, or `"package.module:Name"` for one's own; the fields are its parameters, with their types and defaults.
+What the recipe knows from elsewhere (the path of a w(t), the image size of a backbone) it hands over itself. A `Slot`
+is a place for a component, and says where its kinds are found.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from .problem import Problem
+
+
+class Section(BaseModel):
+    """A part of a recipe: strict, frozen, and without room for keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Fields(Section):
+    """The fields of a component, as a section."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component by name: its kind and all its fields, in a slot."""
+
+    slot: "Slot" = field(repr=False)
+    kind: str
+    fields: Fields
+
+    def build(self, **given: Any) -> Any:
+        """Return the component itself, made of its fields and of those of `given` that it takes.
+
+        Raises:
+            Problem: the component refuses its fields, or needs a package that is not installed.
+        """
+        target = self.slot.find(self.kind)
+        if self.slot.plain:
+            return target
+        arguments = {name: given[name] for name in inspect.signature(target).parameters if name in given}
+        for name in type(self.fields).model_fields:
+            value = getattr(self.fields, name)
+            built = value.build(**given) if isinstance(value, Component) else value
+            arguments[name] = built
+        try:
+            return target(**arguments)
+        except (ValueError, ImportError) as error:
+            raise Problem(f"{self.slot.name} = {self.kind}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a component.
+
+    Args:
+        name: what to call the place in messages.
+        library: the module whose public names are the kinds.
+        fits: whether an object belongs in this place.
+        given: parameters that the recipe hands over itself.
+        nested: slots for those parameters that are components in turn.
+        plain: the object found is used as it is, not called, and written as a bare name.
+        absent: the word for no component, if there may be none.
+    """
+
+    name: str
+    library: str
+    fits: Callable[[Any], bool] = field(compare=False)
+    given: frozenset[str] = frozenset()
+    nested: Mapping[str, "Slot"] = field(default_factory=dict, compare=False)
+    plain: bool = False
+    absent: str | None = None
+
+    def kinds(self) -> dict[str, Any]:
+        """Return the library's components that fit here, by kind."""
+        members = vars(importlib.import_module(self.library))
+        own = {name: thing for name, thing in members.items() if getattr(thing, "__module__", "").startswith("sitkit.")}
+        return {_snake(name): thing for name, thing in own.items() if not name.startswith("_") and self.fits(thing)}
+
+    def find(self, kind: str) -> Any:
+        """Return the object that a kind names.
+
+        Raises:
+            Problem: there is no such object, or it does not belong here.
+        """
+        if ":" in kind:
+            return self._find_own(kind)
+        kinds = self.kinds()
+        for known, thing in kinds.items():
+            if known.replace("_", "") == kind.lower().replace("_", "").replace("-", ""):
+                return thing
+        words = [*kinds] if self.absent is None else [*kinds, self.absent]
+        raise Problem(f"no {self.name} '{kind}'{nearest(kind, words)}; known: {', '.join(words)}, or package.module:Name")
+
+    def _find_own(self, kind: str) -> Any:
+        module, name = kind.split(":", 1)
+        if os.getcwd() not in sys.path:  # as `python` itself does, and a console script does not
+            sys.path.insert(0, os.getcwd())
+        try:
+            thing = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise Problem(f"{self.name} '{kind}' cannot be imported: {error}") from error
+        if not self.fits(thing):
+            raise Problem(f"'{kind}' is no {self.name}: see {self.library} for what one looks like")
+        return thing
+
+    def parse(self, value: Any) -> Component | None:
+        """Return the component that a recipe's value stands for: a kind, a table, or the component itself."""
+        if value is None or value == self.absent:
+            if self.absent is None:
+                raise PydanticCustomError("component", "a component is needed, as a kind or a table with a kind")
+            return None
+        if isinstance(value, Component):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        if not isinstance(value, dict):
+            value = self._describe(value)
+        kind = value.get("kind")
+        if not isinstance(kind, str):
+            raise PydanticCustomError("component", "a kind is needed, one of: {kinds}", {"kinds": ", ".join(self.kinds())})
+        try:
+            target = self.find(kind)
+        except Problem as problem:
+            raise PydanticCustomError("component", "{problem}", {"problem": str(problem)}) from None
+        canonical = kind if ":" in kind else _snake(target.__name__)
+        fields = json.dumps({key: dump(field) for key, field in value.items() if key != "kind"})
+        return Component(self, canonical, self.model(target).model_validate_json(fields))
+
+    @cache  # noqa: B019 (slots are few and live as long as the program)
+    def model(self, target: Any) -> type[Fields]:
+        """Return the section whose keys are the fields of a component in this slot."""
+        if self.plain:
+            return Fields
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        keys: dict[str, Any] = {}
+        for name, parameter in inspect.signature(target).parameters.items():
+            if name in self.given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            default = ... if parameter.default is parameter.empty else parameter.default
+            if name in self.nested:
+                slot = self.nested[name]
+                default = default if default is ... else slot.parse(default)
+                keys[name] = (Annotated[Component | None, slot], default)
+            else:
+                keys[name] = (hints.get(name, Any), default)
+        return create_model(target.__name__, __base__=Fields, **keys)
+
+    def _describe(self, thing: Any) -> dict[str, Any]:
+        """Return the table of a component that was built by hand."""
+        target = thing if self.plain else type(thing)
+        kinds = self.kinds()
+        own = f"{getattr(target, '__module__', '')}:{getattr(target, '__qualname__', '')}"
+        kind = next((kind for kind, known in kinds.items() if known is target), own)
+        if self.plain or not dataclasses.is_dataclass(thing):
+            return {"kind": kind}
+        names = [f.name for f in dataclasses.fields(thing) if f.init and f.name not in self.given]
+        return {"kind": kind} | {name: getattr(thing, name) for name in names}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        writer = core_schema.plain_serializer_function_ser_schema(lambda value: dump(value, self.absent))
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=writer)
+
+
+def dump(value: Any, absent: str | None = None) -> Any:
+    """Return a recipe's value as plain tables, lists, strings and numbers."""
+    if value is None:
+        return absent
+    if not isinstance(value, Component):
+        return value
+    if value.slot.plain:
+        return value.kind
+    return {"kind": value.kind} | value.fields.model_dump(mode="json")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return ' (did you mean ...?)' with the nearest known word, or nothing if none is near."""
+    matches = get_close_matches(word, known, n=1)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def _snake(name: str) -> str:
+    """Return SineSquared as sine_squared, SiT as sit, EulerMaruyama as euler_maruyama, KL as kl."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()

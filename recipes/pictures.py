@@ -1,0 +1,82 @@
+"""Pictures of images: grids, with their classes written beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .problem import Problem
+
+SIDE = 48
+"""Images are enlarged by whole factors to about this many pixels."""
+GAP = 4
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int = SIDE) -> Image.Image:
+    """Return images (N, C, H, W) uint8, C = 1 or 3, row by row; captions, if any, head the columns."""
+    factor = max(1, side // pixels.shape[-1])
+    large = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2).expand(-1, 3, -1, -1)
+    height, width = large.shape[-2:]
+    rows = -(-len(large) // columns)
+    head = 22 if captions else 0
+    size = (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP + head)
+    canvas = Image.new("RGB", size, PAPER)
+    for number, image in enumerate(large):
+        row, column = divmod(number, columns)
+        place = (GAP + column * (width + GAP), GAP + head + row * (height + GAP))
+        canvas.paste(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()), place)
+    draw = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(captions):
+        middle = GAP + column * (width + GAP) + width // 2
+        draw.text((middle, head // 2 + 2), caption, INK, ImageFont.load_default(14), anchor="mm")
+    return canvas
+
+
+def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) -> Image.Image:
+    """Return a grid of images with a column, and its caption, for every class that occurs; a square one without."""
+    if labels is None:
+        return tile(pixels, columns=max(1, round(len(pixels) ** 0.5)))
+    present = labels.unique().tolist()
+    if len(present) == 1:
+        columns = max(1, round(len(pixels) ** 0.5))
+        return tile(pixels, columns, [classes[present[0]]] * min(columns, len(pixels)))
+    by_class = [pixels[labels == label] for label in present]
+    rows = max(len(images) for images in by_class)
+    blank = torch.full_like(pixels[:1], 255)
+    filled = [torch.cat([images, blank.expand(rows - len(images), -1, -1, -1)]) for images in by_class]
+    return tile(torch.stack(filled, dim=1).flatten(0, 1), len(present), [classes[label] for label in present])
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """Write a picture as PNG.
+
+    Raises:
+        Problem: the file cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(draft, format="png", optimize=True)
+        draft.replace(file)
+    except OSError as error:
+        raise Problem(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def save_array(pixels: Tensor, file: Path) -> None:
+    """Write images (N, C, H, W) uint8 as an npz with one array, `arr_0` (N, H, W, 3) uint8, as ADM's evaluator reads.
+
+    Raises:
+        Problem: the file cannot be written.
+    """
+    draft = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            np.savez(stream, arr_0=pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy())
+        draft.replace(file)
+    except OSError as error:
+        raise Problem(f"{file} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,67 @@
+"""What chance decides in training and sampling, as functions of (seed, sample number).
+
+Sample number n counts the images that training has seen: step k, of a batch of B, is made of the numbers
+(k - 1) B to k B - 1. So which image, noise, time and label a step takes depends neither on how the work is divided nor on
+whether it was interrupted.
+"""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from sitkit.samplers import philox
+
+
+class Stream(IntEnum):
+    """Independent sources of random numbers under one seed."""
+
+    ORDER = 1
+    NOISE = 2
+    TIME = 3
+    DROPOUT = 4
+    START = 5
+
+
+class Order:
+    """The order in which images are seen: every epoch another permutation of them all."""
+
+    def __init__(self, seed: int, count: int):
+        self.seed = seed
+        self.count = count
+        self._epoch = -1
+        self._permutation = torch.empty(0)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the image, (B,) int64, of each of the sample numbers (B,)."""
+        images = torch.empty_like(index)
+        epochs = index // self.count
+        for epoch in epochs.unique().tolist():
+            here = epochs == epoch
+            images[here] = self._permute(epoch)[index[here] % self.count]
+        return images
+
+    def _permute(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            key = philox.key(self.seed, Stream.ORDER, epoch)
+            high, low = philox.words(key, torch.arange(self.count), 2).unbind(1)
+            self._permutation = ((high << 31) | (low >> 1)).argsort(stable=True)
+            self._epoch = epoch
+        return self._permutation
+
+
+def noise(seed: int, stream: Stream, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return standard normal noise, (B, *shape) float32, of sample numbers (B,)."""
+    return philox.normal(philox.key(seed, stream), index, shape).float()
+
+
+def times(seed: int, index: Tensor, interval: tuple[float, float]) -> Tensor:
+    """Return times uniform in the interval, (B,) float32, of sample numbers (B,)."""
+    low, high = interval
+    return low + (high - low) * philox.uniform(philox.key(seed, Stream.TIME), index)
+
+
+def drop(seed: int, index: Tensor, labels: Tensor, null: int, share: float) -> Tensor:
+    """Return the labels (B,) of which that share has become the null label."""
+    dropped = philox.uniform(philox.key(seed, Stream.DROPOUT), index) < share
+    return labels.masked_fill(dropped.to(labels.device), null)

@@ -1,0 +1,158 @@
+"""Recipes from presets, TOML files and `--set`, and back to TOML."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from .components import Fields, Section, Slot, nearest
+from .intervals import resolve
+from .problem import Problem
+from .recipe import Recipe
+
+
+def presets() -> dict[str, str]:
+    """Return the text of every preset, by name."""
+    folder = files("sitkit.recipes") / "presets"
+    texts = {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+    return {name: texts[name].read_text() for name in sorted(texts)}
+
+
+def read(source: str, settings: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a preset's name or a TOML file, with `key=value` settings put over it.
+
+    Raises:
+        Problem: there is no such recipe, or it or a setting is not valid; one line an error.
+    """
+    if source in (known := presets()):
+        text = known[source]
+    elif Path(source).is_file():
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Problem(f"{source} cannot be read: {error}") from error
+    elif source.endswith(".toml"):
+        raise Problem(f"there is no file {source}")
+    else:
+        raise Problem(f"no preset '{source}'{nearest(source, [*known])}; known: {', '.join(known)}, or a TOML file")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{source} is not TOML: {error}") from error
+    return override(table, settings)
+
+
+def override(table: dict[str, Any], settings: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a table, with `key=value` settings put over it.
+
+    A value is TOML, or else a string. A new kind of component drops the fields of the old one.
+
+    Raises:
+        Problem: the table or a setting is not valid; one line an error.
+    """
+    for setting in settings:
+        keys, found, value = setting.partition("=")
+        if not found or not all(keys.split(".")):
+            raise Problem(f"--set takes key=value, such as train.steps=100, got '{setting}'")
+        table = _put(table, keys.split("."), _value(value))
+    try:
+        return Recipe.model_validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        raise Problem("\n".join(explain(error, table))) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return float(text)  # such as .5 or 1., which are not TOML
+    except ValueError:
+        return text
+
+
+def _put(table: Any, keys: list[str], value: Any, model: type[BaseModel] | None = Recipe) -> dict[str, Any]:
+    """Return the table with a value put at the end of `keys`; `model` is the section that the table is for."""
+    if isinstance(table, str):
+        table = {"kind": table}
+    if not isinstance(table, dict) or (model is None and keys == ["kind"] and table.get("kind") != value):
+        table = {}
+    first, *rest = keys
+    if not rest:
+        return {**table, first: value}
+    inner = _section(model, first) if model and first in model.model_fields else None
+    return {**table, first: _put(table.get(first), rest, value, inner)}
+
+
+def explain(error: ValidationError, table: dict[str, Any]) -> list[str]:
+    """Return one line for each key that is wrong: the key, what is wrong, what is allowed."""
+    lines: dict[str, list[str]] = {}
+    for one in error.errors():
+        path, known = _walk(one["loc"], table)
+        if one["type"] == "extra_forbidden":
+            text = f"unknown key{nearest(path[-1], known)}; known: {', '.join(known)}"
+        elif one["type"] == "missing":
+            text = "is missing" if path and path[-1] == one["loc"][-1] else "has too few entries"
+        else:
+            text = one["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            text += "" if isinstance(one["input"], dict) or one["type"] == "component" else f", got {one['input']!r}"
+        lines.setdefault(".".join(path), []).append(text)
+    return [f"{key + ': ' if key else ''}{', or '.join(texts)}" for key, texts in lines.items()]
+
+
+def _walk(location: Sequence[str | int], table: Any) -> tuple[list[str], list[str]]:
+    """Return the keys that lead to a place in a recipe, and the keys that are known beside the last of them."""
+    model: type[BaseModel] | None = Recipe
+    path: list[str] = []
+    known: list[str] = []
+    for part in location:
+        if model is None or not isinstance(part, str):
+            break
+        known = [*(["kind"] if issubclass(model, Fields) else []), *model.model_fields]
+        path.append(part)
+        if part not in model.model_fields:
+            break
+        table = table.get(part) if isinstance(table, dict) else None
+        model = _section(model, part) or _fields(model, part, table)
+    return path, known
+
+
+def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """Return the section that stands at a key of a section, if one does and not a component."""
+    annotation = model.model_fields[key].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _fields(model: type[BaseModel], key: str, value: Any) -> type[Fields] | None:
+    """Return the fields of the component that stands at a key of a section, if one does that is known."""
+    kind = value.get("kind") if isinstance(value, dict) else value
+    for slot in model.model_fields[key].metadata:
+        if isinstance(slot, Slot):
+            try:
+                return slot.model(slot.find(str(kind)))
+            except Problem:
+                return None
+    return None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return a recipe as TOML, in full, with the numbers that `auto` stands for and a remark that it did."""
+    said, meant = recipe.model_dump(mode="json"), resolve(recipe).model_dump(mode="json")
+    return "\n".join(_toml_lines(said, meant, ())).strip()
+
+
+def _toml_lines(said: dict[str, Any], meant: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    """Return the lines of one table: its values first, then its tables."""
+    lines = ["", f"[{'.'.join(path)}]"] if path else []
+    for key, value in meant.items():
+        if not isinstance(value, dict):
+            lines.append(f"{key} = {json.dumps(value)}" + ("  # auto" if said.get(key) == "auto" != value else ""))
+    for key, value in meant.items():
+        if isinstance(value, dict):
+            lines += _toml_lines(said[key] if isinstance(said.get(key), dict) else {}, value, (*path, key))
+    return lines

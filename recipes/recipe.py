@@ -1,0 +1,114 @@
+"""A recipe: the whole experiment as one frozen, validated value."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from . import slots
+from .components import Component, Section
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if not interval[0] < interval[1]:
+        raise ValueError(f"should be [low, high] with low < high, got {list(interval)}")
+    return interval
+
+
+Time = Annotated[float, Field(ge=0, le=1)]
+Times = Annotated[tuple[Time, Time], AfterValidator(_ordered)]
+Interval = Literal["auto"] | Times
+
+
+class Optimizer(Section):
+    """AdamW, with a learning rate that rises linearly over the first `warmup` steps and then stays."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+
+class EMA(Section):
+    """The exponential moving average of the weights, by which samples are made.
+
+    Step k averages with decay min(decay, (1 + k) / (10 + k)), so that short runs are averaged over their own length.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+
+
+class Train(Section):
+    """How long, and with what, to train."""
+
+    steps: Count
+    batch: Count
+    """Images a step, over all processes."""
+    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    interval: Interval = "auto"
+    """The times to learn from; `auto`: all that the objective is finite at (`intervals.py`)."""
+
+
+class Every(Section):
+    """Something that happens every so many steps, and after the last."""
+
+    every: Count
+
+
+class Sampler(Section):
+    """How samples are drawn.
+
+    `steps` of `solver` lead through `interval`; the last of them is `last`, if there is one, of length `last_step`.
+    `auto` stands for what the paper does (`intervals.py`).
+    """
+
+    kind: Literal["ode", "sde"] = "ode"
+    solver: Annotated[Component | None, slots.SOLVER] = None
+    steps: Count = 50
+    interval: Interval = "auto"
+    last: Literal["auto", "none", "euler", "mean"] = "auto"
+    last_step: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    w: Annotated[Component, slots.DIFFUSION] = Field(default="sigma", validate_default=True)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.solver and slots.is_stochastic(slots.SOLVER.find(self.solver.kind)) != (self.kind == "sde"):
+            raise ValueError(f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'")
+        if self.kind == "ode" and self.last == "mean":
+            raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none or euler")
+        return self
+
+
+class Guidance(Section):
+    """Classifier-free guidance: scale 1 is none; `channels` as in the official code would be 3."""
+
+    scale: float = 1.0
+    interval: Times = (0.0, 1.0)
+    channels: Count | Literal["all"] = "all"
+
+
+class Evaluation(Section):
+    """What `sitkit evaluate` draws: `draws` times as many samples as `num`, or as there are held-out images."""
+
+    num: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    draws: Annotated[int, Field(ge=2)] = 5
+
+
+class Recipe(Section):
+    """Everything that an experiment depends on. `load` reads one, and presets are files of them."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Annotated[Component, slots.DATA]
+    path: Annotated[Component, slots.PATH] = Field(default="linear", validate_default=True)
+    objective: Annotated[Component, slots.OBJECTIVE] = Field(default="matching", validate_default=True)
+    backbone: Annotated[Component, slots.BACKBONE]
+    optimizer: Optimizer = Optimizer()
+    ema: EMA = EMA()
+    train: Train
+    checkpoint: Every = Every(every=1000)
+    log: Every = Every(every=100)
+    grid: Every = Every(every=1000)
+    sampler: Sampler = Sampler()
+    guidance: Guidance = Guidance()
+    evaluation: Evaluation = Evaluation()

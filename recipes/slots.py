@@ -1,0 +1,60 @@
+"""The places of a recipe that components fill."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from sitkit.interpolants import Interpolant
+from sitkit.samplers import OneStep
+
+from .components import Slot
+
+
+def _takes(*names: str) -> Callable[[Any], bool]:
+    """Return whether a thing can be called with arguments of these names."""
+    return lambda thing: callable(thing) and set(names) <= set(inspect.signature(thing).parameters)
+
+
+def _is_path(thing: Any) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, Interpolant) and not inspect.isabstract(thing)
+
+
+def _is_quantity(thing: Any) -> bool:
+    return inspect.isclass(thing) and hasattr(thing, "error_rate") and not getattr(thing, "_is_protocol", False)
+
+
+def _is_objective(thing: Any) -> bool:
+    return inspect.isclass(thing) and hasattr(thing, "field") and not getattr(thing, "_is_protocol", False)
+
+
+def _is_diffusion(thing: Any) -> bool:
+    return inspect.isclass(thing) and "__call__" in vars(thing)
+
+
+def _is_solver(thing: Any) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, OneStep) and (_takes("velocity")(thing) or is_stochastic(thing))
+
+
+def is_stochastic(solver: Any) -> bool:
+    """Return whether a solver is one for SDEs: its parameters are `sde` and `noise`, not `velocity`."""
+    return _takes("sde", "noise")(solver)
+
+
+DATA = Slot("data", "sitkit.recipes.datasets", inspect.isfunction)
+PATH = Slot("path", "sitkit.interpolants", _is_path)
+QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
+WEIGHT = Slot("weight", "sitkit.objectives.weights", inspect.isfunction, given=frozenset({"path"}), absent="none")
+OBJECTIVE = Slot(
+    "objective",
+    "sitkit.objectives",
+    _is_objective,
+    given=frozenset({"path"}),
+    nested={"predict": QUANTITY, "measure": replace(QUANTITY, absent="auto"), "weight": WEIGHT},
+)
+IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
+BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
+DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_diffusion, given=frozenset({"path"}))
+SOLVER = Slot(
+    "solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "sde", "noise"}), absent="auto"
+)
