@@ -44,8 +44,9 @@ def _nearest(x: Tensor, among: Tensor) -> Tensor:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""Return $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ (Szekely and Rizzo, 2013), unbiased, of points (N, D), (M, D)."""
+    r"""Return $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ (Szekely and Rizzo, 2013) of point sets (N, D) and (M, D).
+
+    The expectations are over the sets as they are: 0 for equal sets, positive for others, also for two draws of one law.
+    """
     x, y = x.double(), y.double()
-    n, m = len(x), len(y)
-    within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
-    return float(2 * torch.cdist(x, y).mean() - within)
+    return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean())

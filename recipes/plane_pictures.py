@@ -1,0 +1,97 @@
+"""Pictures of transport in the plane."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+
+from sitkit.samplers import Field
+
+from .run import write_whole
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.collections import LineCollection  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+if TYPE_CHECKING:
+    from .plane import Flow
+
+REACH = 3.2
+NOISE, DATA = "#8c96a8", "#d1495b"
+LINES = 40
+FRAMES = 40
+
+
+def trajectories(flows: "Mapping[str, Flow]", fresh: torch.Tensor, file: Path) -> None:
+    """Draw the ways of some points, one panel a flow, and fresh data beside them."""
+    figure, panels = plt.subplots(1, len(flows) + 1, figsize=(4 * len(flows) + 4, 4.3), dpi=110, layout="constrained")
+    for panel, (name, flow) in zip(panels, flows.items(), strict=False):
+        ways = flow.states[:, :LINES].transpose(0, 1).numpy()  # (N, T, 2)
+        pieces = np.stack([ways[:, :-1], ways[:, 1:]], axis=2).reshape(-1, 2, 2)
+        shades = np.tile(flow.times[:-1].numpy(), len(ways))
+        panel.add_collection(LineCollection(pieces, array=shades, cmap="viridis", linewidths=0.8, alpha=0.8))
+        _scatter(panel, flow.states[0], NOISE)
+        _scatter(panel, flow.states[-1], DATA)
+        _frame(panel, f"{name}: noise to data")
+    _scatter(panels[-1], fresh, DATA)
+    _frame(panels[-1], "fresh data")
+    _save(figure, file)
+
+
+@torch.no_grad()
+def velocity(field: Field, file: Path) -> None:
+    """Draw the field at four times."""
+    times = (0.0, 0.33, 0.67, 0.95)
+    figure, panels = plt.subplots(1, len(times), figsize=(4 * len(times), 4.3), dpi=90, layout="constrained")
+    axis = torch.linspace(-REACH, REACH, 25)
+    x = torch.cartesian_prod(axis, axis)
+    for panel, time in zip(panels, times, strict=True):
+        v = field(x, torch.full((len(x),), time))
+        panel.quiver(*x.T.numpy(), *v.T.numpy(), v.norm(dim=1).numpy(), cmap="viridis", angles="xy", pivot="mid", width=0.004)
+        _frame(panel, f"velocity at t = {time:g}")
+    _save(figure, file)
+
+
+def animation(flows: "Mapping[str, Flow]", file: Path) -> None:
+    """Draw the points of every flow as they move, side by side, as a GIF that waits at its end."""
+    frames = []
+    for share in np.linspace(0, 1, FRAMES):
+        figure, panels = plt.subplots(1, len(flows), figsize=(3 * len(flows), 3.2), dpi=72, layout="constrained")
+        for panel, (name, flow) in zip(np.atleast_1d(panels), flows.items(), strict=True):
+            at = round(share * (len(flow.times) - 1))
+            _scatter(panel, flow.states[at][:1500], DATA)
+            _frame(panel, f"{name}   t = {flow.times[at]:.2f}")
+        frames.append(_image(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=32))
+    data = io.BytesIO()
+    durations = [70] * (FRAMES - 1) + [1500]
+    frames[0].save(data, format="gif", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    write_whole(file, data.getvalue())
+
+
+def _scatter(panel: Axes, points: torch.Tensor, colour: str) -> None:
+    panel.scatter(*points.T.numpy(), s=2, alpha=0.5, color=colour, linewidths=0)
+
+
+def _frame(panel: Axes, title: str) -> None:
+    panel.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect="equal")
+    panel.set_title(title, fontsize=11)
+
+
+def _image(figure: Figure) -> Image.Image:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    plt.close(figure)
+    return Image.open(data).convert("RGB")
+
+
+def _save(figure: Figure, file: Path) -> None:
+    data = io.BytesIO()
+    _image(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(data, format="png", optimize=True)
+    write_whole(file, data.getvalue())

@@ -1,0 +1,147 @@
+"""Laws of objectives."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from worlds import PATHS, RING
+
+from sitkit.interpolants import GVP, VP, Interpolant, Linear
+from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity, weights
+
+QUANTITIES = (Velocity, Noise, Score, Data)
+
+
+def exact(quantity: type[Quantity], path: Interpolant, x_t: Tensor, t: Tensor) -> Tensor:
+    """Return what a perfect network would predict on the ring."""
+    if quantity is Score:
+        return RING.score(path)(x_t, t)
+    velocity = RING.velocity(path)(x_t, t)
+    if quantity is Noise:
+        return path.noise_from_velocity(velocity, x_t, t)
+    return RING.data(path)(x_t, t) if quantity is Data else velocity
+
+
+def wave(x_t: Tensor, t: Tensor) -> Tensor:
+    """Stand in for a network."""
+    return torch.cos(x_t) * t[:, None]
+
+
+def batch(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = RING.draw(count, generator)
+    eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return x, eps, 0.05 + 0.9 * torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_field_of_a_perfect_network_is_the_exact_velocity(path: Interpolant, quantity: type[Quantity]) -> None:
+    x, eps, t = batch(256)
+    x_t = path.mix(x, eps, t)
+    field = Matching(path, quantity).field(lambda x_t, t: exact(quantity, path, x_t, t))
+    torch.testing.assert_close(field(x_t, t), RING.velocity(path)(x_t, t), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, (None, *QUANTITIES))])
+def test_a_perfect_network_is_where_the_loss_is_flat(
+    path: Interpolant, predict: type[Quantity], measure: type[Quantity] | None
+) -> None:
+    x, eps, t = batch(20_000)
+    objective = Matching(path, predict, measure)
+
+    def slopes(offset: float) -> Tensor:
+        """Return each sample's derivative of the loss along a change of the network, at the exact one plus an offset."""
+        size = torch.full((len(x),), offset, dtype=torch.float64, requires_grad=True)
+        model = lambda x_t, t: exact(predict, path, x_t, t) + size[:, None] * torch.sin(2 * x_t + t[:, None])  # noqa: E731
+        (gradient,) = torch.autograd.grad(objective(model, x, eps, t).sum(), size)
+        return gradient
+
+    def z(values: Tensor) -> float:
+        return float(values.mean().abs() / (values.std() / len(values) ** 0.5))
+
+    assert z(slopes(0.0)) < 4.5
+    assert z(slopes(0.5)) > 9  # the same test can fail
+
+
+@given(st.sampled_from(PATHS), st.sampled_from(QUANTITIES), st.integers(0, 100))
+def test_what_is_predicted_does_not_matter_to_what_is_measured(path, measure, seed) -> None:  # type: ignore[no-untyped-def]
+    x, eps, t = batch(16, seed)
+    x_t = path.mix(x, eps, t)
+    velocity = RING.velocity(path)(x_t, t) + torch.sin(3 * x_t)  # some wrong field, read four ways
+    outputs = {
+        Velocity: velocity,
+        Noise: path.noise_from_velocity(velocity, x_t, t),
+        Score: path.score_from_velocity(velocity, x_t, t),
+        Data: path.data_from_velocity(velocity, x_t, t),
+    }
+    losses = [Matching(path, predict, measure)(lambda *_, o=o: o, x, eps, t) for predict, o in outputs.items()]
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, losses[0], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_the_paper_weighting_turns_scores_into_velocities(path: Interpolant) -> None:
+    x, eps, t = batch(64)
+    weighted = Matching(path, Score, weight=weights.velocity(path))(wave, x, eps, t)
+    torch.testing.assert_close(weighted, Matching(path, Score, measure=Velocity)(wave, x, eps, t))
+
+
+def test_likelihood_weight_of_the_straight_path() -> None:
+    t = torch.tensor([0.2, 0.7])
+    torch.testing.assert_close(weights.likelihood(Linear())(t), 1 / (t * (1 - t)))
+
+
+@pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_losses_are_finite_at_both_ends(path: Interpolant, quantity: type[Quantity]) -> None:
+    x, eps, _ = batch(2)
+    for end in (0.0, 1.0):
+        t = torch.full((2,), end, dtype=torch.float64)
+        assert Matching(path, quantity)(lambda x_t, t: x_t, x, eps, t).isfinite().all()
+
+
+def test_data_measured_as_velocity_stay_finite_where_there_is_only_noise() -> None:
+    x, eps, _ = batch(2)
+    zero = torch.zeros(2, dtype=torch.float64)
+    loss = Matching(Linear(), Data, measure=Velocity)(lambda x_t, t: x_t, x, eps, zero)
+    torch.testing.assert_close(loss, (eps - x).square().mean(1))
+
+
+def test_the_loss_of_each_sample_is_its_own() -> None:
+    x, eps = torch.randn(2, 3, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.2, 0.5, 0.8])
+    objective = Matching(VP(), Noise, weight=lambda t: 1 + t)
+    together = objective(lambda x_t, t: x_t, x, eps, t)
+    alone = [objective(lambda x_t, t: x_t, x[k : k + 1], eps[k : k + 1], t[k : k + 1]) for k in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_shapes_that_do_not_fit_are_refused(quantity: type[Quantity]) -> None:
+    x = torch.zeros(3, 1, 3, 3)
+    objective = Matching(Linear(), quantity)
+    with pytest.raises(ValueError, match="t must have shape"):
+        objective(lambda x_t, t: x_t, x, x, torch.rand(1))
+    with pytest.raises(ValueError, match="must return x's shape"):
+        objective(lambda x_t, t: x_t[:, :, :1], x, x, torch.rand(3))
+
+
+def test_a_half_precision_network_is_measured_in_single() -> None:
+    x = torch.randn(4, 2)
+    loss = Matching(Linear())(lambda x_t, t: x_t.bfloat16(), x, torch.randn(4, 2), torch.rand(4))
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_a_loss_compiles_whole(path: Interpolant, quantity: type[Quantity]) -> None:
+    torch.compiler.reset()
+    x, eps, t = (value.float() for value in batch(8))
+    objective = Matching(path, quantity, measure=Velocity)
+    compiled = torch.compile(objective, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(wave, x, eps, t), objective(wave, x, eps, t))
