@@ -32,7 +32,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], r
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for part, values in tensors.items():
-        save_file({key: value.detach().contiguous().cpu() for key, value in values.items()}, draft / f"{part}.safetensors")
+        save_file(
+            {key: value.detach().contiguous().cpu() for key, value in values.items()}, draft / f"{part}.safetensors"
+        )
     (draft / "recipe.json").write_text(json.dumps(recipe, indent=2))
     files = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(draft.iterdir())}
     (draft / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=2))

@@ -197,5 +197,3 @@ def _device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
-
-

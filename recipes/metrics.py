@@ -36,17 +36,17 @@ def nearer_share(x: Tensor, one: Tensor, other: Tensor) -> float:
 
 def nearest(x: Tensor, among: Tensor) -> Tensor:
     """Return the number, (N,), of the nearest of `among` (M, D) to each of the points x (N, D)."""
-    return torch.cat([torch.cdist(part, among).argmin(1) for part in x.split(1024)])
+    return torch.cat([torch.cdist(part, among).argmin(1) for part in torch.split(x, 1024)])
 
 
 def _nearest(x: Tensor, among: Tensor) -> Tensor:
-    return torch.cat([torch.cdist(part, among).amin(1) for part in x.split(1024)])
+    return torch.cat([torch.cdist(part, among).amin(1) for part in torch.split(x, 1024)])
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
     r"""Return $2 E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|$ (Szekely and Rizzo, 2013) of point sets (N, D) and (M, D).
 
-    The expectations are over the sets as they are: 0 for equal sets, positive for others, also for two draws of one law.
+    The expectations are over the sets as they are: 0 for equal sets, positive for others, also two draws of one law.
     """
     x, y = x.double(), y.double()
     return float(2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean())

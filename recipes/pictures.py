@@ -40,7 +40,7 @@ def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) ->
     """Return a grid of images with a column, and its caption, for every class that occurs; a square one without."""
     if labels is None:
         return tile(pixels, columns=max(1, round(len(pixels) ** 0.5)))
-    present = labels.unique().tolist()
+    present = torch.unique(labels).tolist()
     if len(present) == 1:
         columns = max(1, round(len(pixels) ** 0.5))
         return tile(pixels, columns, [classes[present[0]]] * min(columns, len(pixels)))

@@ -62,7 +62,7 @@ def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], N
     for name, flow in flows.items():
         say(f"energy distance to fresh data, {name}: {energy_distance(flow.states[-1], fresh[0]):.5f}")
     say(f"energy distance between two fresh data sets: {floor:.5f}")
-    pictures = {
+    pictures: dict[str, Callable[[Path], None]] = {
         "transport.png": lambda file: plane_pictures.trajectories(flows, fresh[0], file),
         "velocity.png": lambda file: plane_pictures.velocity(velocity, file),
         "flow.gif": lambda file: plane_pictures.animation(flows, file),
@@ -106,7 +106,7 @@ def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Flow:
 
 @torch.no_grad()
 def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> Flow:
-    """Return the way of points by the SDE with w = sigma, by Euler and Maruyama's method and a last step without noise."""
+    """Return the way of points by the SDE with w = sigma, by Euler and Maruyama's method and a noiseless last step."""
     path = Linear()
     sde = SDE(velocity, path, Sigma(path))
     times = torch.linspace(0, 1, steps + 1)

@@ -15,10 +15,10 @@ from sitkit.samplers import Field
 from .run import write_whole
 
 matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.collections import LineCollection  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from .plane import Flow
@@ -34,7 +34,7 @@ def trajectories(flows: "Mapping[str, Flow]", fresh: torch.Tensor, file: Path) -
     figure, panels = plt.subplots(1, len(flows) + 1, figsize=(4 * len(flows) + 4, 4.3), dpi=110, layout="constrained")
     for panel, (name, flow) in zip(panels, flows.items(), strict=False):
         ways = flow.states[:, :LINES].transpose(0, 1).numpy()  # (N, T, 2)
-        pieces = np.stack([ways[:, :-1], ways[:, 1:]], axis=2).reshape(-1, 2, 2)
+        pieces = [*np.stack([ways[:, :-1], ways[:, 1:]], axis=2).reshape(-1, 2, 2)]
         shades = np.tile(flow.times[:-1].numpy(), len(ways))
         panel.add_collection(LineCollection(pieces, array=shades, cmap="viridis", linewidths=0.8, alpha=0.8))
         _scatter(panel, flow.states[0], NOISE)
@@ -54,7 +54,9 @@ def velocity(field: Field, file: Path) -> None:
     x = torch.cartesian_prod(axis, axis)
     for panel, time in zip(panels, times, strict=True):
         v = field(x, torch.full((len(x),), time))
-        panel.quiver(*x.T.numpy(), *v.T.numpy(), v.norm(dim=1).numpy(), cmap="viridis", angles="xy", pivot="mid", width=0.004)
+        panel.quiver(
+            *x.T.numpy(), *v.T.numpy(), v.norm(dim=1).numpy(), cmap="viridis", angles="xy", pivot="mid", width=0.004
+        )
         _frame(panel, f"velocity at t = {time:g}")
     _save(figure, file)
 
@@ -76,7 +78,7 @@ def animation(flows: "Mapping[str, Flow]", file: Path) -> None:
 
 
 def _scatter(panel: Axes, points: torch.Tensor, colour: str) -> None:
-    panel.scatter(*points.T.numpy(), s=2, alpha=0.5, color=colour, linewidths=0)
+    panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=2, alpha=0.5, color=colour, linewidths=0)
 
 
 def _frame(panel: Axes, title: str) -> None:

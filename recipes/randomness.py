@@ -1,8 +1,8 @@
 """What chance decides in training and sampling, as functions of (seed, sample number).
 
 Sample number n counts the images that training has seen: step k, of a batch of B, is made of the numbers
-(k - 1) B to k B - 1. So which image, noise, time and label a step takes depends neither on how the work is divided nor on
-whether it was interrupted.
+(k - 1) B to k B - 1. So which image, noise, time and label a step takes depends neither on how the work is divided
+nor on whether it was interrupted.
 """
 
 from enum import IntEnum
@@ -36,7 +36,7 @@ class Order:
         """Return the image, (B,) int64, of each of the sample numbers (B,)."""
         images = torch.empty_like(index)
         epochs = index // self.count
-        for epoch in epochs.unique().tolist():
+        for epoch in torch.unique(epochs).tolist():
             here = epochs == epoch
             images[here] = self._permute(epoch)[index[here] % self.count]
         return images

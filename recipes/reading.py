@@ -130,9 +130,9 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 def _fields(model: type[BaseModel], key: str, value: Any) -> type[Fields] | None:
     """Return the fields of the component that stands at a key of a section, if one does that is known."""
-    kind = value.get("kind") if isinstance(value, dict) else value
     for slot in model.model_fields[key].metadata:
         if isinstance(slot, Slot):
+            kind = value.get("kind", slot.usual) if isinstance(value, dict) else value
             try:
                 return slot.model(slot.find(str(kind)))
             except Problem:

@@ -68,13 +68,15 @@ class Sampler(Section):
     steps: Count = 50
     interval: Interval = "auto"
     last: Literal["auto", "none", "euler", "mean"] = "auto"
-    last_step: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
-    w: Annotated[Component, slots.DIFFUSION] = Field(default="sigma", validate_default=True)
+    last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.solver and slots.is_stochastic(slots.SOLVER.find(self.solver.kind)) != (self.kind == "sde"):
-            raise ValueError(f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'")
+            raise ValueError(
+                f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
+            )
         if self.kind == "ode" and self.last == "mean":
             raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none or euler")
         return self
@@ -100,8 +102,8 @@ class Recipe(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Annotated[Component, slots.DATA]
-    path: Annotated[Component, slots.PATH] = Field(default="linear", validate_default=True)
-    objective: Annotated[Component, slots.OBJECTIVE] = Field(default="matching", validate_default=True)
+    path: Annotated[Component, slots.PATH] = Field(default={}, validate_default=True)
+    objective: Annotated[Component, slots.OBJECTIVE] = Field(default={}, validate_default=True)
     backbone: Annotated[Component, slots.BACKBONE]
     optimizer: Optimizer = Optimizer()
     ema: EMA = EMA()

@@ -18,7 +18,7 @@ from .pictures import label_grid, tile
 from .run import Run
 
 matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -39,7 +39,7 @@ def write_report(run: Run, report: Mapping[str, Any], split: Split, plain: Sampl
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         "<table><tr><th></th><th>samples</th><th>real</th><td></td></tr>" + "".join(rows) + "</table>",
-        f"<p>{manifest['draws']} draws of {manifest['samples']} samples, {manifest['network_calls']} network calls each.</p>",
+        f"<p>{manifest['draws']} draws of {manifest['samples']} samples, {manifest['network_calls']} calls each.</p>",
         _figure("Samples without guidance", _grid(plain, split)),
         _figure(f"Samples with guidance {scale:g}", _grid(guided, split)) if guided is not plain else "",
         _figure("Held-out images", _grid(Samples(split.heldout.pixels, split.heldout.labels, 0, 0), split)),

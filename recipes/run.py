@@ -43,7 +43,9 @@ class Run:
         if run.recipe_file.exists():
             differing = [key for key in _differing(run.recipe(), recipe) if not key.startswith(MAY_CHANGE)]
             if differing:
-                raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(differing)}")
+                raise Problem(
+                    f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(differing)}"
+                )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())

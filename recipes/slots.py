@@ -42,7 +42,7 @@ def is_stochastic(solver: Any) -> bool:
 
 
 DATA = Slot("data", "sitkit.recipes.datasets", inspect.isfunction)
-PATH = Slot("path", "sitkit.interpolants", _is_path)
+PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
 QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
 WEIGHT = Slot("weight", "sitkit.objectives.weights", inspect.isfunction, given=frozenset({"path"}), absent="none")
 OBJECTIVE = Slot(
@@ -50,11 +50,10 @@ OBJECTIVE = Slot(
     "sitkit.objectives",
     _is_objective,
     given=frozenset({"path"}),
+    usual="matching",
     nested={"predict": QUANTITY, "measure": replace(QUANTITY, absent="auto"), "weight": WEIGHT},
 )
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
-DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_diffusion, given=frozenset({"path"}))
-SOLVER = Slot(
-    "solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "sde", "noise"}), absent="auto"
-)
+DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_diffusion, given=frozenset({"path"}), usual="sigma")
+SOLVER = Slot("solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "sde", "noise"}), absent="auto")

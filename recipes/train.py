@@ -103,7 +103,9 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
             if step == 1 or last or step % recipe.log.every == 0:
                 record = {"step": step, "loss": loss.item(), "images": step * recipe.train.batch}
                 if not math.isfinite(record["loss"]):
-                    raise Problem(f"the loss at step {step} is {record['loss']}: lower optimizer.lr; checkpoints are good")
+                    raise Problem(
+                        f"the loss at step {step} is {record['loss']}: lower optimizer.lr; checkpoints are good"
+                    )
                 run.write_metrics(record | {"seconds": round(time.monotonic() - start, 3)})
                 advance(0, f"loss {record['loss']:.4f}")
             if last or step % recipe.checkpoint.every == 0:
@@ -158,7 +160,9 @@ def _save_grid(state: State, recipe: Recipe, split: Split, folder: Path) -> None
     count = GRID_ROWS * max(1, len(split.classes))
     labels = balanced_labels(torch.arange(count), split)
     drawn = draw(state.average, recipe, split, count, seed=recipe.seed, labels=labels, quiet=True)
-    save_picture(label_grid(drawn.pixels, labels, split.classes), folder / "grids" / f"{checkpoints.name(state.step)}.png")
+    save_picture(
+        label_grid(drawn.pixels, labels, split.classes), folder / "grids" / f"{checkpoints.name(state.step)}.png"
+    )
 
 
 @contextmanager
@@ -169,7 +173,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal heard
         heard = True
-        signal.signal(number, former[number])
+        signal.signal(number, former[signal.Signals(number)])
 
     former = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from sitkit.backbones import MLP, SiT, sit_b, sit_l, sit_s, sit_xl
 from sitkit.samplers import ClassifierFree
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = dict(input_size=8, patch_size=2, in_channels=3, hidden_size=32, depth=2, num_heads=2, num_classes=5)
+SMALL: dict[str, Any] = {
+    "input_size": 8,
+    "patch_size": 2,
+    "in_channels": 3,
+    "hidden_size": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "num_classes": 5,
+}
 
 
 def official(name: str) -> tuple[SiT, dict[str, Tensor]]:
@@ -35,7 +44,7 @@ def test_outputs_are_those_of_the_official_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["velocity", "plain"])
 def test_positions_are_those_of_the_official_network(name: str) -> None:
-    network, golden = official(name)
+    _network, golden = official(name)
     fresh = SiT(**json.loads(str(np.load(GOLDEN / f"backbone-{name}.npz")["config"])))
     torch.testing.assert_close(fresh.pos_embed, golden["state.pos_embed"])
 
@@ -51,7 +60,7 @@ def test_published_sizes(build, millions: float) -> None:  # type: ignore[no-unt
 def perturbed(**changes: object) -> SiT:
     """Return a small network whose zeros have been filled, so that everything in it matters."""
     torch.manual_seed(0)
-    network = SiT(**(SMALL | changes))  # type: ignore[arg-type]
+    network = SiT(**(SMALL | changes))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -127,7 +136,7 @@ def test_shapes_that_do_not_fit_are_refused(x, t, y, message: str) -> None:  # t
 @pytest.mark.parametrize("changes", [{"patch_size": 3}, {"num_heads": 5}, {"hidden_size": 34}, {"depth": 0}])
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"divide|positive"):
-        SiT(**(SMALL | changes))  # type: ignore[arg-type]
+        SiT(**(SMALL | changes))
 
 
 def test_a_network_for_points() -> None:

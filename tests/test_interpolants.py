@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import PATHS, RING, Mixture, Quadratic
 
 from sitkit.interpolants import VP, Interpolant, Linear, check
+from worlds import PATHS, RING, Mixture, Quadratic
 
 paths = st.sampled_from(PATHS)
 times = st.floats(0.02, 0.98)
@@ -67,10 +67,10 @@ def test_all_six_conversions_read_back_what_was_mixed(path, shape, dtype, seed, 
     t = torch.tensor(t[: shape[0]], dtype=dtype)
     x_t, velocity = path.mix(x, eps, t), path.velocity(x, eps, t)
     score = -eps / path.sigma(t).reshape(-1, *[1] * (len(shape) - 1))
-    near = dict(rtol=2e-3, atol=2e-3) if dtype == torch.float32 else dict(rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(path.noise_from_velocity(velocity, x_t, t), eps, **near)
-    torch.testing.assert_close(path.score_from_velocity(velocity, x_t, t), score, **near)
-    torch.testing.assert_close(path.data_from_velocity(velocity, x_t, t), x, **near)
+    near = 2e-3 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(path.noise_from_velocity(velocity, x_t, t), eps, rtol=near, atol=near)
+    torch.testing.assert_close(path.score_from_velocity(velocity, x_t, t), score, rtol=near, atol=near)
+    torch.testing.assert_close(path.data_from_velocity(velocity, x_t, t), x, rtol=near, atol=near)
     if dtype == torch.float64:  # in float32 the way back loses what 1 / alpha and 1 / sigma multiply
         torch.testing.assert_close(path.velocity_from_noise(eps, x_t, t), velocity, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(path.velocity_from_score(score, x_t, t), velocity, rtol=1e-7, atol=1e-7)
@@ -103,7 +103,9 @@ def test_given_derivatives_are_those_of_forward_mode(path: Interpolant) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("world", [RING, Mixture(torch.randn(3, 1, 2, 2, dtype=torch.float64), 0.5)], ids=["points", "images"])
+@pytest.mark.parametrize(
+    "world", [RING, Mixture(torch.randn(3, 1, 2, 2, dtype=torch.float64), 0.5)], ids=["points", "images"]
+)
 def test_score_of_the_exact_velocity_is_the_gradient_of_the_log_density(path: Interpolant, world: Mixture) -> None:
     generator = torch.Generator().manual_seed(0)
     t = torch.rand(64, generator=generator, dtype=torch.float64) * 0.9 + 0.05

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from worlds import PATHS, RING
 
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity, weights
+from worlds import PATHS, RING
 
 QUANTITIES = (Velocity, Noise, Score, Data)
 
@@ -55,7 +55,7 @@ def test_a_perfect_network_is_where_the_loss_is_flat(
     objective = Matching(path, predict, measure)
 
     def slopes(offset: float) -> Tensor:
-        """Return each sample's derivative of the loss along a change of the network, at the exact one plus an offset."""
+        """Return the derivative of each loss along a change of the network, at the exact one plus an offset."""
         size = torch.full((len(x),), offset, dtype=torch.float64, requires_grad=True)
         model = lambda x_t, t: exact(predict, path, x_t, t) + size[:, None] * torch.sin(2 * x_t + t[:, None])  # noqa: E731
         (gradient,) = torch.autograd.grad(objective(model, x, eps, t).sum(), size)
@@ -73,7 +73,7 @@ def test_what_is_predicted_does_not_matter_to_what_is_measured(path, measure, se
     x, eps, t = batch(16, seed)
     x_t = path.mix(x, eps, t)
     velocity = RING.velocity(path)(x_t, t) + torch.sin(3 * x_t)  # some wrong field, read four ways
-    outputs = {
+    outputs: dict[type[Quantity], Tensor] = {
         Velocity: velocity,
         Noise: path.noise_from_velocity(velocity, x_t, t),
         Score: path.score_from_velocity(velocity, x_t, t),

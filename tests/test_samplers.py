@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from worlds import PATHS, RING, Gaussian, Mixture, Quadratic, slope
 
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.samplers import (
@@ -29,6 +28,7 @@ from sitkit.samplers import (
     sample,
     white,
 )
+from worlds import PATHS, RING, Gaussian, Mixture, Quadratic, slope
 
 WORLD = Gaussian(mean=1.5, std=0.5)
 GRIDS = [16, 32, 64, 128]
@@ -50,7 +50,7 @@ def doubles(*values: float) -> Tensor:
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 @pytest.mark.parametrize("solver", [Euler, Heun])
-def test_ode_solvers_have_their_stated_order(path: Interpolant, solver: Callable[..., OneStep]) -> None:
+def test_ode_solvers_have_their_stated_order(path: Interpolant, solver: type[Euler] | type[Heun]) -> None:
     x = doubles(-1.0, 0.0, 2.0)[:, None]
     ends = doubles(0.1, 0.9)
     exact = WORLD.flow(path, x, *ends)
@@ -62,7 +62,9 @@ def test_ode_solvers_have_their_stated_order(path: Interpolant, solver: Callable
     assert slope(GRIDS, errors) == pytest.approx(solver.order, abs=0.15)
 
 
-def propagate(solver_of_noise: Callable[..., OneStep], times: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+def propagate(
+    solver_of_noise: Callable[..., OneStep], times: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor]:
     """Carry a Gaussian through a chain of steps that are affine in state and noise, exactly."""
 
     def step(x: float, z: float, t: Tensor, s: Tensor) -> Tensor:
@@ -213,7 +215,8 @@ def test_an_sde_takes_times_of_rows_as_well_as_one() -> None:
 
 
 def test_a_constant_may_be_a_plain_number() -> None:
-    drift, w = SDE(RING.velocity(Linear()), Linear(), lambda t: 0.5)(torch.randn(3, 2), torch.tensor(0.3))
+    sde = SDE(RING.velocity(Linear()), Linear(), lambda t: 0.5)  # type: ignore[arg-type, return-value]
+    drift, w = sde(torch.randn(3, 2), torch.tensor(0.3))
     assert w == 0.5
     assert drift.isfinite().all()
 
@@ -233,10 +236,8 @@ def test_keyed_noise_is_new_for_every_seed_sample_and_step_and_normal() -> None:
     index = torch.arange(2000)
     x = torch.zeros(2000, 5, dtype=torch.float64)
     t, s, u = doubles(0.0, 0.5, 0.6)
-    draws = torch.stack(
-        [Keyed(0, index)(x, t, s), Keyed(1, index)(x, t, s), Keyed(2**32, index)(x, t, s), Keyed(0, index)(x, t, u)]
-        + [Keyed(0, index)(x, s, u), Keyed(0, index + 2**32)(x, t, s), Keyed(0, index + 2000)(x, t, s)]
-    ).flatten(1)
+    keys = [(0, 0, t, s), (1, 0, t, s), (2**32, 0, t, s), (0, 0, t, u), (0, 0, s, u), (0, 2**32, t, s), (0, 2000, t, s)]
+    draws = torch.stack([Keyed(seed, index + first)(x, *step) for seed, first, *step in keys]).flatten(1)
     covariance = torch.cov(torch.cat([draws, draws**2]))
     expected = torch.diag(torch.cat([torch.ones(7), 2 * torch.ones(7)])).double()
     torch.testing.assert_close(covariance, expected, rtol=0, atol=0.12)

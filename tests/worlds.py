@@ -58,7 +58,9 @@ class Mixture:
 
         def field(x_t: Tensor, t: Tensor) -> Tensor:
             shape = (-1,) + (1,) * (x_t.ndim - 1)
-            values = (f(t).to(x_t.dtype).reshape(shape) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+            values = (
+                f(t).to(x_t.dtype).reshape(shape) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot)
+            )
             alpha, sigma, alpha_dot, sigma_dot = values
             x = data(x_t, t)
             return alpha_dot * x + sigma_dot * (x_t - alpha * x) / sigma
@@ -104,7 +106,9 @@ class Gaussian:
 
 
 RING = Mixture(
-    torch.tensor([[math.cos(k), math.sin(k)] for k in torch.arange(5).mul(2 * math.pi / 5).tolist()], dtype=torch.float64),
+    torch.tensor(
+        [[math.cos(k), math.sin(k)] for k in torch.arange(5).mul(2 * math.pi / 5).tolist()], dtype=torch.float64
+    ),
     std=0.3,
 )
 

@@ -1,0 +1,45 @@
+# `make demo` and `make test` need Python 3.11 or newer and make, and set up all else in .venv by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+RUN ?= runs/digits
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+
+.PHONY: demo test lint lowest clean
+
+demo: $(VENV)/.demo
+	$(BIN)/sitkit train digits --out $(RUN)
+	$(BIN)/sitkit sample $(RUN) --num 100 --out $(RUN)/ode.png
+	$(BIN)/sitkit sample $(RUN) --num 100 --out $(RUN)/sde.png --set sampler.kind=sde --set sampler.steps=50
+	$(BIN)/sitkit evaluate $(RUN)
+	@echo "samples of every class, with guidance: $(RUN)/ode.png (by ODE) and $(RUN)/sde.png (by SDE)"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy interpolants backbones objectives samplers
+	rm -rf build/wheel build/site
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/site build/wheel/*.whl
+	MYPYPATH=build/site:tests $(BIN)/mypy -p sitkit.recipes
+	MYPYPATH=build/site:tests $(BIN)/mypy tests
+
+# The tests once more, with the oldest versions that pyproject.toml allows.
+lowest:
+	mkdir -p build
+	$(PYTHON) .ci/lowest.py > build/lowest.txt
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
+
+# Installs the extra of that name, anew when what is to be installed has changed.
+$(VENV)/.%: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sitkit needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-lowest build runs *.egg-info

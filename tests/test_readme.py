@@ -1,0 +1,50 @@
+"""Every block of code in the README and docs runs, and every command is one that there is."""
+
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+import typer
+
+from sitkit.recipes.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist_with_their_options(page: Path) -> None:
+    group = typer.main.get_command(app)
+    lines = [line for language in ("sh", "console") for block in blocks(page, language) for line in block.splitlines()]
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        if words[:1] == ["sitkit"]:
+            command = group.commands[words[1]]  # type: ignore[attr-defined]
+            command.make_context(words[1], words[2:])  # parses; raises on what it does not know
+        if words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_readme_shows_pictures_that_are_there_and_light() -> None:
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert shown
+    for picture in shown:
+        size = (ROOT / picture).stat().st_size
+        assert size < (1_000_000 if picture.endswith(".gif") else 300_000), picture

@@ -1,0 +1,198 @@
+"""Recipes: one rule from names to components, and errors that help."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sitkit.interpolants import VP, Linear
+from sitkit.objectives import Data, Matching, Velocity
+from sitkit.recipes import slots
+from sitkit.recipes.components import dump
+from sitkit.recipes.intervals import grid, resolve, resolve_sampler
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.reading import override, presets, read, to_toml
+from sitkit.samplers import KL, Heun, SineSquared
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_presets_read_and_come_back_from_json(preset: str) -> None:
+    recipe = read(preset)
+    assert override(json.loads(recipe.model_dump_json())) == recipe
+
+
+def test_a_component_is_its_kind_and_fields_and_back() -> None:
+    for path in (Linear(), VP(), VP(beta_max=12.0)):
+        component = slots.PATH.parse(path)
+        assert component is not None
+        assert component.build() == path
+        assert slots.PATH.parse(dump(component)) == component
+    component = slots.DIFFUSION.parse({"kind": "KL", "scale": 2.0})
+    assert component is not None
+    assert component.build(path=Linear()) == KL(Linear(), 2.0)
+    assert slots.DIFFUSION.parse(SineSquared(3.0)) == slots.DIFFUSION.parse({"kind": "sine-squared", "scale": 3.0})
+
+
+def test_nested_components_are_built_too() -> None:
+    component = slots.OBJECTIVE.parse(
+        {"kind": "matching", "predict": "data", "measure": "velocity", "weight": "likelihood"}
+    )
+    assert component is not None
+    objective = component.build(path=Linear())
+    assert isinstance(objective, Matching)
+    assert (objective.predict, objective.measure) == (Data, Velocity)
+    assert objective.weight is not None
+    assert objective.weight(torch.tensor([0.5])) == 4
+
+
+def test_a_path_of_ones_own() -> None:
+    recipe = read("digits", ["path=worlds:Quadratic"])
+    assert type(recipe.path.build()).__name__ == "Quadratic"
+    assert resolve_sampler(recipe).interval == (0.01, 1.0)
+    with pytest.raises(Problem, match=r"'worlds:Mixture' is no path"):
+        read("digits", ["path=worlds:Mixture"])
+    with pytest.raises(Problem, match="cannot be imported"):
+        read("digits", ["path=nowhere:Nothing"])
+
+
+def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Path) -> None:
+    recipe = read(
+        "digits", ["path={kind='vp', beta_max=9.0}", "objective.predict=noise", "optimizer.lr=.5", "train.steps=7"]
+    )
+    assert recipe.path.build() == VP(beta_max=9.0)
+    assert (recipe.optimizer.lr, recipe.train.steps) == (0.5, 7)
+    changed = override(
+        recipe.model_dump(mode="json"), ["path.kind=linear", "sampler.w.kind=constant", "sampler.w.c=0.5"]
+    )
+    assert changed.path.build() == Linear()
+    assert dump(changed.sampler.w) == {"kind": "constant", "c": 0.5}
+    kept = override(recipe.model_dump(mode="json"), ["path.kind=vp", "sampler.kind=sde"])
+    assert kept.path == recipe.path
+    assert kept.sampler.steps == recipe.sampler.steps
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "objective.predcit=noise",
+            "objective.predcit: unknown key (did you mean 'predict'?); known: kind, predict, measure",
+        ),
+        ("bakbone.depth=3", "bakbone: unknown key (did you mean 'backbone'?)"),
+        ("path.beta_mn=3", "path.beta_mn: unknown key; known: kind"),
+        ("sampler.w.scal=2.0", "sampler.w.scal: unknown key (did you mean 'scale'?)"),
+        (
+            "objective.predict=nois",
+            "objective.predict: no quantity 'nois' (did you mean 'noise'?); known: velocity, noise",
+        ),
+        ("path=vpp", "path: no path 'vpp' (did you mean 'vp'?); known: gvp, linear, vp"),
+        ("train.steps=many", "train.steps: should be a valid integer, got 'many'"),
+        ("train.batch=0", "train.batch: should be greater than or equal to 1, got 0"),
+        ("train.batch=1.5", "train.batch: should be a valid integer"),
+        ("train.label_dropout=2.0", "train.label_dropout: should be less than or equal to 1"),
+        ("optimizer.lr=nan", "optimizer.lr: should be a finite number"),
+        ("sampler.kind=pde", "sampler.kind: should be 'ode' or 'sde', got 'pde'"),
+        ("sampler.solver=euler_maruyama", "does not solve what kind = 'ode' asks for"),
+        ("sampler.last=mean", "is a step of an SDE"),
+        ("guidance.interval=[0.7, 0.2]", "low < high"),
+        ("guidance.interval=[0.7]", "guidance.interval: has too few entries"),
+        ("seed=-1", "seed: should be greater than or equal to 0"),
+        ("data.kind=os:getcwd", "is no data"),
+        ("train.steps", "--set takes key=value"),
+        ("backbone={depth=3}", "backbone: a kind is needed"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_helps(setting: str, said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read("digits", [setting])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_error_has_a_line() -> None:
+    with pytest.raises(Problem) as caught:
+        read("digits", ["train.steps=0", "path=vpp", "emma.decay=1"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no preset 'digit' \\(did you mean 'digits'\\?\\); known: digits"):
+        read("digit")
+    with pytest.raises(Problem, match="there is no file"):
+        read(str(tmp_path / "none.toml"))
+    (tmp_path / "broken.toml").write_text("[train\nsteps = 3")
+    with pytest.raises(Problem, match="is not TOML"):
+        read(str(tmp_path / "broken.toml"))
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Problem, match="cannot be read"):
+        read(str(tmp_path / "bytes.toml"))
+    (tmp_path / "empty.toml").write_text("")
+    with pytest.raises(Problem, match="data: is missing"):
+        read(str(tmp_path / "empty.toml"))
+
+
+def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:
+    for settings in ([], ["path=vp", "sampler.kind=sde"], ["objective.predict=data", "sampler.w=kl"]):
+        recipe = read("digits", settings)
+        (tmp_path / "shown.toml").write_text(to_toml(recipe))
+        assert read(str(tmp_path / "shown.toml")) == resolve(recipe)
+        assert "# auto" in to_toml(recipe)
+
+
+@pytest.mark.parametrize(  # SiT, table 10, in this project's time
+    ("settings", "interval", "last"),
+    [
+        ([], (0, 1), "none"),
+        (["path=gvp"], (0, 1), "none"),
+        (["path=vp"], (0, 1 - 1e-5), "none"),
+        (["path=vp", "objective.predict=score"], (0, 1 - 1e-5), "none"),
+        (["objective.predict=score"], (1e-5, 1), "none"),
+        (["path=gvp", "objective.predict=noise"], (1e-5, 1), "none"),
+        (["objective.predict=data"], (0, 1), "euler"),
+        (["sampler.kind=sde"], (0, 1), "mean"),
+        (["sampler.kind=sde", "path=vp"], (0, 1), "mean"),
+        (["sampler.kind=sde", "path=vp", "sampler.w=kl"], (0, 1), "mean"),
+        (["sampler.kind=sde", "objective.predict=score"], (1e-3, 1), "mean"),
+        (["sampler.kind=sde", "sampler.w=kl"], (1e-3, 1), "mean"),
+    ],
+)
+def test_auto_is_the_papers_choice(settings: list[str], interval: tuple[float, float], last: str) -> None:
+    sampler = resolve_sampler(read("digits", settings))
+    assert sampler.interval == pytest.approx(interval, abs=1e-12)
+    assert sampler.last == last
+    times = grid(sampler)
+    assert len(times) == sampler.steps + 1
+    assert times[[0, -1]].tolist() == pytest.approx(interval, abs=1e-12)
+    if last == "mean":
+        assert times[-2].item() == pytest.approx(0.96)
+
+
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        ([], (0, 1)),
+        (["path=vp"], (0, 1 - 1e-5)),
+        (["objective.predict=noise"], (0, 1)),
+        (["objective.predict=score", "objective.measure=velocity"], (1e-3, 1)),
+        (["objective.predict=data", "objective.measure=velocity"], (0, 0.95)),
+        (["objective.predict=noise", "objective.weight=likelihood"], (1e-3, 1 - 1e-3)),
+        (["train.interval=[0.1, 0.9]"], (0.1, 0.9)),
+    ],
+)
+def test_training_keeps_to_times_at_which_the_loss_is_finite(
+    settings: list[str], interval: tuple[float, float]
+) -> None:
+    assert resolve(read("digits", settings)).train.interval == pytest.approx(interval, abs=1e-12)
+
+
+def test_one_step_is_enough_for_a_grid() -> None:
+    for settings in ([], ["sampler.kind=sde"], ["objective.predict=data"]):
+        sampler = resolve_sampler(read("digits", [*settings, "sampler.steps=1"]))
+        assert grid(sampler).tolist() == [0, 1]
+
+
+def test_solvers_are_found_by_name() -> None:
+    sampler = resolve_sampler(read("digits"))
+    assert sampler.solver is not None
+    assert isinstance(sampler.solver.build(velocity=lambda x, t: x), Heun)

@@ -1,0 +1,275 @@
+"""Training: a function of the recipe alone, however it is cut into pieces."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sitkit.recipes import checkpoints, randomness
+from sitkit.recipes.datasets import Images, Split
+from sitkit.recipes.generate import build_network, draw, load_network, to_pixels, to_states
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.reading import read
+from sitkit.recipes.recipe import Recipe
+from sitkit.recipes.run import Run
+from sitkit.recipes.train import State, Step, train
+
+CPU = torch.device("cpu")
+TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "log.every=1"]
+TINY += ["checkpoint.every=2", "grid.every=100", "sampler.steps=2", "optimizer.warmup=3"]
+
+
+def tiny(*settings: str) -> Recipe:
+    return read("digits", [*TINY, "train.steps=6", *settings])
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    checkpoint = Run(folder).latest()
+    return {part: checkpoints.load(checkpoint, part) for part in ("ema", "model", "optimizer")}
+
+
+def assert_equal(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    for part, tensors in first.items():
+        assert tensors.keys() == second[part].keys()
+        assert all(torch.equal(value, second[part][name]) for name, value in tensors.items()), part
+    drop_time = [[{**r, "seconds": 0} for r in Run(folder).metrics()] for folder in (one, other)]
+    assert drop_time[0] == drop_time[1]
+
+
+@pytest.mark.parametrize("path", ["linear", "vp"])
+def test_stopped_and_gone_on_is_the_same_bit_for_bit(tmp_path: Path, path: str) -> None:
+    straight, pieces = tmp_path / "straight", tmp_path / "pieces"
+    train(tiny(f"path={path}"), straight, CPU, quiet)
+    for steps in (2, 3, 6):  # train.steps may be raised
+        train(tiny(f"path={path}", f"train.steps={steps}"), pieces, CPU, quiet)
+    assert_equal(straight, pieces)
+    assert [r["step"] for r in Run(straight).metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_crash_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path) -> None:
+    straight, crashed = tmp_path / "straight", tmp_path / "crashed"
+    train(tiny(), straight, CPU, quiet)
+    train(tiny(), crashed, CPU, quiet)
+    shutil.rmtree(crashed / "checkpoints" / "step-00000006")
+    (crashed / "checkpoints" / "step-00000006.tmp").mkdir()  # a save that was cut short
+    with (crashed / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 7, "lo')
+    train(tiny(), crashed, CPU, quiet)
+    assert_equal(straight, crashed)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    train(tiny(), tmp_path, CPU, quiet)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "checkpoints").rglob("*")}
+    train(tiny("train.steps=4"), tmp_path, CPU, quiet)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "checkpoints").rglob("*")} == before
+
+
+def test_checkpoints_come_when_asked_for_and_at_the_end(tmp_path: Path) -> None:
+    train(tiny("train.steps=5"), tmp_path, CPU, quiet)
+    assert [folder.name for folder in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "step-00000002",
+        "step-00000004",
+        "step-00000005",
+    ]
+    assert (tmp_path / "grids" / "step-00000005.png").stat().st_size > 0
+    recipe = json.loads((tmp_path / "checkpoints" / "step-00000005" / "recipe.json").read_text())
+    assert recipe["train"]["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [("optimizer.lr=0.5", "optimizer.lr"), ("path=vp", "path.kind"), ("sampler.steps=9", "sampler.steps")],
+)
+def test_another_recipe_is_refused_by_its_differing_keys(tmp_path: Path, setting: str, key: str) -> None:
+    train(tiny("train.steps=2"), tmp_path, CPU, quiet)
+    kept = (tmp_path / "recipe.json").read_bytes()
+    with pytest.raises(Problem, match=f"another recipe.*{key}"):
+        train(tiny(setting), tmp_path, CPU, quiet)
+    assert (tmp_path / "recipe.json").read_bytes() == kept
+    train(tiny("train.steps=3", "checkpoint.every=1", "log.every=2", "grid.every=3"), tmp_path, CPU, quiet)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, harm: str) -> None:
+    train(tiny("train.steps=2"), tmp_path, CPU, quiet)
+    file = tmp_path / "checkpoints" / "step-00000002" / "ema.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes({"flip": bytes(content), "cut": bytes(content[:100]), "remove": b""}[harm])
+    if harm == "remove":
+        file.unlink()
+    with pytest.raises(Problem, match=r"ema\.safetensors is damaged"):
+        train(tiny("train.steps=3"), tmp_path, CPU, quiet)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="the loss at step"):
+        train(tiny("optimizer.lr=1e30", "optimizer.warmup=0"), tmp_path, CPU, quiet)
+    assert all(value.isfinite().all() for part in weights_if_any(tmp_path) for value in part.values())
+
+
+def weights_if_any(folder: Path) -> Sequence[dict[str, torch.Tensor]]:
+    return [checkpoints.load(found, "model") for found in (folder / "checkpoints").glob("step-*")]
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    train(
+        tiny("train.steps=60", "log.every=10", "train.batch=32", "optimizer.lr=1e-2", "checkpoint.every=60"),
+        tmp_path,
+        CPU,
+        quiet,
+    )
+    losses = [record["loss"] for record in Run(tmp_path).metrics()]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_average_follows_its_formula() -> None:
+    recipe = tiny("ema.decay=0.3")
+    split = recipe.data.build()
+    state, step = State.create(recipe, split, CPU), Step(recipe, split, CPU)
+    expected = [p.detach().clone() for p in state.average.parameters()]
+    for number in (1, 2, 3, 4):
+        step(state, number)
+        decay = min(0.3, (1 + number) / (10 + number))
+        expected = [
+            decay * e + (1 - decay) * p.detach() for e, p in zip(expected, state.network.parameters(), strict=True)
+        ]
+    for mine, theirs in zip(expected, state.average.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs.detach())
+
+
+def test_initial_weights_depend_on_the_seed_only() -> None:
+    split = tiny().data.build()
+    torch.manual_seed(5)
+    first = build_network(tiny(), split).state_dict()
+    torch.manual_seed(6)
+    assert all(torch.equal(value, first[name]) for name, value in build_network(tiny(), split).state_dict().items())
+    assert not torch.equal(
+        build_network(tiny("seed=1"), split).state_dict()["x_embedder.proj.weight"], first["x_embedder.proj.weight"]
+    )
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.integers(0, 5))
+def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(seed: int, count: int, epoch: int) -> None:
+    order = randomness.Order(seed, count)
+    seen = order(torch.arange(epoch * count, (epoch + 1) * count))
+    assert torch.equal(seen.sort().values, torch.arange(count))
+    across = randomness.Order(seed, count)(torch.arange(epoch * count + count // 2, (epoch + 2) * count))
+    assert torch.equal(across[: count - count // 2], seen[count // 2 :])
+    if count > 12:
+        assert not torch.equal(order(torch.arange(count) + (epoch + 1) * count), seen)
+
+
+def test_labels_are_dropped_as_often_as_asked() -> None:
+    index, labels = torch.arange(20_000), torch.zeros(20_000, dtype=torch.long)
+    assert (randomness.drop(0, index, labels, 7, 0.3) == 7).double().mean() == pytest.approx(0.3, abs=0.02)
+    assert (randomness.drop(0, index, labels, 7, 0.0) == 7).sum() == 0
+    assert (randomness.drop(0, index, labels, 7, 1.0) == 7).all()
+
+
+def test_times_lie_in_their_interval() -> None:
+    t = randomness.times(0, torch.arange(1000), (0.25, 0.5))
+    assert 0.25 <= t.min() < 0.26
+    assert 0.49 < t.max() < 0.5
+
+
+def test_pixels_come_back_from_states() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(to_pixels(to_states(pixels)), pixels)
+    assert to_pixels(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    train(tiny("train.steps=30", "train.batch=32", "optimizer.lr=1e-2", "checkpoint.every=100"), folder, CPU, quiet)
+    return Run(folder)
+
+
+@pytest.mark.parametrize("settings", [[], ["sampler.kind=sde"], ["sampler.kind=sde", "guidance.scale=3.0"]])
+def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> None:
+    recipe = tiny("sampler.steps=5", *settings)
+    split = recipe.data.build()
+    network = load_network(recipe, split, run.latest(), CPU)
+    labels = torch.arange(20) % 10
+    whole = draw(network, recipe, split, 20, seed=3, labels=labels, quiet=True)
+    parts = draw(network, recipe, split, 20, seed=3, labels=labels, batch=7, quiet=True)
+    assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matrix products round by their shape
+    fewer = draw(network, recipe, split, 7, seed=3, labels=labels[:7], batch=7, quiet=True)
+    assert torch.equal(fewer.pixels, parts.pixels[:7])
+    other = draw(network, recipe, split, 20, seed=4, labels=labels, quiet=True)
+    assert not torch.equal(other.pixels, whole.pixels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls", "rows"),
+    [
+        (["guidance.scale=1.0"], 10, 10),
+        (["guidance.scale=2.0"], 10, 20),
+        (["guidance.scale=2.0", "guidance.interval=[0.3, 0.5]"], 10, 12),
+        (["guidance.scale=1.0", "sampler.kind=sde"], 5, 5),
+        (["guidance.scale=1.0", "objective.predict=data"], 9, 9),
+    ],
+)
+def test_calls_are_counted(run: Run, settings: list[str], calls: int, rows: int) -> None:
+    recipe = tiny("sampler.steps=5", *settings)
+    split = recipe.data.build()
+    network = load_network(recipe, split, run.latest(), CPU)
+    drawn = draw(network, recipe, split, 10, seed=0, labels=torch.arange(10), batch=4, quiet=True)
+    assert (drawn.calls, drawn.rows) == (calls, rows)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run: Run) -> None:
+    recipe = tiny("backbone.hidden_size=32")
+    with pytest.raises(Problem, match="holds another network"):
+        load_network(recipe, recipe.data.build(), run.latest(), CPU)
+
+
+def test_a_perfect_network_draws_the_data() -> None:
+    """One image for each class: the exact field is known, and so is every sample."""
+    pixels = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    known = Images(pixels, torch.arange(3))
+    split = Split(known, known, ("a", "b", "c"))
+    images = to_states(pixels)
+
+    class Exact(torch.nn.Linear):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return images[y]
+
+    for path, kind in itertools.product(("linear", "gvp", "vp"), ("ode", "sde")):
+        settings = [f"path={path}", f"sampler.kind={kind}", "sampler.steps=200"]
+        recipe = read("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
+        drawn = draw(Exact(1, 1), recipe, split, 3, seed=0, labels=torch.arange(3), quiet=True)
+        allowed = 1 if (kind, path) in (("ode", "linear"), ("ode", "gvp")) else 10  # other last steps leave some noise
+        assert (drawn.pixels.int() - pixels.int()).abs().max() <= allowed, settings
+
+
+def test_images_that_are_not_square_are_refused() -> None:
+    flat = Images(torch.zeros(2, 1, 4, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(Problem, match="square"):
+        build_network(tiny(), Split(flat, flat, ()))
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_halves_are_stratified_fixed_and_apart(name: str) -> None:
+    split = read(name).data.build()
+    again = read(name, ["seed=9"]).data.build()
+    assert torch.equal(split.training.pixels, again.training.pixels)
+    assert abs(len(split.training) - len(split.heldout)) <= 10
+    for one, other in zip(split.training.labels.bincount(), split.heldout.labels.bincount(), strict=True):
+        assert abs(one - other) <= 1
+    both = torch.cat([split.training.pixels, split.heldout.pixels]).flatten(1)
+    assert len(torch.unique(both, dim=0)) >= 0.999 * len(both)
+    assert split.classes == tuple("0123456789")
