@@ -66,12 +66,10 @@ def train(
 
     Example: sitkit train digits --out runs/digits --set train.steps=2000
     """
-    from .reading import read, to_toml
+    from .reading import read
     from .train import train as run
 
-    whole = read(recipe, settings or ())
-    typer.echo(to_toml(whole))
-    run(whole, out, _device(device), typer.echo)
+    run(read(recipe, settings or ()), out, _device(device), typer.echo)
 
 
 @command

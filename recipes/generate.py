@@ -126,6 +126,7 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
     sampler = resolve_sampler(recipe)
     velocity: Field = objective.field(network if y is None else _conditioned(network, recipe, y, null))
     times = grid(sampler)
+    x = x * path.sigma(times[0])
     assert sampler.solver is not None
     last: OneStep | None
     if sampler.kind == "ode":

@@ -22,6 +22,7 @@ from .intervals import train_interval
 from .pictures import label_grid, save_picture
 from .problem import Problem
 from .progress import progress
+from .reading import to_toml
 from .recipe import Recipe
 from .run import Run
 
@@ -89,6 +90,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
     state = State.create(recipe, split, device)
     take_step = Step(recipe, split, device)
     run = Run.begin(folder, recipe)
+    say(to_toml(recipe))
     checkpoint = checkpoints.latest(run.checkpoints)
     if checkpoint:
         state.load(checkpoint)

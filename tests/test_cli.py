@@ -153,8 +153,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(run: Path, tmp_path: Path, arg
     before = {file: file.stat().st_mtime_ns for folder in (run, tmp_path) for file in folder.rglob("*")}
     code, line = sitkit(*(argument.format(**places) for argument in arguments))
     assert code == 2, line
-    assert said in line.splitlines()[-1]
-    assert len(line.splitlines()) == 1 or line.startswith("seed = 0")  # a recipe that was printed before it failed
+    assert said in line
+    assert line.count("\n") == 1
     assert {file: file.stat().st_mtime_ns for folder in (run, tmp_path) for file in folder.rglob("*")} == before
 
 

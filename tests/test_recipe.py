@@ -49,7 +49,6 @@ def test_nested_components_are_built_too() -> None:
 def test_a_path_of_ones_own() -> None:
     recipe = read("digits", ["path=worlds:Quadratic"])
     assert type(recipe.path.build()).__name__ == "Quadratic"
-    assert resolve_sampler(recipe).interval == (0.01, 1.0)
     with pytest.raises(Problem, match=r"'worlds:Mixture' is no path"):
         read("digits", ["path=worlds:Mixture"])
     with pytest.raises(Problem, match="cannot be imported"):
@@ -147,14 +146,15 @@ def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:
         (["path=gvp"], (0, 1), "none"),
         (["path=vp"], (0, 1 - 1e-5), "none"),
         (["path=vp", "objective.predict=score"], (0, 1 - 1e-5), "none"),
-        (["objective.predict=score"], (1e-5, 1), "none"),
-        (["path=gvp", "objective.predict=noise"], (1e-5, 1), "none"),
+        (["objective.predict=score", "sampler.steps=24"], (1 / 25, 1), "none"),
+        (["path=gvp", "objective.predict=noise", "sampler.steps=1000000"], (1e-5, 1), "none"),
         (["objective.predict=data"], (0, 1), "euler"),
         (["sampler.kind=sde"], (0, 1), "mean"),
         (["sampler.kind=sde", "path=vp"], (0, 1), "mean"),
         (["sampler.kind=sde", "path=vp", "sampler.w=kl"], (0, 1), "mean"),
-        (["sampler.kind=sde", "objective.predict=score"], (1e-3, 1), "mean"),
-        (["sampler.kind=sde", "sampler.w=kl"], (1e-3, 1), "mean"),
+        (["sampler.kind=sde", "objective.predict=score", "sampler.steps=9999"], (1e-3, 1), "mean"),
+        (["sampler.kind=sde", "sampler.w=kl", "sampler.steps=49"], (1 / 50, 1), "mean"),
+        (["path=worlds:Quadratic", "sampler.steps=9999"], (1e-2, 1), "none"),
     ],
 )
 def test_auto_is_the_papers_choice(settings: list[str], interval: tuple[float, float], last: str) -> None:
