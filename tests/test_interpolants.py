@@ -52,7 +52,7 @@ class Broken(Interpolant):
         ("ends", "alpha\\(1\\) = 1"),
         ("batch", "each time alone"),
         ("shape", "shape"),
-        ("positive", "positive"),
+        ("positive", "sigma are positive"),
         ("derivative", "alpha_dot is its derivative"),
     ],
 )

@@ -177,6 +177,12 @@ def test_kl_from_time_zero_is_refused_and_from_just_after_is_finite(path: Interp
     assert sample(EulerMaruyama(sde), x, torch.linspace(1e-3, 0.96, 11)).isfinite().all()
 
 
+def test_the_mean_step_is_the_stochastic_one_without_its_noise() -> None:
+    x, t, s = torch.randn(4, 2), torch.tensor(0.6), torch.tensor(0.7)
+    sde = SDE(RING.velocity(GVP()), GVP(), Sigma(GVP()))
+    torch.testing.assert_close(Mean(sde).step(x, t, s), EulerMaruyama(sde, noise=lambda x, t, s: 0 * x).step(x, t, s))
+
+
 def test_negative_diffusions_are_refused() -> None:
     sde = SDE(RING.velocity(Linear()), Linear(), lambda t: t - 0.5)
     with pytest.raises(ValueError, match=r"w\(t\) must be finite and >= 0"):

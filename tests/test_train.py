@@ -136,7 +136,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_the_average_follows_its_formula() -> None:
-    recipe = tiny("ema.decay=0.3")
+    recipe = tiny("ema.decay=0.3", "optimizer.lr=1.0")  # so large that every step counts
     split = recipe.data.build()
     state, step = State.create(recipe, split, CPU), Step(recipe, split, CPU)
     expected = [p.detach().clone() for p in state.average.parameters()]
