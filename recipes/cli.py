@@ -75,7 +75,9 @@ def train(
 @command
 def sample(
     folder: RunFolder,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .png grid, or an .npz with arr_0 (N, H, W, 3) uint8.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .png grid, or an .npz with arr_0 (N, H, W, 3) uint8, labels.")
+    ],
     num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Samples at once; changes no sample.")] = 512,
@@ -90,7 +92,7 @@ def sample(
     import torch
 
     from .generate import choose_labels, draw, load_network
-    from .pictures import label_grid, save_array, save_picture
+    from .pictures import label_grid, save_arrays, save_picture
     from .run import Run
 
     if out.suffix not in (".png", ".npz"):
@@ -105,7 +107,7 @@ def sample(
     if out.suffix == ".png":
         save_picture(label_grid(drawn.pixels, drawn.labels, split.classes), out)
     else:
-        save_array(drawn.pixels, out)
+        save_arrays(drawn.pixels, drawn.labels, out)
     typer.echo(f"{out}: {num} samples, {drawn.calls} network calls a batch, {drawn.rows} network rows a sample")
 
 

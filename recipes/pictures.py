@@ -66,17 +66,20 @@ def save_picture(picture: Image.Image, file: Path) -> None:
         raise Problem(f"{file} cannot be written: {error.strerror or error}") from error
 
 
-def save_array(pixels: Tensor, file: Path) -> None:
-    """Write images (N, C, H, W) uint8 as an npz with one array, `arr_0` (N, H, W, 3) uint8, as ADM's evaluator reads.
+def save_arrays(pixels: Tensor, labels: Tensor | None, file: Path) -> None:
+    """Write images (N, C, H, W) uint8 as an npz: `arr_0` (N, H, W, 3) uint8, for ADM's evaluator, and `labels` (N,).
 
     Raises:
         Problem: the file cannot be written.
     """
+    arrays = {"arr_0": pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()}
+    if labels is not None:
+        arrays["labels"] = labels.numpy()
     draft = file.with_name(f".{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as stream:
-            np.savez(stream, arr_0=pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy())
+            np.savez(stream, **arrays)
         draft.replace(file)
     except OSError as error:
         raise Problem(f"{file} cannot be written: {error.strerror or error}") from error

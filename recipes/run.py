@@ -93,16 +93,16 @@ class Run:
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the records that training has written."""
+        """Return the records that training has written whole."""
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        lines = self.metrics_file.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last one short
 
     def cut_metrics(self, step: int) -> None:
-        """Drop the records after a step, and one that a crash cut short."""
+        """Drop the records after a step."""
         if self.metrics_file.exists():
-            whole = [line for line in self.metrics_file.read_text().splitlines() if line.endswith("}")]
-            kept = [line + "\n" for line in whole if json.loads(line)["step"] <= step]
+            kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
             write_whole(self.metrics_file, "".join(kept).encode())
 
     def write_metrics(self, record: dict[str, Any]) -> None:

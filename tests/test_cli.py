@@ -58,6 +58,7 @@ def test_samples_become_an_array(run: Path, tmp_path: Path, settings: list[str])
     code, _ = sitkit("sample", run, "--num", 7, "--seed", 3, "--out", file, *sets)
     assert code == 0
     array = np.load(file)["arr_0"]
+    assert np.load(file)["labels"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert array.shape == (7, 8, 8, 3)
     assert array.dtype == np.uint8
     assert [found.name for found in file.parent.iterdir()] == ["samples.npz"]
