@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def save_arrays(pixels: Tensor, labels: Tensor | None, file: Path) -> None:
     Raises:
         Problem: the file cannot be written.
     """
-    arrays = {"arr_0": pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()}
+    arrays: dict[str, Any] = {"arr_0": pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()}
     if labels is not None:
         arrays["labels"] = labels.numpy()
     draft = file.with_name(f".{file.name}.tmp")
