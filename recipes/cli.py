@@ -137,7 +137,7 @@ def plane(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 3000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 5000,
 ) -> None:
     """Carry noise to a target in the plane: trains in under a minute, then draws what was learnt.
 
