@@ -101,7 +101,8 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
         for step in range(state.step + 1, steps + 1):
             loss = take_step(state, step)
             state.step = step
-            last = step == steps or interrupted()
+            stop = interrupted()  # asked once a step: who is heard is also saved
+            last = step == steps or stop
             if step == 1 or last or step % recipe.log.every == 0:
                 record = {"step": step, "loss": loss.item(), "images": step * recipe.train.batch}
                 if not math.isfinite(record["loss"]):
@@ -115,7 +116,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
             if last or step % recipe.grid.every == 0:
                 _save_grid(state, recipe, split, folder)
             advance(1)
-            if interrupted():
+            if stop:
                 raise KeyboardInterrupt
     say(f"trained {state.step} steps: {run.latest()}")
 

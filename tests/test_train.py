@@ -3,7 +3,8 @@
 import itertools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_a_crash_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path) 
         stream.write('{"step": 7, "lo')
     train(tiny(), crashed, CPU, quiet)
     assert_equal(straight, crashed)
+
+
+def test_an_interrupt_is_never_obeyed_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = itertools.chain([False], itertools.repeat(True))  # heard just after the first question
+
+    @contextmanager
+    def interrupts() -> Iterator[Callable[[], bool]]:
+        yield lambda: next(answers)
+
+    monkeypatch.setattr("sitkit.recipes.train.interrupts", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny("checkpoint.every=100"), tmp_path, CPU, quiet)
+    assert checkpoints.step_of(Run(tmp_path).latest()) == 2
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
