@@ -1,8 +1,21 @@
-"""What a backbone is to the rest of the world."""
+"""What backbones ask of the outside, and what one is to the rest of the world."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
+
+Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A function of states (B, *) and times (B,) to (B, *)."""
+
+
+class Path(Protocol):
+    """The part of an interpolant that exact fields use; `sitkit.interpolants.Interpolant` has it."""
+
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def alpha_dot(self, t: Tensor) -> Tensor: ...
+    def sigma_dot(self, t: Tensor) -> Tensor: ...
 
 
 class Backbone(Protocol):

@@ -16,8 +16,10 @@ way, and other libraries do either; this table translates.
 A path of one's own is a subclass of `Interpolant` with two methods, which `check` proves.
 """
 
+from .ddpm import DDPM as DDPM
 from .gvp import GVP as GVP
 from .interpolant import Interpolant as Interpolant
+from .interpolant import Posterior as Posterior
 from .laws import check as check
 from .linear import Linear as Linear
 from .vp import VP as VP

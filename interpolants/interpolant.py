@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,6 +82,17 @@ class Interpolant(ABC):
         sigma = self.sigma(t)
         return _combine(t, self._delta(t) / sigma, data, self.sigma_dot(t) / sigma, x_t)
 
+    def posterior(self, t: Tensor, s: Tensor, /) -> "Posterior":
+        r"""Return what is known of x_s, s > t, from the state x_t and the data x; times of one shape.
+
+        For the Markov chain of which $x_t$ is $a x_s$ and fresh noise, $a = \alpha_t/\alpha_s$ (DDPM, arXiv 2006.11239,
+        eq. 6-7, here for any path). It is the reverse chain of w = KL, in steps of any length.
+        """
+        a, sigma_t, sigma_s = self.alpha(t) / self.alpha(s), self.sigma(t), self.sigma(s)
+        forward = sigma_t**2 - (a * sigma_s) ** 2
+        share = forward / sigma_t**2
+        return Posterior(self.alpha(s) * share, a * (sigma_s / sigma_t) ** 2, share * sigma_s**2, forward)
+
     def _delta(self, t: Tensor) -> Tensor:
         return self.alpha_dot(t) * self.sigma(t) - self.alpha(t) * self.sigma_dot(t)
 
@@ -91,6 +103,16 @@ class Interpolant(ABC):
         a = torch.where(at_noise, 0.0, -alpha / delta)
         b = torch.where(at_noise, 1 / self.sigma(t), self.alpha_dot(t) / delta)
         return a, b
+
+
+class Posterior(NamedTuple):
+    """x_s given x_t and x: normal, with mean data x + state x_t. Each has the shape of the times."""
+
+    data: Tensor
+    state: Tensor
+    variance: Tensor
+    forward: Tensor
+    """The variance of x_t given x_s, the upper bound that DDPM gives for that of x_s given x_t alone."""
 
 
 def _combine(t: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:

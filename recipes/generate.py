@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, sample
+from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, Tweedie, sample
 
 from . import checkpoints
 from .components import nearest
@@ -128,14 +128,14 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
     times = grid(sampler)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
-    last: OneStep | None
+    lasts: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}
     if sampler.kind == "ode":
-        solver = sampler.solver.build(velocity=velocity)
-        last = Euler(velocity) if sampler.last == "euler" else None
+        solver = sampler.solver.build(velocity=velocity, path=path)
+        last = lasts.get(sampler.last)
     else:
         sde = SDE(velocity, path, sampler.w.build(path=path))
-        solver = sampler.solver.build(sde=sde, noise=keyed)
-        last = {"mean": Mean(sde), "euler": Euler(velocity)}.get(sampler.last)
+        solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, noise=keyed)
+        last = Mean(sde) if sampler.last == "mean" else lasts.get(sampler.last)
     return sample(solver, x, times, last)
 
 

@@ -67,7 +67,7 @@ class Sampler(Section):
     solver: Annotated[Component | None, slots.SOLVER] = None
     steps: Count = 50
     interval: Interval = "auto"
-    last: Literal["auto", "none", "euler", "mean"] = "auto"
+    last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
     last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
 
@@ -78,7 +78,7 @@ class Sampler(Section):
                 f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
             )
         if self.kind == "ode" and self.last == "mean":
-            raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none or euler")
+            raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
         return self
 
 

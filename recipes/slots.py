@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sitkit.interpolants import Interpolant
-from sitkit.samplers import OneStep
+from sitkit.samplers import OneStep, Tweedie
 
 from .components import Slot
 
@@ -33,12 +33,14 @@ def _is_diffusion(thing: Any) -> bool:
 
 
 def _is_solver(thing: Any) -> bool:
-    return inspect.isclass(thing) and issubclass(thing, OneStep) and (_takes("velocity")(thing) or is_stochastic(thing))
+    if not inspect.isclass(thing) or not issubclass(thing, OneStep) or issubclass(thing, Tweedie):
+        return False
+    return _takes("velocity")(thing) or _takes("sde", "noise")(thing)
 
 
 def is_stochastic(solver: Any) -> bool:
-    """Return whether a solver is one for SDEs: its parameters are `sde` and `noise`, not `velocity`."""
-    return _takes("sde", "noise")(solver)
+    """Return whether a solver is one for SDEs: noise enters its steps."""
+    return _takes("noise")(solver)
 
 
 DATA = Slot("data", "sitkit.recipes.datasets", inspect.isfunction)
@@ -56,4 +58,6 @@ OBJECTIVE = Slot(
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
 DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_diffusion, given=frozenset({"path"}), usual="sigma")
-SOLVER = Slot("solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "sde", "noise"}), absent="auto")
+SOLVER = Slot(
+    "solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "path", "sde", "noise"}), absent="auto"
+)

@@ -1,27 +1,60 @@
 """From noise to data: solvers of the ODE dX = v dt and of the SDEs dX = (v + w/2 score) dt + sqrt(w) dW.
 
 A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of which there are some here (`Constant`,
-`Sigma`, `SineSquared`, `KL`) and any function is one. `ClassifierFree` guides a network, `Counted` counts its calls,
-`Keyed` makes the noise of a sample a function of its number.
+`Sigma`, `SineSquared`, `RaisedCosine`, `KL`, `KLEta`) and any function is one.
+
+| | one step at a time | last step | from torchdiffeq and torchsde |
+| --- | --- | --- | --- |
+| ODE | `Euler`, `Midpoint`, `Heun`, `RK4`, `DDIM` | `Euler`, `Tweedie` | `adaptive` |
+| SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
+
+`log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
+`ClassifierFree` guides a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a function of its
+number, and `Brownian` that of one path however fine the grid. `check` proves a w(t) of one's own, `measured_order` a
+solver.
 """
 
 from . import philox as philox
+from .adaptive import adaptive as adaptive
+from .ancestral import Ancestral as Ancestral
+from .ancestral import LearnedAncestral as LearnedAncestral
+from .bits import bits_per_dimension as bits_per_dimension
+from .bits import dequantise as dequantise
+from .brownian import Brownian as Brownian
 from .counted import Counted as Counted
+from .ddim import DDIM as DDIM
 from .diffusion import KL as KL
 from .diffusion import Constant as Constant
+from .diffusion import RaisedCosine as RaisedCosine
 from .diffusion import Sigma as Sigma
 from .diffusion import SineSquared as SineSquared
+from .divergence import Divergence as Divergence
+from .divergence import Exact as Exact
+from .divergence import Hutchinson as Hutchinson
 from .euler import Euler as Euler
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
 from .guidance import ClassifierFree as ClassifierFree
 from .heun import Heun as Heun
+from .kl_eta import KLEta as KLEta
+from .laws import check as check
+from .laws import measured_order as measured_order
+from .likelihood import Likelihood as Likelihood
+from .likelihood import log_likelihood as log_likelihood
+from .likelihood import standard_normal as standard_normal
 from .mean import Mean as Mean
+from .midpoint import Midpoint as Midpoint
 from .noise import Keyed as Keyed
 from .noise import white as white
 from .one_step import OneStep as OneStep
+from .one_step import StochasticStep as StochasticStep
 from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource
 from .protocols import Solver as Solver
+from .reparametrise import reparametrise as reparametrise
+from .rk4 import RK4 as RK4
 from .sample import sample as sample
 from .sde import SDE as SDE
+from .sdeint import sdeint as sdeint
+from .stochastic_heun import StochasticHeun as StochasticHeun
+from .tweedie import Tweedie as Tweedie

@@ -57,6 +57,20 @@ class SineSquared:
 
 
 @dataclass(frozen=True)
+class RaisedCosine:
+    """w(t) = scale (1 + cos(pi t))^2 / 2: from 2 scale at the noise to none at the data."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale("scale", self.scale)
+
+    def __call__(self, t: Tensor, /) -> Tensor:
+        """Return scale (1 + cos(pi t))^2 / 2."""
+        return self.scale * (1 + torch.cos(math.pi * t)) ** 2 / 2
+
+
+@dataclass(frozen=True)
 class KL:
     r"""$w(t) = 2\lambda\sigma$ = 2 sigma (alpha_dot sigma / alpha - sigma_dot), times scale (eq. 13).
 

@@ -34,6 +34,19 @@ class OneStep(ABC):
             yield x
 
 
+class StochasticStep(OneStep):
+    """A step with noise in it, which leads from noise to data only."""
+
+    def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
+        """Yield the state at each of `times`, the first being x itself.
+
+        Raises:
+            ValueError: `times` is not a rising grid, or w is not finite at one of its steps.
+        """
+        check_rising(times)
+        return super().__call__(x, times)
+
+
 def check_times(times: Tensor) -> None:
     """Raise ValueError unless `times` is a grid: one dimension, floating point, finite, rising or falling."""
     if times.ndim != 1 or not len(times) or not times.is_floating_point():
@@ -43,6 +56,13 @@ def check_times(times: Tensor) -> None:
     steps = times.diff()
     if not (torch.isfinite(times).all() and ((steps > 0).all() or (steps < 0).all())):
         raise ValueError(f"times must be finite and strictly rising or falling, got {times.tolist()}")
+
+
+def check_rising(times: Tensor) -> None:
+    """Raise ValueError unless `times` is a rising grid."""
+    check_times(times)
+    if len(times) > 1 and times[0] > times[1]:
+        raise ValueError(f"noise enters on the way from noise to data: times must rise, got {times.tolist()}")
 
 
 def at(field: Field, x: Tensor, t: Tensor) -> Tensor:

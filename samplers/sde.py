@@ -26,10 +26,19 @@ class SDE:
         Raises:
             ValueError: w(t) is negative or not finite. KL's w is infinite at t = 0: start at times[0] > 0.
         """
-        w = torch.as_tensor(self.w(t), dtype=t.dtype, device=t.device).expand(t.shape)
-        if not torch.compiler.is_compiling() and not ((w >= 0) & torch.isfinite(w)).all():
-            raise ValueError(f"w(t) must be finite and >= 0, got {w.tolist()} at t = {t.tolist()}")
+        w = self.coefficient(t)
         velocity = self.velocity(x, t) if t.ndim else at(self.velocity, x, t)
         score = self.path.score_from_velocity(velocity, x, t)
         factor = w.to(score.dtype).reshape((-1,) + (1,) * (x.ndim - 1) if t.ndim else ()) / 2
         return velocity + factor * score, w
+
+    def coefficient(self, t: Tensor, /) -> Tensor:
+        """Return w at t, of its shape.
+
+        Raises:
+            ValueError: w(t) is negative or not finite.
+        """
+        w = torch.as_tensor(self.w(t), dtype=t.dtype, device=t.device).expand(t.shape)
+        if not torch.compiler.is_compiling() and not ((w >= 0) & torch.isfinite(w)).all():
+            raise ValueError(f"w(t) must be finite and >= 0, got {w.tolist()} at t = {t.tolist()}")
+        return w

@@ -1,0 +1,63 @@
+"""How large the error of a trained velocity is, time by time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .protocols import Field, Path
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """t -> L_t: linear between measured times, constant beyond them; it is what `KLEta` asks for.
+
+    Raises:
+        ValueError: times that do not rise, or not one loss >= 0 for each.
+    """
+
+    times: Sequence[float]
+    losses: Sequence[float]
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.times, self.times[1:], strict=False))
+        if not self.times or not rising or len(self.times) != len(self.losses) or not min(self.losses) >= 0:
+            raise ValueError("a loss curve has rising times and a loss >= 0 for each of them")
+
+    def __call__(self, t: Tensor, /) -> Tensor:
+        """Return L_t, of t's shape and precision."""
+        times, losses = (torch.tensor(v, dtype=torch.float64, device=t.device) for v in (self.times, self.losses))
+        if len(times) == 1:
+            return losses.expand(t.shape).to(t.dtype)
+        t_inside = t.double().clamp(times[0], times[-1]).contiguous()
+        left = torch.searchsorted(times, t_inside, right=True).clamp(1, len(times) - 1) - 1
+        share = (t_inside - times[left]) / (times[left + 1] - times[left])
+        return torch.lerp(losses[left], losses[left + 1], share).to(t.dtype)
+
+    @classmethod
+    @torch.no_grad()
+    def measure(cls, velocity: Field, path: Path, x: Tensor, eps: Tensor, times: Tensor) -> "LossCurve":
+        r"""Return the curve of $L_t = E\,\|v(x_t, t) - \dot\alpha x - \dot\sigma\epsilon\|^2$, summed over dimensions.
+
+        It contains the variance of the velocity given the state, as the paper's does (SiT, arXiv 2401.08740, sec. 2.4).
+        One call of the velocity for each time; x and eps are the same at all of them, which keeps the curve smooth.
+
+        Args:
+            velocity: of the trained network: `objective.field(network)`.
+            path: the path of its training.
+            x: data, (B, *).
+            eps: noise, (B, *).
+            times: where to measure, (N,), rising, at which path and velocity are finite.
+
+        Raises:
+            ValueError: a loss is not finite.
+        """
+        losses = []
+        for t in times:
+            rows = t.to(x.device).expand(len(x))
+            error = velocity(path.mix(x, eps, rows), rows) - path.velocity(x, eps, rows)
+            losses.append(float(error.double().flatten(1).square().sum(1).mean()))
+            if not losses[-1] < float("inf"):
+                raise ValueError(f"the loss at t = {float(t)} is {losses[-1]}: measure at times inside (0, 1)")
+        return cls(times.tolist(), losses)

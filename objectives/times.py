@@ -1,0 +1,103 @@
+"""Which times are trained on: functions of uniform numbers (B,) in [0, 1) to times (B,).
+
+Randomness enters as the argument, so the same times come out on however many processes. They compose:
+`Shifted(Stratified(LogitNormal()), shift=0.5)`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .protocols import Times
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """All times alike."""
+
+    def __call__(self, uniforms: Tensor, /) -> Tensor:
+        """Return the uniform numbers."""
+        return uniforms
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """One time from each of B equal shares of the distribution, in order: the k-th row's lies in the k-th share.
+
+    Each time by itself is distributed as without, and the mean over a batch varies less, because the loss depends on
+    time. Hand it the uniforms of the global batch.
+    """
+
+    times: Times = Uniform()
+
+    def __call__(self, uniforms: Tensor, /) -> Tensor:
+        """Return times, rising with the row."""
+        shares = torch.arange(len(uniforms), dtype=uniforms.dtype, device=uniforms.device)
+        below_one = 1 - torch.finfo(uniforms.dtype).eps / 2
+        return self.times(((shares + uniforms) / len(uniforms)).clamp(max=below_one))
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """sigmoid(mean + std z) with a standard normal z: the middle more often than the ends (SD3, arXiv 2403.03206, eq.
+    19).
+
+    Raises:
+        ValueError: std is not positive.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.std > 0 and math.isfinite(self.mean) and math.isfinite(self.std)):
+            raise ValueError(f"LogitNormal takes a finite mean and std > 0, got {self.mean} and {self.std}")
+
+    def __call__(self, uniforms: Tensor, /) -> Tensor:
+        """Return the times."""
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(uniforms))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """t' = s t / (1 + (s - 1) t), by which the signal-to-noise ratio of the straight path is multiplied by s.
+
+    For larger images, where neighbouring pixels average the noise away, shift towards the noise: s < 1 here, where
+    time runs to the data; other texts, whose time runs to the noise, give 1 / s (SD3, arXiv 2403.03206, eq. 23).
+
+    Raises:
+        ValueError: the shift is not positive.
+    """
+
+    times: Times = Uniform()
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"shift must be positive and finite, got {self.shift}")
+
+    def __call__(self, uniforms: Tensor, /) -> Tensor:
+        """Return the shifted times."""
+        t = self.times(uniforms)
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The times k / steps, k = 0 ... steps - 1, alike: those of a chain of so many steps, as `DDPM` is.
+
+    Raises:
+        ValueError: no steps.
+    """
+
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+    def __call__(self, uniforms: Tensor, /) -> Tensor:
+        """Return times of the grid."""
+        return (uniforms * self.steps).floor() / self.steps

@@ -1,0 +1,80 @@
+"""DDPM's sampler: at every step, a draw from what is known of the next state.
+
+Given the data, that is normal (`Interpolant.posterior`; DDPM, arXiv 2006.11239, eq. 6-7); for the data stands what the
+network expects. Both classes run on any grid: DiT's 250 of 1,000 steps are `DDPM().times(250)`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .noise import white
+from .one_step import StochasticStep, at
+from .protocols import Field, NoiseSource, Path
+
+
+@dataclass(frozen=True)
+class Ancestral(StochasticStep):
+    """The posterior's mean, and noise of the posterior's variance: one call of the velocity a step, weak order 1.
+
+    It solves the SDE of w = `KL` by exponential steps, which stay finite at t = 0, as `DDIM` solves that of w = 0.
+    """
+
+    order: ClassVar[int] = 1
+    velocity: Field
+    path: Path
+    noise: NoiseSource = white
+
+    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
+        """Return the state at time s > t."""
+        data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
+        known = self.path.posterior(t, s)
+        mean = known.data.to(x.dtype) * data + known.state.to(x.dtype) * x
+        return mean + known.variance.sqrt().to(x.dtype) * self.noise(x, t, s)
+
+
+@dataclass(frozen=True)
+class LearnedAncestral(StochasticStep):
+    r"""The same for a network that also predicts the variance (Nichol and Dhariwal, arXiv 2102.09672, eq. 15).
+
+    The model returns (B, 2 C, ...) for states (B, C, ...): the noise, and a range r in [-1, 1] which chooses between
+    the logarithms of the posterior's variance (r = -1) and of the forward variance (r = 1). A step to sigma = 0 has no
+    noise.
+    """
+
+    order: ClassVar[int] = 1
+    model: Field
+    path: Path
+    noise: NoiseSource = white
+
+    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
+        """Return the state at time s > t.
+
+        Raises:
+            ValueError: the model does not return twice the channels of x.
+        """
+        mean, log_variance = self.distribution(x, t, s)
+        spread = torch.where(self.path.sigma(s) == 0, 0.0, (log_variance / 2).exp())
+        return mean + spread * self.noise(x, t, s)
+
+    def distribution(self, x: Tensor, t: Tensor, s: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return mean and logarithm of the variance, (B, C, ...), of the state at time s > t.
+
+        Raises:
+            ValueError: the model does not return twice the channels of x.
+        """
+        output = at(self.model, x, t)
+        if output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
+            raise ValueError(
+                f"the model must return noise and range stacked on x's channels, got {tuple(output.shape)} "
+                f"for x {tuple(x.shape)}"
+            )
+        eps, between = torch.chunk(output, 2, dim=1)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        data = (x - sigma.to(x.dtype) * eps) / alpha.to(x.dtype)
+        known = self.path.posterior(t, s)
+        low, high = known.variance.clamp(min=1e-20).log(), known.forward.log()
+        log_variance = torch.lerp(low.to(x.dtype), high.to(x.dtype), (between + 1) / 2)
+        return known.data.to(x.dtype) * data + known.state.to(x.dtype) * x, log_variance

@@ -1,0 +1,111 @@
+"""What every w(t) must satisfy, and at what order a solver converges: numbers, on data known in closed form."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .protocols import Diffusion, Field, Solver
+
+
+def check(w: Diffusion) -> None:
+    """Check that `w` is a diffusion coefficient; its author calls this once, in a test.
+
+    The laws: w acts on each time alone and keeps its shape and precision; inside (0, 1) it is finite and not negative;
+    and the marginals stay what they are: as steps of Euler and Maruyama's method get shorter, the variance of normal
+    data on the straight path is met, at the first order of the step.
+
+    Raises:
+        ValueError: a law does not hold; the message says which, and where.
+    """
+    t = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
+    for times in (t, t.float()):
+        values = w(times)
+        if not isinstance(values, Tensor) or values.shape != times.shape or values.dtype != times.dtype:
+            raise ValueError(f"{w}: w must keep the shape and precision of t: give a tensor like t, as torch.full_like")
+    values = w(t)
+    _require(w, values.isfinite() & (values >= 0), t, "w is finite and at least 0")
+    _require(w, torch.isclose(values, torch.stack([w(time) for time in t])), t, "w acts on each time alone")
+    steps = max(500, math.ceil(20 * float(values.max())))
+    errors = [abs(_excess_variance(w, count)) for count in (steps, 2 * steps)]
+    if errors[1] > 0.01 or errors[1] > 0.7 * errors[0] + 1e-9:
+        raise ValueError(f"{w}: 'w keeps the marginals' does not hold: {errors} with {steps} steps and twice as many")
+
+
+def measured_order(solver_of_velocity: Callable[[Field], Solver], *, grids: Sequence[int] = (16, 32, 64, 128)) -> float:
+    """Return the power of the step at which a solver of ODEs converges, by regression over uniform grids on [0.1, 0.9].
+
+    The ODE is that of a mixture of two Gaussians on the line along the straight path, which is not linear in the state.
+    On a line the flow keeps quantiles, so that its end is known.
+
+    Args:
+        solver_of_velocity: a solver's class, or any function from a velocity to a solver.
+        grids: numbers of steps, two or more, that rise.
+
+    Raises:
+        ValueError: fewer than two grids, or the solver comes to no finite state.
+    """
+    if len(grids) < 2:
+        raise ValueError(f"give two or more grids, got {grids}")
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    exact = _quantile(_probability(x, 0.1), 0.9)
+    errors = []
+    for steps in grids:
+        times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
+        state = x
+        for state in solver_of_velocity(_velocity)(x, times):  # noqa: B007 (the last one counts)
+            pass
+        errors.append(float((state - exact).abs().max()))
+    if not all(math.isfinite(error) for error in errors):
+        raise ValueError(f"the solver comes to no finite state: errors {errors}")
+    log_steps, log_errors = (torch.tensor(values, dtype=torch.float64).log() for values in (list(grids), errors))
+    gaps = log_steps - log_steps.mean()
+    return float(-(gaps * log_errors).sum() / gaps.square().sum())
+
+
+def _excess_variance(w: Diffusion, steps: int) -> float:
+    """Return the relative error of the variance of data of variance 1/4 on the straight path, at t = 0.9 from 0.1."""
+    times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
+    exact = times**2 / 4 + (1 - times) ** 2
+    values, slopes, h = w(times[:-1]), (times / 4 - (1 - times)) / exact, 0.8 / steps
+    factors, noises = (1 + h * (slopes[:-1] - values / (2 * exact[:-1]))) ** 2, h * values
+    variance = float(exact[0])
+    for factor, noise in zip(factors.tolist(), noises.tolist(), strict=True):
+        variance = factor * variance + noise
+    return variance / float(exact[-1]) - 1
+
+
+MEANS = torch.tensor([-1.0, 0.8], dtype=torch.float64)
+STDS = torch.tensor([0.5, 0.7], dtype=torch.float64)
+
+
+def _velocity(x: Tensor, t: Tensor) -> Tensor:
+    """Return the velocity, (B, 1), of the two Gaussians along the straight path."""
+    t = t[:, None]
+    variances = (t * STDS) ** 2 + (1 - t) ** 2
+    gaps = x - t * MEANS
+    shares = (-gaps.square() / (2 * variances) - variances.log() / 2).softmax(1)
+    velocities = MEANS + (t * STDS**2 - (1 - t)) / variances * gaps
+    return torch.sum(shares * velocities, 1, keepdim=True)
+
+
+def _probability(x: Tensor, t: float) -> Tensor:
+    """Return the probability of a state below x, (B, 1), at time t."""
+    stds = ((t * STDS) ** 2 + (1 - t) ** 2).sqrt()
+    return torch.mean(torch.special.ndtr((x - t * MEANS) / stds), 1, keepdim=True)
+
+
+def _quantile(probability: Tensor, t: float) -> Tensor:
+    """Return the state of that probability at time t, by bisection."""
+    low, high = torch.full_like(probability, -10.0), torch.full_like(probability, 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _probability(middle, t) < probability
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _require(w: Diffusion, holds: Tensor, t: Tensor, law: str) -> None:
+    if not holds.all():
+        raise ValueError(f"{w}: '{law}' does not hold at t = {t[~holds][0]:.4g}")
