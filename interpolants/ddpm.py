@@ -19,7 +19,7 @@ class DDPM(Interpolant):
     infinite.
 
     Raises:
-        ValueError: beta that does not rise, or leaves (0, 1).
+        ValueError: beta that does not rise, leaves (0, 1), or rises so fast that its continuation would leave it.
     """
 
     steps: int = 1000
@@ -30,8 +30,8 @@ class DDPM(Interpolant):
         slope = (self.beta_max - self.beta_min) / max(self.steps - 1, 1)
         if self.steps < 2 or not 0 < slope / 2 <= self.beta_min < self.beta_max < 1 - slope / 2:
             raise ValueError(
-                "DDPM takes steps >= 2 and beta_min < beta_max in (0, 1), further than half a step from its ends; "
-                f"got {self.steps}, {self.beta_min} and {self.beta_max}"
+                "DDPM takes steps >= 2 and 0 < beta_min < beta_max < 1, with a rise from step to step of at most "
+                f"2 beta_min: got {self.steps}, {self.beta_min} and {self.beta_max}"
             )
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -45,10 +45,11 @@ class Brownian:
         """
         if not t < s:
             raise ValueError(f"a Brownian path is followed forward: t < s, got {float(t)} and {float(s)}")
-        return (self.position(x, s) - self.position(x, t)) / math.sqrt(float(s) - float(t))
+        increment = self.position(x, s) - self.position(x, t)
+        return (increment / math.sqrt(float(s) - float(t))).to(x.dtype)
 
     def position(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return W(t), of x's shape (B, *) and precision; it is 0 at the interval's start.
+        """Return W(t), of x's shape (B, *), in float64; it is 0 at the interval's start.
 
         Raises:
             ValueError: a time that the tree does not reach, or x of other than B rows.
@@ -69,7 +70,7 @@ class Brownian:
                 right, at_right = middle, at_middle
             else:
                 left, at_left = middle, at_middle
-        return (at_left if place == left else at_right).to(x.dtype)
+        return at_left if place == left else at_right
 
     def _place(self, t: float) -> int:
         """Return the time as a multiple of the smallest cell."""

@@ -12,6 +12,7 @@ The second form is finite where w_KL is not. There w = sqrt(L_0 / (2 eta)).
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .protocols import Diffusion, Path
@@ -46,5 +47,6 @@ class KLEta:
         path = self.path
         alpha, sigma = path.alpha(t), path.sigma(t)
         inverse = alpha / (2 * sigma * (path.alpha_dot(t) * sigma - alpha * path.sigma_dot(t)))  # of KL's w
+        inverse = torch.where(alpha == 0, 0.0, inverse)  # also on a path that is slow to leave the noise: 0 / 0
         price = 2 * self.eta / self.loss_curve(t) if self.eta else 0.0
         return (inverse**2 + price) ** -0.5

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sitkit.interpolants import VP, Interpolant, Linear, check
-from worlds import PATHS, RING, Mixture, Quadratic
+from sitkit.interpolants import DDPM, VP, Interpolant, Linear, check
+from worlds import FROM_NOISE, PATHS, RING, Quadratic, on_images, random_mixture
 
 paths = st.sampled_from(PATHS)
 times = st.floats(0.02, 0.98)
@@ -103,21 +103,22 @@ def test_given_derivatives_are_those_of_forward_mode(path: Interpolant) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize(
-    "world", [RING, Mixture(torch.randn(3, 1, 2, 2, dtype=torch.float64), 0.5)], ids=["points", "images"]
-)
-def test_score_of_the_exact_velocity_is_the_gradient_of_the_log_density(path: Interpolant, world: Mixture) -> None:
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 2)], ids=["points", "images"])
+def test_score_of_the_exact_velocity_is_the_gradient_of_the_log_density(
+    path: Interpolant, shape: tuple[int, ...]
+) -> None:
+    world = RING if shape == (2,) else random_mixture(3, 4, seed=0)
     generator = torch.Generator().manual_seed(0)
     t = torch.rand(64, generator=generator, dtype=torch.float64) * 0.9 + 0.05
-    x = world.draw(64, generator)
+    x = world.draw(64, generator).reshape(-1, *shape)
     x_t = path.mix(x, torch.randn(x.shape, generator=generator, dtype=torch.float64), t)
-    velocity = world.velocity(path)(x_t, t)
-    score = world.score(path)(x_t, t)
+    velocity = on_images(world.velocity(path))(x_t, t)
+    score = on_images(world.score(path))(x_t, t)
     torch.testing.assert_close(path.score_from_velocity(velocity, x_t, t), score, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(path.velocity_from_score(score, x_t, t), velocity, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if not isinstance(p, VP)], ids=repr)
+@pytest.mark.parametrize("path", FROM_NOISE, ids=repr)
 def test_where_there_is_only_noise_the_noise_is_the_state(path: Interpolant) -> None:
     x_t, velocity = draw((4, 2), torch.float32, 0)
     zero = torch.zeros(4)
@@ -156,3 +157,45 @@ def test_conversions_compile_whole() -> None:
         torch.compiler.reset()
         compiled = torch.compile(path.score_from_velocity, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x, eps, t), path.score_from_velocity(x, eps, t))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_the_posterior_is_what_bayes_says(path: Interpolant) -> None:
+    t, s = torch.tensor([0.2, 0.6], dtype=torch.float64), torch.tensor([0.5, 0.7], dtype=torch.float64)
+    known = path.posterior(t, s)
+    # jointly normal given x = 1: x_s = alpha_s + sigma_s z, x_t = a x_s + noise
+    a = path.alpha(t) / path.alpha(s)
+    covariance, variance_s, variance_t = a * path.sigma(s) ** 2, path.sigma(s) ** 2, path.sigma(t) ** 2
+    gain = covariance / variance_t
+    torch.testing.assert_close(known.state, gain)
+    torch.testing.assert_close(known.data, path.alpha(s) - gain * path.alpha(t))
+    torch.testing.assert_close(known.variance, variance_s - gain * covariance)
+    torch.testing.assert_close(known.forward, variance_t - a**2 * variance_s)
+
+
+@pytest.mark.parametrize(("steps", "low", "high"), [(1000, 1e-4, 0.02), (100, 2e-3, 0.2), (500, 2e-4, 0.05)])
+def test_the_discrete_schedule_is_its_product_at_every_timestep(steps: int, low: float, high: float) -> None:
+    path = DDPM(steps, low, high)
+    product = torch.cumprod(1 - torch.linspace(low, high, steps, dtype=torch.float64), 0)
+    t = path.time(torch.arange(steps))
+    torch.testing.assert_close(path.alpha(t) ** 2, product, rtol=1e-8, atol=0)
+    torch.testing.assert_close(path.sigma(t) ** 2, 1 - product, rtol=1e-8, atol=0)
+    torch.testing.assert_close(path.timestep(t), torch.arange(steps, dtype=torch.float64))
+    assert t[-1] == 0
+    assert path.alpha(torch.ones(())) == 1
+    assert not torch.signbit(path.sigma(torch.ones(())))
+
+
+def test_the_discrete_schedule_has_shorter_chains() -> None:
+    times = DDPM().times(250)
+    assert len(times) == 251
+    assert times[[0, -1]].tolist() == [0, 1]
+    assert (times.diff() > 0).all()
+    torch.testing.assert_close(DDPM().timestep(times[:-1]), DDPM().timestep(times[:-1]).round())
+    torch.testing.assert_close(DDPM(50, 2e-3, 0.1).times(50), torch.linspace(0, 1, 51, dtype=torch.float64))
+    for count in (1, 1001):
+        with pytest.raises(ValueError, match=f"between 2 and 1000, got {count}"):
+            DDPM().times(count)
+    for wrong in ((1, 1e-4, 0.02), (1000, 0.02, 1e-4), (1000, 0.0, 0.02), (10, 1e-4, 1.0), (10, 1e-4, 0.5)):
+        with pytest.raises(ValueError, match="DDPM takes steps >= 2"):
+            DDPM(*wrong)

@@ -17,12 +17,8 @@ QUANTITIES = (Velocity, Noise, Score, Data)
 
 def exact(quantity: type[Quantity], path: Interpolant, x_t: Tensor, t: Tensor) -> Tensor:
     """Return what a perfect network would predict on the ring."""
-    if quantity is Score:
-        return RING.score(path)(x_t, t)
-    velocity = RING.velocity(path)(x_t, t)
-    if quantity is Noise:
-        return path.noise_from_velocity(velocity, x_t, t)
-    return RING.data(path)(x_t, t) if quantity is Data else velocity
+    fields = {Velocity: RING.velocity, Noise: RING.noise, Score: RING.score, Data: RING.data}
+    return fields[quantity](path)(x_t, t)
 
 
 def wave(x_t: Tensor, t: Tensor) -> Tensor:

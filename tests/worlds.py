@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sitkit.interpolants import GVP, VP, Interpolant, Linear
+from sitkit.backbones import Mixture
+from sitkit.interpolants import DDPM, GVP, VP, Interpolant, Linear
+
+Field = Callable[[Tensor, Tensor], Tensor]
 
 
 class Quadratic(Interpolant):
@@ -23,66 +26,9 @@ class Quadratic(Interpolant):
         return "Quadratic()"
 
 
-PATHS = (Linear(), GVP(), VP(), Quadratic())
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Equal Gaussians N(mean_k, std^2 I), of any event shape: its posterior means along a path are exact."""
-
-    means: Tensor
-    std: float
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        chosen = self.means[torch.randint(len(self.means), (count,), generator=generator)]
-        return chosen + self.std * torch.randn(chosen.shape, generator=generator, dtype=chosen.dtype)
-
-    def data(self, path: Interpolant) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return E[x | x_t]."""
-
-        def field(x_t: Tensor, t: Tensor) -> Tensor:
-            shape = (-1,) + (1,) * (x_t.ndim - 1)
-            alpha, sigma = (f(t).to(x_t.dtype).reshape(shape) for f in (path.alpha, path.sigma))
-            variance = alpha**2 * self.std**2 + sigma**2
-            gaps = x_t[:, None] - alpha[:, None] * self.means  # (B, K, *)
-            logits = -gaps.square().flatten(2).sum(2) / (2 * variance.reshape(-1, 1))
-            shares = logits.softmax(1).reshape(len(x_t), -1, *[1] * (x_t.ndim - 1))
-            means = self.means + (alpha * self.std**2 / variance)[:, None] * gaps
-            return (shares * means).sum(1)
-
-        return field
-
-    def velocity(self, path: Interpolant) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return E[alpha_dot x + sigma_dot eps | x_t], from its definition."""
-        data = self.data(path)
-
-        def field(x_t: Tensor, t: Tensor) -> Tensor:
-            shape = (-1,) + (1,) * (x_t.ndim - 1)
-            values = (
-                f(t).to(x_t.dtype).reshape(shape) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot)
-            )
-            alpha, sigma, alpha_dot, sigma_dot = values
-            x = data(x_t, t)
-            return alpha_dot * x + sigma_dot * (x_t - alpha * x) / sigma
-
-        return field
-
-    def score(self, path: Interpolant) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the gradient of the log-density of x_t, by differentiating the density itself."""
-
-        def field(x_t: Tensor, t: Tensor) -> Tensor:
-            with torch.enable_grad():
-                x = x_t.detach().requires_grad_()
-                shape = (-1,) + (1,) * (x_t.ndim - 1)
-                alpha = path.alpha(t).to(x.dtype)
-                variance = alpha**2 * self.std**2 + path.sigma(t).to(x.dtype) ** 2
-                gaps = x[:, None] - alpha.reshape(shape)[:, None] * self.means
-                squares = gaps.square().flatten(2).sum(2)
-                log_density = torch.logsumexp(-squares / (2 * variance.reshape(-1, 1)), dim=1).sum()
-                (gradient,) = torch.autograd.grad(log_density, x)
-            return gradient
-
-        return field
+PATHS = (Linear(), GVP(), VP(), DDPM(), Quadratic())
+FROM_NOISE = tuple(path for path in PATHS if path.alpha(torch.zeros(())) == 0)
+"""Those of which all data are gone at t = 0."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +42,16 @@ class Gaussian:
         """Return mean and standard deviation of x_t."""
         return path.alpha(t) * self.mean, torch.sqrt(path.alpha(t) ** 2 * self.std**2 + path.sigma(t) ** 2)
 
-    def velocity(self, path: Interpolant) -> Callable[[Tensor, Tensor], Tensor]:
-        return Mixture(torch.tensor([[self.mean]], dtype=torch.float64), self.std).velocity(path)
+    def velocity(self, path: Interpolant) -> Field:
+        """Return the derivatives of mean and deviation, at the state's place among them."""
+
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            t = t[:, None]
+            mean, std = self.moments(path, t)
+            growth = (path.alpha(t) * path.alpha_dot(t) * self.std**2 + path.sigma(t) * path.sigma_dot(t)) / std**2
+            return path.alpha_dot(t) * self.mean + growth * (x - mean)
+
+        return field
 
     def flow(self, path: Interpolant, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Return where the ODE carries x from time t to time s."""
@@ -105,12 +59,32 @@ class Gaussian:
         return mean_s + std_s / std_t * (x - mean_t)
 
 
-RING = Mixture(
+RING = Mixture.isotropic(
     torch.tensor(
         [[math.cos(k), math.sin(k)] for k in torch.arange(5).mul(2 * math.pi / 5).tolist()], dtype=torch.float64
     ),
     std=0.3,
 )
+
+
+def random_mixture(components: int, size: int, seed: int) -> Mixture:
+    """Return a mixture with full covariances, eigenvalues .05 and more."""
+    generator = torch.Generator().manual_seed(seed)
+    roots = torch.randn(components, size, size, generator=generator, dtype=torch.float64)
+    return Mixture(
+        torch.rand(components, generator=generator) + 0.1,
+        torch.randn(components, size, generator=generator),
+        roots @ roots.mT * 0.3 / size + 0.05 * torch.eye(size),
+    )
+
+
+def on_images(field: Field) -> Field:
+    """Return a field over points as one over images of as many numbers."""
+    return lambda x, t: field(x.flatten(1), t).reshape(x.shape)
+
+
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def slope(steps: list[int], errors: list[float]) -> float:

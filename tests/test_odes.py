@@ -1,0 +1,157 @@
+"""Laws of the solvers of ODEs."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sitkit.interpolants import GVP, Interpolant, Linear
+from sitkit.samplers import (
+    DDIM,
+    RK4,
+    Counted,
+    Euler,
+    Field,
+    Heun,
+    Midpoint,
+    OneStep,
+    Tweedie,
+    adaptive,
+    measured_order,
+    sample,
+)
+from sitkit.samplers import reparametrise as read_along
+from worlds import FROM_NOISE, PATHS, RING, doubles, random_mixture, slope
+
+GRIDS = [32, 64, 128, 256]
+SOLVERS: dict[type[OneStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
+"""With the calls that a step costs."""
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("solver", [*SOLVERS, DDIM])
+def test_solvers_have_their_stated_order(path: Interpolant, solver: type[OneStep]) -> None:
+    x = doubles(-1.0, 0.0, 2.0)[:, None]
+    velocity = random_mixture(2, 1, seed=0).velocity(path)
+    exact = adaptive(velocity, x, 0.1, 0.9, method="dopri8", rtol=1e-12, atol=1e-13)
+    errors = []
+    for steps in GRIDS:
+        times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
+        made = DDIM(velocity, path) if solver is DDIM else solver(velocity)  # type: ignore[call-arg]
+        errors.append(float((sample(made, x, times) - exact).abs().max()))
+    assert slope(GRIDS, errors) == pytest.approx(solver.order, abs=0.15)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_order_measured_for_users_is_the_stated_one(solver: type[OneStep]) -> None:
+    assert measured_order(solver) == pytest.approx(solver.order, abs=0.15)
+
+
+def test_the_order_of_a_solver_with_memory_is_measured_too() -> None:
+    def adams_bashforth(velocity: Field) -> Callable[..., object]:
+        def solver(x, times):  # type: ignore[no-untyped-def]
+            before = None
+            yield x
+            for t, s in itertools.pairwise(times):
+                now = velocity(x, t.expand(len(x)))
+                x = x + (s - t) * (now if before is None else 1.5 * now - 0.5 * before)
+                before = now
+                yield x
+
+        return solver
+
+    assert measured_order(adams_bashforth) == pytest.approx(2, abs=0.15)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="two or more grids"):
+        measured_order(Euler, grids=[10])
+    with pytest.raises(ValueError, match="no finite state"):
+        measured_order(lambda velocity: Euler(lambda x, t: x / 0))
+
+
+@pytest.mark.parametrize(("solver", "calls"), SOLVERS.items())
+def test_ode_steps_cost_what_they_say(solver: Callable[..., OneStep], calls: int) -> None:
+    field = Counted(RING.velocity(Linear()))
+    sample(solver(field), torch.randn(6, 2), torch.linspace(0, 0.9, 11))
+    assert (field.calls, field.rows) == (10 * calls, 10 * calls * 6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_odes_run_both_ways(solver: Callable[..., OneStep]) -> None:
+    x = torch.randn(5, 2, dtype=torch.float64)
+    times = torch.linspace(0.05, 0.95, 200, dtype=torch.float64)
+    velocity = RING.velocity(GVP())
+    there = sample(solver(velocity), x, times)
+    torch.testing.assert_close(sample(solver(velocity), there, times.flip(0)), x, rtol=0, atol=0.05)
+
+
+def test_a_solver_yields_the_state_at_every_time() -> None:
+    x = torch.randn(5, 2)
+    states = [*Euler(RING.velocity(Linear()))(x, torch.linspace(0, 0.5, 4))]
+    assert len(states) == 4
+    assert states[0] is x
+
+
+def test_samples_keep_no_gradients() -> None:
+    scale = torch.ones((), requires_grad=True)
+    assert not sample(Euler(lambda x, t: scale * x), torch.randn(2, 2), torch.tensor([0.0, 1.0])).requires_grad
+
+
+@pytest.mark.parametrize("times", [[0.5], [0.0, 0.5, 0.4], [0.0, 0.0], [0.0, float("nan")], [[0.0, 1.0]]])
+def test_what_is_no_grid_is_refused(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="times must"):
+        sample(Euler(lambda x, t: x), torch.randn(2, 2), torch.tensor(times))
+
+
+def test_jumps_to_the_data_cost_one_call() -> None:
+    field = Counted(RING.velocity(Linear()))
+    x, t, s = torch.randn(4, 2), torch.tensor(0.4), torch.tensor(1.0)
+    Tweedie(field, Linear()).step(x, t, s)
+    assert field.calls == 1
+    DDIM(field, Linear()).step(x, t, s)
+    assert field.calls == 2
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_tweedie_is_the_posterior_mean_and_the_end_of_ddim(path: Interpolant) -> None:
+    x, t = torch.randn(6, 2, dtype=torch.float64), doubles(0.6)[0]
+    expected = RING.data(path)(x, t.expand(6))
+    velocity = RING.velocity(path)
+    torch.testing.assert_close(Tweedie(velocity, path).step(x, t, doubles(1.0)[0]), expected)
+    torch.testing.assert_close(DDIM(velocity, path).step(x, t, doubles(1.0)[0]), expected)
+
+
+def test_ddim_on_the_straight_path_is_euler() -> None:
+    velocity, x = RING.velocity(Linear()), torch.randn(6, 2, dtype=torch.float64)
+    times = torch.linspace(0, 1, 9, dtype=torch.float64)
+    torch.testing.assert_close(
+        sample(DDIM(velocity, Linear()), x, times), sample(Euler(velocity), x, times), rtol=1e-12, atol=1e-12
+    )
+
+
+@given(st.sampled_from(PATHS), st.sampled_from(PATHS), st.floats(0.02, 0.98), st.integers(0, 99))
+def test_a_field_reads_exactly_along_another_path(trained, to, t, seed) -> None:  # type: ignore[no-untyped-def]
+    world = random_mixture(3, 3, seed=1)
+    times = torch.full((5,), t, dtype=torch.float64)
+    if to.alpha(times[0]) * trained.sigma(torch.zeros(())) < to.sigma(times[0]) * trained.alpha(torch.zeros(())):
+        return  # noisier than the other path ever is
+    x = world.along(to, t).draw(5, torch.Generator().manual_seed(seed))
+    field = Counted(world.velocity(trained))
+    read = read_along(field, trained, to)(x, times)
+    torch.testing.assert_close(read, world.velocity(to)(x, times), rtol=1e-7, atol=1e-7)
+    assert field.calls == 1
+
+
+@pytest.mark.parametrize("to", FROM_NOISE, ids=repr)
+def test_a_field_that_is_read_along_another_path_samples_from_end_to_end(to: Interpolant) -> None:
+    x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    velocity = read_along(RING.velocity(GVP()), GVP(), to)
+    start = 0.0 if to in (Linear(), GVP()) else 0.02  # a path with alpha_dot(0) = 0 says nothing of the data there
+    times = torch.linspace(start, 1, 101)
+    assert RING.log_prob(sample(Heun(velocity), x, times)).mean() == pytest.approx(
+        float(RING.log_prob(RING.draw(20_000, torch.Generator().manual_seed(1))).mean()), abs=0.1
+    )
+    images = torch.randn(3, 1, 1, 3)[..., :2]
+    wide = read_along(lambda x, t: x * t.reshape(-1, 1, 1, 1), GVP(), to)(images, torch.tensor([0.2, 0.5, 0.8]))
+    assert wide.shape == images.shape
