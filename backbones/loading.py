@@ -72,7 +72,7 @@ def _read(file: Path) -> Mapping[str, Any]:
             return load_file(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             table = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, SafetensorError, OSError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(
             f"{file} is broken, or holds more than weights: {' '.join(str(error).split())[:300]}"
         ) from None

@@ -28,9 +28,19 @@ class Stratified:
 
     Each time by itself is distributed as without, and the mean over a batch varies less, because the loss depends on
     time. Hand it the uniforms of the global batch.
+
+    Raises:
+        ValueError: the times are stratified already.
     """
 
     times: Times = Uniform()
+
+    def __post_init__(self) -> None:
+        inner: object = self.times
+        while inner is not None:
+            if isinstance(inner, Stratified):
+                raise ValueError(f"{self.times} are stratified already")
+            inner = getattr(inner, "times", None)
 
     def __call__(self, uniforms: Tensor, /) -> Tensor:
         """Return times, rising with the row."""

@@ -1,0 +1,158 @@
+"""Solvers from torchdiffeq and torchsde."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sitkit.interpolants import GVP, Interpolant, Linear
+from sitkit.samplers import (
+    KL,
+    SDE,
+    Counted,
+    EulerMaruyama,
+    Keyed,
+    Sigma,
+    SineSquared,
+    StochasticHeun,
+    adaptive,
+    sample,
+    sdeint,
+)
+from worlds import PATHS, RING, Gaussian, doubles
+
+WORLD = Gaussian(mean=1.5, std=0.5)
+ADAPTING = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
+FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("method", ADAPTING)
+def test_both_ways_to_the_tolerance(path: Interpolant, method: str) -> None:
+    x = doubles(-1.0, 0.0, 2.0)[:, None]
+    t, s = doubles(0.05, 0.95)
+    velocity = WORLD.velocity(path)
+    there = adaptive(velocity, x, 0.05, 0.95, method=method)
+    torch.testing.assert_close(there, WORLD.flow(path, x, t, s), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(adaptive(velocity, there, 0.95, 0.05, method=method), x, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_methods_with_steps_of_one_length(method: str) -> None:
+    x, velocity = doubles(-1.0, 0.0, 2.0)[:, None], WORLD.velocity(GVP())
+    errors = [
+        (adaptive(velocity, x, 0.1, 0.9, method=method, steps=n) - WORLD.flow(GVP(), x, *doubles(0.1, 0.9))).abs().max()
+        for n in (20, 80)
+    ]
+    assert errors[1] < 0.4 * errors[0]
+    assert errors[1] < 0.02
+
+
+@pytest.mark.parametrize("method", [*ADAPTING, *FIXED])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.3, 0.8), (0.8, 0.3)])
+def test_the_field_is_never_asked_beyond_the_interval(method: str, ends: tuple[float, float]) -> None:
+    asked: list[float] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        assert t.shape == x.shape[:1]
+        asked.extend(t.tolist())
+        return RING.velocity(Linear())(x, t)
+
+    adaptive(velocity, torch.randn(4, 2, dtype=torch.float64), *ends, method=method)
+    assert min(asked) >= min(ends)
+    assert max(asked) <= max(ends)
+    slow = Counted(lambda x, t: velocity(x, t) * 1e-9)  # whose first step is guessed to be very long
+    adaptive(slow, torch.randn(4, 2, dtype=torch.float64), *ends, method=method)
+    assert min(asked) >= min(ends)
+    assert max(asked) <= max(ends)
+
+
+@pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
+def test_inversion_of_images(path: Interpolant) -> None:
+    x = RING.draw(6, torch.Generator().manual_seed(0)).float().reshape(6, 1, 1, 2)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return RING.velocity(path)(x.flatten(1), t).reshape(x.shape)
+
+    latent = adaptive(velocity, x, 1.0, 0.0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(adaptive(velocity, latent, 0.0, 1.0, rtol=1e-6, atol=1e-6), x, rtol=0, atol=1e-4)
+
+
+def test_steps_are_as_short_as_the_most_demanding_row_asks() -> None:
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return x * torch.where(x.abs() > 5, 20 * torch.cos(30 * t[:, None]), 0.0)
+
+    counted = Counted(velocity)
+    wild, calm = torch.full((1, 2), 10.0), torch.full((99, 2), 1.0)
+    adaptive(counted, wild, 0.0, 1.0)
+    alone = counted.calls
+    counted.calls = 0
+    adaptive(counted, torch.cat([wild, calm]), 0.0, 1.0)
+    assert counted.calls >= alone
+
+
+def test_what_cannot_be_solved_is_said() -> None:
+    x = torch.randn(3, 2)
+    for arguments in ({"method": "dopri6"}, {"steps": 0}):
+        with pytest.raises(ValueError, match="dopri5, dopri8"):
+            adaptive(RING.velocity(Linear()), x, 0.0, 1.0, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="t != s"):
+        adaptive(RING.velocity(Linear()), x, 0.5, 0.5)
+    with pytest.raises(ValueError, match="stay away from an end at which the velocity is infinite"):
+        adaptive(lambda x, t: x / (0.5 - t[:, None]).clamp(min=0), x, 0.0, 1.0)
+    assert not adaptive(lambda x, t: x * torch.ones((), requires_grad=True), x, 0.0, 1.0).requires_grad
+
+
+INCREMENTS = {"euler": 1, "milstein": 1, "heun": 2, "midpoint": 2, "euler_heun": 1}
+"""With the calls that a step costs; `reversible_heun` costs one, and one more at the start."""
+
+
+@pytest.mark.parametrize("method", [*INCREMENTS, "reversible_heun"])
+def test_torchsde_solves_the_same_sde(method: str) -> None:
+    x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    velocity = Counted(WORLD.velocity(GVP()))
+    sde = SDE(velocity, GVP(), SineSquared(1.5))
+    times = torch.linspace(0, 0.9, 61, dtype=torch.float64) ** 1.1
+    noise = Keyed(0, torch.arange(len(x)))
+    reached = sdeint(sde, x, times, method=method, noise=noise)
+    assert velocity.calls == (61 if method == "reversible_heun" else 60 * INCREMENTS[method])
+    mean, std = WORLD.moments(GVP(), times[-1])
+    assert reached.mean() == pytest.approx(float(mean), abs=0.03)
+    assert reached.std() == pytest.approx(float(std), rel=0.05)
+    by_own = sample(StochasticHeun(sde, noise), x, times)  # driven by the same noise
+    assert (reached - by_own).abs().mean() < 0.05
+
+
+def test_torchsde_euler_is_euler_maruyama_on_images_too() -> None:
+    x = torch.randn(5, 1, 2, 2)
+    sde = SDE(lambda x, t: torch.cos(x) * t.reshape(-1, 1, 1, 1), Linear(), Sigma(Linear()))
+    noise, times = Keyed(1, torch.arange(5)), torch.tensor([0.0, 0.1, 0.3, 0.9])
+    own = sample(EulerMaruyama(sde, noise), x, times)
+    torch.testing.assert_close(sdeint(sde, x, times, noise=noise), own)
+    torch.testing.assert_close(sdeint(sde, x, times, method="milstein", noise=noise), own)
+
+
+def test_the_default_noise_is_torchs() -> None:
+    sde = SDE(RING.velocity(Linear()), Linear(), Sigma(Linear()))
+    x, times = torch.randn(5, 2), torch.linspace(0, 0.9, 4)
+    reached = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        reached.append(sdeint(sde, x, times))
+    assert torch.equal(reached[0], reached[1])
+    assert not torch.equal(reached[0], reached[2])
+
+
+def test_torchsde_is_refused_what_it_cannot_do() -> None:
+    sde = SDE(RING.velocity(Linear()), Linear(), KL(Linear()))
+    x, times = torch.randn(3, 2), torch.linspace(0.1, 0.9, 4)
+    refusals: list[tuple[Callable[[], Tensor], str]] = [
+        (lambda: sdeint(sde, x, times, method="srk"), "euler, milstein, heun"),
+        (lambda: sdeint(sde, x, times.flip(0)), "times must rise"),
+        (lambda: sdeint(sde, x, times[:1]), "at least two entries"),
+        (lambda: sdeint(sde, x, torch.linspace(0, 0.9, 4)), r"w\(t\) must be finite"),
+    ]
+    for call, said in refusals:
+        with pytest.raises(ValueError, match=said):
+            call()

@@ -1,0 +1,117 @@
+"""Exact fields: against torch's own distributions, and against one another."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, distributions
+
+from sitkit.backbones import Mixture
+from sitkit.interpolants import VP, Interpolant
+from worlds import FROM_NOISE, PATHS, RING, doubles, random_mixture
+
+worlds = st.builds(random_mixture, st.integers(1, 4), st.integers(1, 5), st.integers(0, 999))
+paths = st.sampled_from(PATHS)
+times = st.floats(0.02, 0.98)
+
+
+def by_torch(world: Mixture) -> distributions.Distribution:
+    parts = distributions.MultivariateNormal(world.means, covariance_matrix=world.covariances)
+    return distributions.MixtureSameFamily(distributions.Categorical(world.weights), parts)
+
+
+@given(worlds, paths, times, st.integers(0, 99))
+def test_density_and_score_are_those_of_torch(world, path, t, seed) -> None:  # type: ignore[no-untyped-def]
+    there = world.along(path, t)
+    x = there.draw(6, torch.Generator().manual_seed(seed)).requires_grad_()
+    density = by_torch(there).log_prob(x)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(there.log_prob(x), density)
+    (gradient,) = torch.autograd.grad(density.sum(), x)
+    torch.testing.assert_close(world.score(path)(x.detach(), torch.full((6,), t, dtype=torch.float64)), gradient)
+
+
+@given(worlds, paths, times, st.integers(0, 99))
+def test_the_four_fields_are_one(world, path, t, seed) -> None:  # type: ignore[no-untyped-def]
+    x_t = world.along(path, t).draw(6, torch.Generator().manual_seed(seed))
+    time = torch.full((6,), t, dtype=torch.float64)
+    score, noise, data, velocity = (
+        getattr(world, name)(path)(x_t, time) for name in ("score", "noise", "data", "velocity")
+    )
+    torch.testing.assert_close(noise, -path.sigma(time)[:, None] * score)
+    torch.testing.assert_close(path.mix(data, noise, time), x_t)
+    torch.testing.assert_close(velocity, path.velocity(data, noise, time))
+    torch.testing.assert_close(path.score_from_velocity(velocity, x_t, time), score, rtol=1e-6, atol=1e-6)
+
+
+def test_draws_follow_the_density() -> None:
+    world = random_mixture(3, 2, seed=0)
+    x = world.draw(100_000, torch.Generator().manual_seed(0))
+    mean = (world.weights[:, None] * world.means).sum(0)
+    torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=0.02)
+    # E[score^2] = -E[Laplacian of log p]: a law that holds only if draws and density are one distribution
+    at_data = doubles(1.0).expand(len(x))
+    score = world.score(PATHS[0])
+    values, slopes = torch.func.jvp(lambda x: score(x, at_data), (x,), (torch.eye(2).double()[:1].expand(x.shape),))
+    torch.testing.assert_close((values[:, 0] ** 2).mean(), -slopes[:, 0].mean(), rtol=0.03, atol=0)
+    assert torch.equal(world.draw(9, torch.Generator().manual_seed(3)), world.draw(9, torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_single_precision_is_stable_up_to_both_ends(path: Interpolant) -> None:
+    world = random_mixture(3, 4, seed=5)
+    ends = [0.0, 1e-6, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-6, 1.0]
+    if not path.sigma_dot(torch.ones(())).isfinite():
+        ends = ends[:-2]
+    for end in ends:
+        t = torch.full((8,), end)
+        x = world.along(path, float(t[0])).draw(8, torch.Generator().manual_seed(0)).float()
+        for name in ("velocity", "score", "noise", "data"):
+            single, double = getattr(world, name)(path)(x, t), getattr(world, name)(path)(x.double(), t.double())
+            assert single.dtype == torch.float32
+            torch.testing.assert_close(single.double(), double, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("path", FROM_NOISE, ids=repr)
+def test_where_there_is_only_noise_all_data_are_expected_alike(path: Interpolant) -> None:
+    x, zero = torch.randn(5, 2, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    torch.testing.assert_close(RING.data(path)(x, zero), torch.zeros_like(x))
+    torch.testing.assert_close(RING.noise(path)(x, zero), x)
+
+
+def test_a_row_does_not_see_its_mates_and_scalar_times_are_for_all() -> None:
+    x, t = torch.randn(4, 2), torch.rand(4)
+    field = RING.velocity(VP())
+    torch.testing.assert_close(field(x, t)[2:3], field(x[2:3], t[2:3]))
+    torch.testing.assert_close(field(x, torch.tensor(0.4)), field(x, torch.full((4,), 0.4)))
+
+
+def test_isotropic_mixtures_are_mixtures() -> None:
+    means = torch.randn(3, 2, dtype=torch.float64)
+    one = Mixture.isotropic(means, 0.5)
+    same = Mixture(torch.full((3,), 7.0), means, 0.25 * torch.eye(2).expand(3, 2, 2))
+    x = torch.randn(5, 2, dtype=torch.float64)
+    torch.testing.assert_close(one.log_prob(x), same.log_prob(x))
+
+
+UNIT = torch.eye(2).expand(3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "covariances", "said"),
+    [
+        (torch.ones(3), torch.zeros(3, 2), torch.eye(2), "means \\(K, D\\) and covariances"),
+        (torch.ones(3), torch.zeros(2), UNIT, "means \\(K, D\\)"),
+        (torch.ones(2), torch.zeros(3, 2), UNIT, "weights must be positive"),
+        (torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3, 2), UNIT, "weights must be positive"),
+        (torch.ones(3), torch.zeros(3, 2), torch.ones(3, 2, 2), "positive definite"),
+        (torch.ones(3), torch.zeros(3, 2), UNIT + torch.tensor([[0.0, 0.5], [0.0, 0.0]]), "symmetric"),
+    ],
+)
+def test_what_is_no_mixture_is_refused(weights: Tensor, means: Tensor, covariances: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Mixture(weights, means, covariances)
+
+
+def test_points_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x of shape \(B, 2\), got \(4, 3\)"):
+        RING.velocity(VP())(torch.randn(4, 3), torch.rand(4))
