@@ -13,9 +13,10 @@ def check(objective: Objective) -> None:
     """Check that `objective` teaches the velocity; its author calls this once, in a test.
 
     The laws: a loss is one finite number for each sample, the same at every call, and that sample's own; the
-    model is asked at a state alpha x + sigma eps; and a network of least expected loss stands, by `field`, for the
-    exact velocity. The last is shown on normal data, for which every expectation is affine in the state: among outputs
-    a x_t + b the best is found for given times, and its field compared with the velocity known in closed form.
+    model is asked at states alpha x + sigma eps that go from noise to data; and a network of least expected loss
+    stands, by `field`, for the exact velocity. The last is shown on normal data, for which every expectation is affine
+    in the state: among outputs a x_t + b the best is found for given times, and its field compared with the velocity
+    known in closed form.
 
     The model must return the shape of the state.
 
@@ -23,6 +24,9 @@ def check(objective: Objective) -> None:
         ValueError: a law does not hold; the message says which, and where.
     """
     _check_rows(objective)
+    (early_data, early_noise), (late_data, late_noise) = (_coefficients(objective, torch.tensor(t)) for t in (0.2, 0.8))
+    if not late_data / late_noise > early_data / early_noise > 0:
+        raise ValueError(f"{objective}: 'the states go from noise to data' does not hold between t = 0.2 and 0.8")
     for time in (0.2, 0.5, 0.8):
         t = torch.tensor(time, dtype=torch.float64)
         best = _best(objective, t)
@@ -107,7 +111,7 @@ def _coefficients(objective: Objective, t: Tensor) -> tuple[Tensor, Tensor]:
         return x_t
 
     unit = torch.eye(2, dtype=torch.float64)
-    objective(model, unit[:, :1], unit[:, 1:], t.expand(2))
+    objective(model, unit[:, :1], unit[:, 1:], t.double().expand(2))
     return seen[0][0, 0], seen[0][1, 0]
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_solved_is_said() -> None:
     x = torch.randn(3, 2)
     for arguments in ({"method": "dopri6"}, {"steps": 0}):
         with pytest.raises(ValueError, match="dopri5, dopri8"):
-            adaptive(RING.velocity(Linear()), x, 0.0, 1.0, **arguments)  # type: ignore[arg-type]
+            adaptive(RING.velocity(Linear()), x, 0.0, 1.0, **arguments)
     with pytest.raises(ValueError, match="t != s"):
         adaptive(RING.velocity(Linear()), x, 0.5, 0.5)
     with pytest.raises(ValueError, match="stay away from an end at which the velocity is infinite"):

@@ -24,7 +24,7 @@ def by_torch(world: Mixture) -> distributions.Distribution:
 def test_density_and_score_are_those_of_torch(world, path, t, seed) -> None:  # type: ignore[no-untyped-def]
     there = world.along(path, t)
     x = there.draw(6, torch.Generator().manual_seed(seed)).requires_grad_()
-    density = by_torch(there).log_prob(x)  # type: ignore[no-untyped-call]
+    density = by_torch(there).log_prob(x)
     torch.testing.assert_close(there.log_prob(x), density)
     (gradient,) = torch.autograd.grad(density.sum(), x)
     torch.testing.assert_close(world.score(path)(x.detach(), torch.full((6,), t, dtype=torch.float64)), gradient)
@@ -51,7 +51,8 @@ def test_draws_follow_the_density() -> None:
     # E[score^2] = -E[Laplacian of log p]: a law that holds only if draws and density are one distribution
     at_data = doubles(1.0).expand(len(x))
     score = world.score(PATHS[0])
-    values, slopes = torch.func.jvp(lambda x: score(x, at_data), (x,), (torch.eye(2).double()[:1].expand(x.shape),))
+    along = torch.eye(2).double()[:1].expand(x.shape)
+    values, slopes = torch.func.jvp(lambda x: score(x, at_data), (x,), (along,))  # type: ignore[misc]
     torch.testing.assert_close((values[:, 0] ** 2).mean(), -slopes[:, 0].mean(), rtol=0.03, atol=0)
     assert torch.equal(world.draw(9, torch.Generator().manual_seed(3)), world.draw(9, torch.Generator().manual_seed(3)))
 

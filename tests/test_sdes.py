@@ -168,7 +168,7 @@ def test_without_a_refined_path_there_is_no_strong_convergence() -> None:
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_kl_eta_lies_between_its_limits(path: Interpolant) -> None:
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-    curve = lambda t: 2 + torch.sin(t)  # noqa: E731
+    curve: Diffusion = lambda t: 2 + torch.sin(t)  # noqa: E731
     kl = KL(path)(t)
     torch.testing.assert_close(KLEta(path, 0.0, curve)(t), kl)
     torch.testing.assert_close(KLEta(path, 0.7, curve)(t), kl * (curve(t) / (curve(t) + 1.4 * kl**2)).sqrt())

@@ -1,0 +1,148 @@
+"""The laws that users call on their own parts: true of ours, and broken by what breaks them."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from sitkit import objectives, samplers
+from sitkit.interpolants import Interpolant, Linear
+from sitkit.objectives import Data, Field, LossCurve, Matching, Noise, Objective, Score, Velocity
+from sitkit.samplers import KL, Constant, KLEta, RaisedCosine, Sigma, SineSquared
+from worlds import PATHS, random_mixture
+
+QUANTITIES = (Velocity, Noise, Score, Data)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, (None, *QUANTITIES))])
+def test_every_objective_passes(path: Interpolant, predict, measure) -> None:  # type: ignore[no-untyped-def]
+    objectives.check(Matching(path, predict, measure))
+
+
+@dataclass(frozen=True)
+class Mine:
+    """An objective that breaks one law."""
+
+    law: str
+
+    def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+        x_t, velocity = Linear().mix(x, eps, t), Linear().velocity(x, eps, t)
+        error = (model(x_t, t) - velocity).flatten(1)
+        if self.law == "random":
+            error = error + torch.rand_like(error)
+        if self.law == "infinite":
+            error = error / (t[:, None] - 0.5).clamp(min=0)
+        if self.law == "mates":
+            error = error - error.mean(0)
+        if self.law == "median":
+            error = error + 0.3 * error**2  # what is least is no mean
+        if self.law == "flat":
+            error = 0 * error
+        loss = error.square()
+        return loss.mean() if self.law == "shape" else loss.mean(1)
+
+    def field(self, model: Field, /) -> Field:
+        return lambda x_t, t: model(x_t, t) * (2 if self.law == "field" else 1)
+
+
+def test_an_objective_of_ones_own_passes() -> None:
+    objectives.check(Mine("none"))
+
+
+@pytest.mark.parametrize(
+    ("law", "said"),
+    [
+        ("random", "the same at every call"),
+        ("infinite", "the loss is finite"),
+        ("mates", "its sample's own"),
+        ("median", "off by"),
+        ("flat", "one minimum"),
+        ("shape", "must have shape"),
+        ("field", "the field of the best network is the velocity"),
+    ],
+)
+def test_the_broken_law_of_an_objective_is_named(law: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        objectives.check(Mine(law))
+
+
+def test_an_objective_that_mixes_wrongly_is_seen() -> None:
+    class Swapped(Matching):
+        def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+            return super().__call__(model, eps, x, t)
+
+    check: Callable[[Objective], None] = objectives.check
+    with pytest.raises(ValueError, match="from noise to data"):
+        check(Swapped(Linear(), Velocity, weight=lambda t: 1 + t, measure=Noise))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_every_w_passes(path: Interpolant) -> None:
+    for w in (Constant(0.0), Constant(2.0), Sigma(path), SineSquared(), RaisedCosine(), KL(path)):
+        samplers.check(w)
+    samplers.check(KLEta(path, 0.5, LossCurve([0.0, 1.0], [2.0, 3.0])))
+    samplers.check(lambda t: 4 * t * (1 - t))
+
+
+@pytest.mark.parametrize(
+    ("w", "said"),
+    [
+        (lambda t: t - 0.5, "finite and at least 0"),
+        (lambda t: 1 / (t - 0.5), "finite and at least 0"),
+        (lambda t: t / t.max(), "each time alone"),
+        (lambda t: t[None], "shape and precision"),
+        (lambda t: t.float(), "shape and precision"),
+        (lambda t: 1.0, "shape and precision"),
+    ],
+)
+def test_the_broken_law_of_a_w_is_named(w, said: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=said):
+        samplers.check(w)
+
+
+def test_a_w_that_jumps_about_is_seen_to_lose_the_marginal() -> None:
+    with pytest.raises(ValueError, match="keeps the marginals"):
+        samplers.check(lambda t: torch.where((t * 1250).frac().abs() < 1e-6, 400.0, 0.0).to(t.dtype))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_the_measured_loss_curve_is_the_error_and_what_no_network_can_remove(path: Interpolant) -> None:
+    world, generator = random_mixture(1, 3, seed=0), torch.Generator().manual_seed(0)
+    x = world.draw(40_000, generator)
+    eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    times = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    exact = world.velocity(path)
+    curve, off = (LossCurve.measure(field, path, x, eps, times) for field in (exact, lambda x, t: exact(x, t) + 0.5))
+    torch.testing.assert_close(off(times) - curve(times), torch.full((3,), 0.75).double(), rtol=0, atol=0.1)
+    for t in times:  # normal data: the variance of the velocity given the state is known
+        alpha, sigma, alpha_dot, sigma_dot = (f(t) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+        variances = torch.linalg.eigvalsh(world.covariances[0])
+        spread = alpha**2 * variances + sigma**2
+        left = (alpha_dot * sigma - alpha * sigma_dot) ** 2 * variances / spread
+        assert float(curve(t)) == pytest.approx(float(left.sum()), rel=0.03)
+
+
+def test_a_loss_curve_is_linear_between_and_constant_beyond() -> None:
+    curve = LossCurve([0.2, 0.4, 0.8], [1.0, 3.0, 1.0])
+    t = torch.tensor([0.0, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0])
+    torch.testing.assert_close(curve(t), torch.tensor([1.0, 1.0, 2.0, 3.0, 2.0, 1.0, 1.0]))
+    assert curve(t.double()).dtype == torch.float64
+    assert curve(torch.tensor(0.3)).shape == ()
+    assert LossCurve([0.5], [2.0])(t).tolist() == [2.0] * 7
+    for times, losses in (
+        ([], []),
+        ([0.2, 0.2], [1.0, 1.0]),
+        ([0.1], [1.0, 2.0]),
+        ([0.1], [-1.0]),
+        ([0.1], [math.nan]),
+    ):
+        with pytest.raises(ValueError, match="rising times and a loss"):
+            LossCurve(times, losses)
+    x = torch.randn(4, 2)
+    with pytest.raises(ValueError, match="measure at times inside"):
+        LossCurve.measure(lambda x, t: x / 0, Linear(), x, x, t)
