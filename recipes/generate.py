@@ -1,6 +1,6 @@
 """Drawing samples: a network, a resolved sampler and guidance, put together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sitkit.objectives import Hybrid, Objective
 from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, Tweedie, sample
 
 from . import checkpoints
@@ -42,7 +43,21 @@ def build_network(recipe: Recipe, split: Split) -> nn.Module:
         network: nn.Module = recipe.backbone.build(
             input_size=height, in_channels=channels, num_classes=len(split.classes)
         )
+    objective = recipe.objective.build(path=recipe.path.build())
+    image = torch.zeros(1, channels, height, width)
+    try:
+        with torch.no_grad():
+            objective(all_channels(network, objective), image, image, torch.full((1,), 0.5))
+    except (ValueError, AttributeError) as error:
+        raise Problem(
+            f"backbone and objective do not fit (hybrid wants backbone.learn_sigma = true): {error}"
+        ) from None
     return network
+
+
+def all_channels(network: nn.Module, objective: Objective) -> Callable[..., Tensor]:
+    """Return the network as the objective asks it: with all its output channels, for `Hybrid`, or with the first."""
+    return network.full if isinstance(objective, Hybrid) else network  # type: ignore[return-value]
 
 
 def load_network(recipe: Recipe, split: Split, checkpoint: Path, device: torch.device) -> nn.Module:
@@ -106,7 +121,7 @@ def draw(
         quiet: whether to show no progress.
     """
     device = next(network.parameters()).device
-    counted = Counted(network)
+    counted = Counted(all_channels(network, recipe.objective.build(path=recipe.path.build())))
     pieces = []
     parts = torch.split(torch.arange(count), batch)
     with progress(what, count, unit="images", quiet=quiet) as advance:
@@ -124,7 +139,8 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
     sampler = resolve_sampler(recipe)
-    velocity: Field = objective.field(network if y is None else _conditioned(network, recipe, y, null))
+    model: Field = network if y is None else _conditioned(network, recipe, y, null, objective, x.shape[1])
+    velocity: Field = objective.field(model)
     times = grid(sampler)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
@@ -134,17 +150,20 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
         last = lasts.get(sampler.last)
     else:
         sde = SDE(velocity, path, sampler.w.build(path=path))
-        solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, noise=keyed)
+        solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, model=model, noise=keyed)
         last = Mean(sde) if sampler.last == "mean" else lasts.get(sampler.last)
     return sample(solver, x, times, last)
 
 
-def _conditioned(network: Counted, recipe: Recipe, y: Tensor, null: int) -> Field:
-    """Return the network with its labels, guided if the recipe says so."""
+def _conditioned(
+    network: Counted, recipe: Recipe, y: Tensor, null: int, objective: Objective, in_channels: int
+) -> Field:
+    """Return the network with its labels, guided if the recipe says so; never guided is the range of a variance."""
     guidance = recipe.guidance
     if guidance.scale == 1:
         return partial(network, y=y)
-    channels = None if guidance.channels == "all" else guidance.channels
+    everything = in_channels if isinstance(objective, Hybrid) else None
+    channels = everything if guidance.channels == "all" else guidance.channels
     return ClassifierFree(network, y, null, guidance.scale, guidance.interval, channels)
 
 

@@ -11,6 +11,7 @@ Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose
 | start, alpha_dot(0) = 0 | the velocity says nothing of the data | a step inside, 1e-2 at least |
 | end, sigma_dot(1) infinite (VP) | so is the velocity of a sample | 1 - 1e-5 |
 | end, an SDE | noise would stay in the picture | a noiseless step (`mean`) over the last .04 |
+| end, solvers that land on data (`DDIM`, ancestral ones) | their last step does | 1, and no other last step |
 | end, data predicted | the velocity is infinite where sigma = 0 | an `euler` step, which lands on the prediction |
 
 "A step inside" is 1 / (steps + 1), where noise alone is taken for the state. The table has 1e-5 and 1e-3, from which
@@ -28,12 +29,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sitkit.objectives import Data
+from sitkit.objectives import Data, Field, Hybrid
+from sitkit.samplers import DDIM, Ancestral, LearnedAncestral
 
+from . import slots
 from .components import dump
 from .recipe import Recipe, Sampler
 
 LAST_STEP = 0.04
+LANDING = (DDIM, Ancestral, LearnedAncestral)
+"""Solvers whose last step lands on the data that are expected, whatever the velocity at t = 1."""
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -49,7 +54,9 @@ def train_interval(recipe: Recipe) -> tuple[float, float]:
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
     data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
-    start, end = (objective(lambda x, t: x, data, noise, torch.tensor([at])).isfinite().item() for at in (0.0, 1.0))
+    reach = recipe.train.times.build()(torch.tensor([0.0, 1 - 2.0**-24]))
+    ends = torch.where((reach - reach.round()).abs() < 1e-4, reach.round(), reach)  # a grid never comes to t = 1
+    start, end = (objective(_network(objective), data, noise, at[None]).isfinite().item() for at in ends)
     clipped = 1 - 1e-05 if _steep(path) else 0.95 if _predicts_data(objective) else 1 - 0.001
     return 0.0 if start else 1e-3, 1.0 if end else clipped
 
@@ -59,11 +66,12 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     sampler, path = recipe.sampler, recipe.path.build()
     objective = recipe.objective.build(path=path)
     stochastic = sampler.kind == "sde"
+    lands = sampler.solver is not None and issubclass(slots.SOLVER.find(sampler.solver.kind), LANDING)
     last: str = sampler.last
     if last == "auto":
-        last = "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
+        last = "none" if lands else "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
     low, high = (_start(recipe, path, objective), 1.0)
-    if last == "none" and (_steep(path) or not _is_finite(objective, 1.0)):
+    if last == "none" and not lands and (_steep(path) or not _is_finite(objective, 1.0)):
         high = 1 - 1e-5
     low, high = (low, high) if sampler.interval == "auto" else sampler.interval
     usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
@@ -94,7 +102,12 @@ def _start(recipe: Recipe, path: Any, objective: Any) -> float:
 def _is_finite(objective: Any, at: float) -> bool:
     """Return whether a network with finite output stands for a finite velocity at a time."""
     x_t, t = torch.full((1, 1), 2.0), torch.tensor([at])
-    return bool(objective.field(lambda x, t: x / 3)(x_t, t).isfinite())
+    return bool(objective.field(_network(objective))(x_t, t).isfinite())
+
+
+def _network(objective: Any) -> Field:
+    """Return a network with finite output, and as many channels as the objective asks for."""
+    return lambda x, t: torch.cat([x / 3] * (2 if isinstance(objective, Hybrid) else 1), dim=1)
 
 
 def _steep(path: Any) -> bool:

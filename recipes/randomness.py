@@ -10,6 +10,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from sitkit.objectives import Times
 from sitkit.samplers import philox
 
 
@@ -55,10 +56,10 @@ def noise(seed: int, stream: Stream, index: Tensor, shape: tuple[int, ...]) -> T
     return philox.normal(philox.key(seed, stream), index, shape).float()
 
 
-def times(seed: int, index: Tensor, interval: tuple[float, float]) -> Tensor:
-    """Return times uniform in the interval, (B,) float32, of sample numbers (B,)."""
+def times(seed: int, index: Tensor, distribution: Times, interval: tuple[float, float]) -> Tensor:
+    """Return times of that distribution, scaled to the interval, (B,) float32, of sample numbers (B,)."""
     low, high = interval
-    return low + (high - low) * philox.uniform(philox.key(seed, Stream.TIME), index)
+    return low + (high - low) * distribution(philox.uniform(philox.key(seed, Stream.TIME), index))
 
 
 def drop(seed: int, index: Tensor, labels: Tensor, null: int, share: float) -> Tensor:

@@ -46,8 +46,12 @@ class Train(Section):
     batch: Count
     """Images a step, over all processes."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
+    """How times are distributed over the interval."""
     interval: Interval = "auto"
     """The times to learn from; `auto`: all that the objective is finite at (`intervals.py`)."""
+    coupling: Annotated[Component | None, slots.COUPLING] = None
+    """Which noise goes with which image; None is independent."""
 
 
 class Every(Section):
@@ -114,3 +118,21 @@ class Recipe(Section):
     sampler: Sampler = Sampler()
     guidance: Guidance = Guidance()
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse parts that fit their places but not one another."""
+        solver, coupling = self.sampler.solver, self.train.coupling
+        if solver and solver.kind == "learned_ancestral" and self.objective.kind != "hybrid":
+            raise ValueError("sampler.solver 'learned_ancestral' needs a learned variance: objective.kind = 'hybrid'")
+        if coupling is None:
+            return self
+        predict = getattr(self.objective.fields, "predict", None)
+        if self.sampler.kind == "sde" or (predict and predict.kind == "score"):
+            raise ValueError(
+                "train.coupling must be independent for sampler.kind = 'sde' and objective.predict = 'score': "
+                "under any other, the score does not follow from the velocity"
+            )
+        if self.train.batch % getattr(coupling.fields, "block", 1):
+            raise ValueError("train.coupling.block must divide train.batch")
+        return self

@@ -28,14 +28,16 @@ def _is_objective(thing: Any) -> bool:
     return inspect.isclass(thing) and hasattr(thing, "field") and not getattr(thing, "_is_protocol", False)
 
 
-def _is_diffusion(thing: Any) -> bool:
-    return inspect.isclass(thing) and "__call__" in vars(thing)
+def _is_callable(thing: Any) -> bool:
+    """Return whether a thing is a class of functions: w(t), times or couplings."""
+    return inspect.isclass(thing) and "__call__" in vars(thing) and not getattr(thing, "_is_protocol", False)
 
 
 def _is_solver(thing: Any) -> bool:
     if not inspect.isclass(thing) or not issubclass(thing, OneStep) or issubclass(thing, Tweedie):
         return False
-    return _takes("velocity")(thing) or _takes("sde", "noise")(thing)
+    ways = (("velocity",), ("sde", "noise"), ("model", "path", "noise"))
+    return any(_takes(*names)(thing) for names in ways)
 
 
 def is_stochastic(solver: Any) -> bool:
@@ -55,9 +57,17 @@ OBJECTIVE = Slot(
     usual="matching",
     nested={"predict": QUANTITY, "measure": replace(QUANTITY, absent="auto"), "weight": WEIGHT},
 )
+_of_times: dict[str, Slot] = {}
+TIMES = Slot("times", "sitkit.objectives.times", _is_callable, usual="uniform", nested=_of_times)
+_of_times["times"] = TIMES  # some are made of others
+COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent="independent")
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
-DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_diffusion, given=frozenset({"path"}), usual="sigma")
+DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_callable, given=frozenset({"path"}), usual="sigma")
 SOLVER = Slot(
-    "solver", "sitkit.samplers", _is_solver, given=frozenset({"velocity", "path", "sde", "noise"}), absent="auto"
+    "solver",
+    "sitkit.samplers",
+    _is_solver,
+    given=frozenset({"velocity", "path", "sde", "model", "noise"}),
+    absent="auto",
 )

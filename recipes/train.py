@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import checkpoints, randomness
 from .datasets import Split
-from .generate import balanced_labels, build_network, draw, to_states
+from .generate import all_channels, balanced_labels, build_network, draw, to_states
 from .intervals import train_interval
 from .pictures import label_grid, save_picture
 from .problem import Problem
@@ -129,6 +128,10 @@ class Step:
         self.device = device
         self.objective = recipe.objective.build(path=recipe.path.build())
         self.interval = train_interval(recipe)
+        self.times = recipe.train.times.build()
+        self.coupling = recipe.train.coupling.build() if recipe.train.coupling else None
+        if self.coupling and split.classes and not getattr(self.coupling, "classwise", True):
+            raise Problem("train.coupling: where there are classes, give classwise = true, or noise would tell of them")
         self.order = randomness.Order(recipe.seed, len(split.training))
         self.images = to_states(split.training.pixels).to(device)
         self.labels = split.training.labels.to(device) if split.classes else None
@@ -141,11 +144,14 @@ class Step:
         images = self.order(index).to(self.device)
         x = self.images[images]
         eps = randomness.noise(seed, randomness.Stream.NOISE, index, tuple(x.shape[1:])).to(self.device)
-        t = randomness.times(seed, index, self.interval).to(self.device)
-        model: Any = state.network
-        if self.labels is not None:
-            y = randomness.drop(seed, index, self.labels[images], self.null, recipe.train.label_dropout)
-            model = partial(state.network, y=y)
+        t = randomness.times(seed, index, self.times, self.interval).to(self.device)
+        model = all_channels(state.network, self.objective)
+        labels = None if self.labels is None else self.labels[images]
+        if self.coupling:
+            eps = self.coupling(x, eps, labels)
+        if labels is not None:
+            y = randomness.drop(seed, index, labels, self.null, recipe.train.label_dropout)
+            model = partial(model, y=y)
         loss: Tensor = self.objective(model, x, eps, t).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in state.optimizer.param_groups:

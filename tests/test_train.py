@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sitkit.objectives import Uniform
 from sitkit.recipes import checkpoints, randomness
 from sitkit.recipes.datasets import Images, Split
 from sitkit.recipes.generate import build_network, draw, load_network, to_pixels, to_states
@@ -194,7 +195,7 @@ def test_labels_are_dropped_as_often_as_asked() -> None:
 
 
 def test_times_lie_in_their_interval() -> None:
-    t = randomness.times(0, torch.arange(1000), (0.25, 0.5))
+    t = randomness.times(0, torch.arange(1000), Uniform(), (0.25, 0.5))
     assert 0.25 <= t.min() < 0.26
     assert 0.49 < t.max() < 0.5
 

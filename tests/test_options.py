@@ -1,0 +1,126 @@
+"""Every option that a recipe offers: each kind of each component trains and samples; what does not fit is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sitkit.recipes import slots
+from sitkit.recipes.components import Slot
+from sitkit.recipes.generate import build_network, draw, load_network
+from sitkit.recipes.intervals import grid, resolve, resolve_sampler
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.reading import read
+from sitkit.recipes.recipe import Recipe
+from sitkit.recipes.run import Run
+from sitkit.recipes.train import State, Step, train
+
+CPU = torch.device("cpu")
+TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=5"]
+TINY += ["optimizer.warmup=0", "train.steps=2", "checkpoint.every=2", "grid.every=2"]
+FIELDS = {
+    ("coupling", "optimal_transport"): ["train.coupling.block=4", "train.coupling.classwise=true"],
+    ("objective", "hybrid"): ["backbone.learn_sigma=true"],
+    ("solver", "learned_ancestral"): ["objective=hybrid", "backbone.learn_sigma=true", "path=ddpm"],
+}
+"""What a kind needs beside it."""
+
+
+def tiny(*settings: str) -> Recipe:
+    return read("digits", [*TINY, *settings])
+
+
+def kinds(slot: Slot, key: str) -> list[tuple[str, str, str]]:
+    return [(slot.name, key, kind) for kind in slot.kinds()]
+
+
+OPTIONS = [
+    *kinds(slots.PATH, "path"),
+    *kinds(slots.OBJECTIVE, "objective"),
+    *kinds(slots.QUANTITY, "objective.predict"),
+    *kinds(slots.QUANTITY, "objective.measure"),
+    *kinds(slots.WEIGHT, "objective.weight"),
+    *kinds(slots.TIMES, "train.times"),
+    *kinds(slots.COUPLING, "train.coupling"),
+    *kinds(slots.SOLVER, "sampler.solver"),
+    *kinds(slots.DIFFUSION, "sampler.w"),
+    *(("last", "sampler.last", kind) for kind in ("none", "euler", "tweedie", "mean")),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "kind"), OPTIONS)
+def test_every_kind_trains_and_samples(name: str, key: str, kind: str, tmp_path: Path) -> None:
+    chosen = f"{key}={kind}" if name in ("quantity", "last") else f"{key}.kind={kind}"
+    settings = [chosen, *FIELDS.get((name, kind), [])]
+    stochastic = name == "w" or kind == "mean" or (name == "solver" and slots.is_stochastic(slots.SOLVER.find(kind)))
+    recipe = tiny(*(["sampler.kind=sde"] if stochastic else []), *settings)
+    train(recipe, tmp_path, CPU, lambda line: None)
+    assert Run(tmp_path).metrics()[-1]["step"] == 2
+    split = recipe.data.build()
+    network = load_network(recipe, split, Run(tmp_path).latest(), CPU)
+    drawn = draw(network, recipe, split, 4, seed=0, labels=torch.arange(4), quiet=True)
+    assert drawn.pixels.shape == (4, 1, 8, 8)
+
+
+def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() -> None:
+    settings = ["path=ddpm", "objective=hybrid", "backbone.learn_sigma=true", "train.times=grid", "sampler.kind=sde"]
+    recipe = tiny(*settings, "sampler.solver=learned_ancestral", "sampler.steps=250", "guidance.scale=2.0")
+    resolved = resolve(recipe)
+    assert resolved.train.interval == (0.0, 1.0)
+    sampler = resolve_sampler(recipe)
+    assert (sampler.interval, sampler.last) == ((0.0, 1.0), "none")
+    timesteps = recipe.path.build().timestep(grid(sampler))
+    torch.testing.assert_close(timesteps, timesteps.round(), rtol=0, atol=1e-9)
+    assert timesteps[:2].round().tolist() == [999, 995]
+    split = recipe.data.build()
+    state, step = State.create(recipe, split, CPU), Step(recipe, split, CPU)
+    assert step(state, 1).isfinite()
+
+
+def test_a_coupling_pairs_noise_within_blocks_whatever_the_process() -> None:
+    plain, coupled = (
+        tiny(*settings) for settings in ([], ["train.coupling={kind='optimal_transport', block=4, classwise=true}"])
+    )
+    split = plain.data.build()
+    losses = [Step(recipe, split, CPU)(State.create(recipe, split, CPU), 1) for recipe in (plain, coupled)]
+    assert losses[1] < losses[0]  # paired, noise lies nearer to its image
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["sampler.kind=sde"], "train.coupling must be independent"),
+        (["objective.predict=score"], "train.coupling must be independent"),
+        (["train.batch=6"], "block must divide train.batch"),
+        (["train.coupling.blok=3"], "did you mean 'block'"),
+    ],
+)
+def test_couplings_that_break_what_is_asked_are_refused_in_a_line(settings: list[str], said: str) -> None:
+    with pytest.raises(Problem) as caught:
+        tiny("train.coupling={kind='optimal_transport', block=4, classwise=true}", *settings)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_noise_that_tells_of_the_class_is_refused() -> None:
+    recipe = tiny("train.coupling={kind='optimal_transport', block=4}")
+    with pytest.raises(Problem, match="classwise = true"):
+        Step(recipe, recipe.data.build(), CPU)
+
+
+def test_a_learned_variance_needs_its_channels_and_its_objective() -> None:
+    recipe = tiny("objective=hybrid")
+    with pytest.raises(Problem, match=r"hybrid wants backbone\.learn_sigma = true"):
+        build_network(recipe, recipe.data.build())
+    with pytest.raises(Problem, match="needs a learned variance"):
+        tiny("sampler.kind=sde", "sampler.solver=learned_ancestral")
+
+
+def test_times_are_nested_and_stratified_over_the_batch() -> None:
+    recipe = tiny("train.times={kind='shifted', shift=0.5, times={kind='stratified', times='logit_normal'}}")
+    times = recipe.train.times.build()
+    assert repr(times) == "Shifted(times=Stratified(times=LogitNormal(mean=0.0, std=1.0)), shift=0.5)"
+    with pytest.raises(Problem, match="stratified already"):
+        tiny("train.times={kind='stratified', times='stratified'}").train.times.build()
+    with pytest.raises(Problem, match="shift must be positive"):
+        tiny("train.times={kind='shifted', shift=-1.0}").train.times.build()
