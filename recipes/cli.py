@@ -133,6 +133,33 @@ def evaluate(
 
 
 @command
+def likelihood(
+    folder: RunFolder,
+    num: Annotated[int, typer.Option(min=1, help="How many held-out images, from the first.")] = 512,
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random probes of the divergence; 0 is exact, the default for images of up to 256 numbers."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of dequantisation and probes.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 512,
+    device: Device = "auto",
+) -> None:
+    """Measure held-out images in bits per dimension under a run's newest checkpoint; writes likelihood.json into DIR.
+
+    Example: sitkit likelihood runs/digits --num 128
+    """
+    from .likelihood import likelihood as run_likelihood
+    from .run import Run
+
+    run = Run.find(folder)
+    _writable(folder / "likelihood.json")
+    recipe = run.recipe()
+    typer.echo(run_likelihood(run, recipe, _device(device), num=num, probes=probes, seed=seed, batch=batch))
+
+
+@command
 def plane(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",

@@ -85,6 +85,15 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     return Sampler.model_validate_json(json.dumps(sampler.model_dump(mode="json") | decided))
 
 
+def velocity_interval(recipe: Recipe) -> tuple[float, float]:
+    """Return the times, from noise to data, at which the velocity of the recipe's network is finite."""
+    path = recipe.path.build()
+    objective = recipe.objective.build(path=path)
+    start = 0.0 if _is_finite(objective, 0.0) else 1e-3
+    end = 1.0 if _is_finite(objective, 1.0) else 1 - 1e-3
+    return start, min(end, 1 - 1e-5) if _steep(path) else end
+
+
 def _start(recipe: Recipe, path: Any, objective: Any) -> float:
     """Return the first time: 0, unless velocity or w are infinite there or the velocity says nothing of the data."""
     zero = torch.zeros((), dtype=torch.float64)

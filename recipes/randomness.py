@@ -5,6 +5,7 @@ Sample number n counts the images that training has seen: step k, of a batch of 
 nor on whether it was interrupted.
 """
 
+import math
 from enum import IntEnum
 
 import torch
@@ -22,6 +23,7 @@ class Stream(IntEnum):
     TIME = 3
     DROPOUT = 4
     START = 5
+    DEQUANTISATION = 6
 
 
 class Order:
@@ -54,6 +56,12 @@ class Order:
 def noise(seed: int, stream: Stream, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return standard normal noise, (B, *shape) float32, of sample numbers (B,)."""
     return philox.normal(philox.key(seed, stream), index, shape).float()
+
+
+def uniforms(seed: int, stream: Stream, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return numbers uniform in [0, 1), (B, *shape) float32, of sample numbers (B,)."""
+    words = philox.words(philox.key(seed, stream), index, math.prod(shape))
+    return (words >> 8).float().reshape(len(index), *shape) * 2.0**-24
 
 
 def times(seed: int, index: Tensor, distribution: Times, interval: tuple[float, float]) -> Tensor:

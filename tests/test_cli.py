@@ -99,6 +99,23 @@ def test_evaluation_writes_numbers_and_one_page(run: Path) -> None:
     assert "http" not in page
 
 
+def test_likelihood_is_measured_in_bits(run: Path) -> None:
+    found = []
+    for extra in ([], ["--batch", 3], ["--probes", 0], ["--seed", 1], ["--probes", 2]):
+        code, said = sitkit("likelihood", run, "--num", 8, *extra)
+        assert code == 0
+        assert "bits per dimension on 8 held-out images" in said
+        found.append(json.loads((run / "likelihood.json").read_text()))
+    whole, parts, exact, other, estimated = (report["bits per dimension"] for report in found)
+    assert parts == pytest.approx(whole, abs=1e-4)
+    assert exact == whole
+    assert other != whole
+    assert 3 < whole < 9
+    assert estimated == pytest.approx(whole, abs=0.5)
+    assert found[0]["interval"] == [1.0, 0.0]
+    assert found[0]["standard error"] > 0
+
+
 def test_show_prints_recipes_and_runs(run: Path) -> None:
     code, said = sitkit("show", "digits", "--set", "path.kind=vp")
     assert code == 0
@@ -129,6 +146,7 @@ def unwritable(tmp_path: Path) -> Path:
         (["train", "digits", "--out", "{unwritable}"], "cannot be written"),
         (["train", "digits", "--out", "{run}", "--set", "seed=7"], "another recipe"),
         (["sample", "{new}", "--out", "{new}.png"], "there is no run in"),
+        (["likelihood", "{new}"], "there is no run in"),
         (["sample", "{run}", "--out", "{unwritable}.png"], "cannot be written"),
         (["sample", "{run}", "--out", "{new}.jpg"], "must end in .png or .npz"),
         (["sample", "{run}", "--out", "{new}.png", "--label", "x"], "no class 'x'; known: 0, 1"),
