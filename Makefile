@@ -27,6 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/site build/wheel/*.whl
 	MYPYPATH=build/site:tests $(BIN)/mypy -p sitkit.recipes
 	MYPYPATH=build/site:tests $(BIN)/mypy tests
+	MYPYPATH=build/site $(BIN)/mypy examples
 
 # The tests once more, with the oldest versions that pyproject.toml allows.
 lowest:
