@@ -126,9 +126,10 @@ def test_it_works_wherever_gradients_are_on_or_off(context: Callable[[], object]
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
     x = torch.randn(4, 3)
-    expected = log_likelihood(lambda x, t: network(x), x, divergence=divergence)
+    field = lambda x, t: network(x) * torch.exp(t)[:, None]  # noqa: E731
+    expected = log_likelihood(field, x, divergence=divergence)
     with context():  # type: ignore[attr-defined]
-        found = log_likelihood(lambda x, t: network(x), x.clone(), divergence=divergence)
+        found = log_likelihood(field, x.clone(), divergence=divergence)
     torch.testing.assert_close(found, expected)
     assert not found.log_prob.requires_grad
     assert not found.latent.requires_grad
@@ -189,3 +190,64 @@ def test_bits_refuse_what_has_none() -> None:
     for call in refusals:
         with pytest.raises(ValueError, match="levels >= 2"):
             call()
+
+
+def test_a_demanding_row_is_served_among_a_thousand_others() -> None:
+    world = random_mixture(3, 2, seed=7)
+    hard = world.draw(1, torch.Generator().manual_seed(0))
+    easy = torch.full((1000, 2), 30.0, dtype=torch.float64)
+    alone, among = (log_likelihood(world.velocity(Linear()), x).log_prob[0] for x in (hard, torch.cat([hard, easy])))
+    torch.testing.assert_close(alone, world.log_prob(hard)[0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(among, world.log_prob(hard)[0], rtol=0, atol=1e-3)
+    # the density alone may be what is demanding: a mean stands still, and its mates say nothing of it
+    centred = type(world)(world.weights[:1], 0 * world.means[:1], world.covariances[:1])
+    still = torch.zeros(1, 2, dtype=torch.float64)
+    far = log_likelihood(centred.velocity(Linear()), torch.cat([still, still + 1e-3])).log_prob
+    torch.testing.assert_close(far[0], centred.log_prob(still)[0], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("solve", [adaptive, log_likelihood])
+def test_tolerances_are_what_they_say(solve: Callable[..., object]) -> None:
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # which has no divergence
+    field = Counted(lambda x, t: x @ turn * (20 * torch.cos(20 * t))[:, None])
+    ends = (1.0, 0.0) if solve is adaptive else ()
+    calls = {}
+    for rtol, atol in ((1e-9, 1.0), (1.0, 1e-9), (1e-9, 1e-9)):
+        field.calls = 0
+        solve(field, torch.full((2, 2), 1e3, dtype=torch.float64), *ends, rtol=rtol, atol=atol)
+        calls[rtol, atol] = field.calls
+    assert calls[1.0, 1e-9] < calls[1e-9, 1.0] < calls[1e-9, 1e-9]
+
+
+def test_networks_of_another_precision_and_learnt_constants_have_likelihoods() -> None:
+    x = torch.randn(4, 3)
+    offset = torch.nn.Parameter(torch.full((3,), 0.5))
+    constant = log_likelihood(lambda x, t: offset.expand(x.shape), x)
+    torch.testing.assert_close(constant.latent, x - 0.5)
+    torch.testing.assert_close(constant.log_prob, standard_normal(x - 0.5))
+    for divergence in (Exact(), Hutchinson()):
+        single = log_likelihood(lambda x, t: x * t[:, None], x, divergence=divergence)
+        double = log_likelihood(lambda x, t: x.double() * t[:, None], x, divergence=divergence)
+        half = log_likelihood(lambda x, t: (x * t[:, None]).bfloat16(), x, divergence=divergence, rtol=1e-2, atol=1e-2)
+        assert single.log_prob.dtype == double.log_prob.dtype == half.log_prob.dtype == torch.float32
+        torch.testing.assert_close(double, single, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(half, single, rtol=0.1, atol=0.1)
+    learnt = log_likelihood(lambda x, t: x, x, prior=lambda z: standard_normal(z) * offset[0])
+    assert not learnt.log_prob.requires_grad
+
+
+def test_methods_with_steps_of_one_length_give_likelihoods_too() -> None:
+    world = random_mixture(3, 2, seed=0)
+    x = world.draw(5, torch.Generator().manual_seed(0))
+    found = log_likelihood(world.velocity(Linear()), x, method="rk4")
+    torch.testing.assert_close(found.log_prob, world.log_prob(x), rtol=0, atol=1e-3)
+
+
+def test_probes_differ_from_one_another_and_start_from_seed_zero() -> None:
+    x = torch.zeros(50, 4)
+    first, second = Hutchinson(2).vectors(x)
+    assert not torch.equal(first, second)
+    assert torch.equal(Hutchinson().vectors(x)[0], first.sign())
+    assert torch.equal(Hutchinson(2, seed=0).vectors(x)[0], first)
+    with pytest.raises(ValueError, match="60 sample numbers, and x has 50 rows"):
+        Hutchinson(index=torch.arange(60)).vectors(x)
