@@ -30,6 +30,8 @@ class Mixture:
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor):
+        means = torch.as_tensor(means)
+        self._dtype = torch.promote_types(means.dtype, torch.float32)
         self.weights, self.means, self.covariances = (
             torch.as_tensor(v).detach().double() for v in (weights, means, covariances)
         )
@@ -55,11 +57,12 @@ class Mixture:
         return cls(torch.ones(count, device=means.device), means, std**2 * unit)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return samples, (count, D) float64."""
+        """Return samples, (count, D), in the precision in which the means were given."""
         device = self.means.device
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         z = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64, device=device)
-        return self.means[chosen] + torch.einsum("bij,bj->bi", self._axes[chosen], self._variances[chosen].sqrt() * z)
+        spread = torch.einsum("bij,bj->bi", self._axes[chosen], self._variances[chosen].sqrt() * z)
+        return (self.means[chosen] + spread).to(self._dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density, (B,), in nats, of points (B, D)."""

@@ -200,5 +200,5 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def _snake(name: str) -> str:
-    """Return SineSquared as sine_squared, SiT as sit, EulerMaruyama as euler_maruyama, KL as kl."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+    """Return SineSquared as sine_squared, SiT as sit, EulerMaruyama as euler_maruyama, KLEta as kl_eta."""
+    return re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", "_", name).lower()

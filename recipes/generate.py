@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sitkit.objectives import Hybrid, Objective
+from sitkit.objectives import Hybrid, LossCurve, Objective
 from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, Tweedie, sample
 
-from . import checkpoints
+from . import checkpoints, slots
 from .components import nearest
 from .datasets import Split
 from .intervals import grid, resolve_sampler
@@ -19,6 +19,8 @@ from .problem import Problem
 from .progress import progress
 from .randomness import Stream, noise
 from .recipe import Recipe
+
+CURVE_IMAGES, CURVE_TIMES = 256, 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,20 +123,24 @@ def draw(
         quiet: whether to show no progress.
     """
     device = next(network.parameters()).device
-    counted = Counted(all_channels(network, recipe.objective.build(path=recipe.path.build())))
+    objective = recipe.objective.build(path=recipe.path.build())
+    counted = Counted(all_channels(network, objective))
+    curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
     pieces = []
     parts = torch.split(torch.arange(count), batch)
     with progress(what, count, unit="images", quiet=quiet) as advance:
         for index in parts:
             x = noise(seed, Stream.START, index, tuple(split.training.pixels.shape[1:])).to(device)
             y = None if labels is None else labels[index].to(device)
-            x = _sample(counted, recipe, x, y, len(split.classes), Keyed(seed, index.to(device)))
+            x = _sample(counted, recipe, x, y, len(split.classes), Keyed(seed, index.to(device)), curve)
             pieces.append(to_pixels(x).cpu())
             advance(len(index))
     return Samples(torch.cat(pieces), labels, counted.calls // len(parts), counted.rows // count)
 
 
-def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed) -> Tensor:
+def _sample(
+    network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed, curve: LossCurve | None
+) -> Tensor:
     """Return the samples that start from x."""
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
@@ -149,10 +155,23 @@ def _sample(network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null:
         solver = sampler.solver.build(velocity=velocity, path=path)
         last = lasts.get(sampler.last)
     else:
-        sde = SDE(velocity, path, sampler.w.build(path=path))
+        sde = SDE(velocity, path, sampler.w.build(path=path, loss_curve=curve))
         solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, model=model, noise=keyed)
         last = Mean(sde) if sampler.last == "mean" else lasts.get(sampler.last)
     return sample(solver, x, times, last)
+
+
+def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> LossCurve:
+    """Return the error of the network's velocity, time by time, on some of the images it was trained on."""
+    device = next(network.parameters()).device
+    objective, path = recipe.objective.build(path=recipe.path.build()), recipe.path.build()
+    index = torch.arange(min(CURVE_IMAGES, len(split.training)))
+    x = to_states(split.training.pixels[index]).to(device)
+    eps = noise(recipe.seed, Stream.CURVE, index, tuple(x.shape[1:])).to(device)
+    model = all_channels(network, objective)
+    labelled = partial(model, y=split.training.labels[index].to(device)) if split.classes else model
+    times = torch.linspace(0.5, CURVE_TIMES - 0.5, CURVE_TIMES) / CURVE_TIMES
+    return LossCurve.measure(objective.field(labelled), path, x, eps, times)
 
 
 def _conditioned(

@@ -24,6 +24,7 @@ class Stream(IntEnum):
     DROPOUT = 4
     START = 5
     DEQUANTISATION = 6
+    CURVE = 7
 
 
 class Order:

@@ -8,7 +8,7 @@ from typing import Any
 from sitkit.interpolants import Interpolant
 from sitkit.samplers import OneStep, Tweedie
 
-from .components import Slot
+from .components import Component, Slot
 
 
 def _takes(*names: str) -> Callable[[Any], bool]:
@@ -29,8 +29,13 @@ def _is_objective(thing: Any) -> bool:
 
 
 def _is_callable(thing: Any) -> bool:
-    """Return whether a thing is a class of functions: w(t), times or couplings."""
+    """Return whether a thing is a class of functions: times or couplings."""
     return inspect.isclass(thing) and "__call__" in vars(thing) and not getattr(thing, "_is_protocol", False)
+
+
+def _is_diffusion(thing: Any) -> bool:
+    """Return whether a thing is a class of functions of one argument, the time."""
+    return _is_callable(thing) and len(inspect.signature(thing.__call__).parameters) == 2
 
 
 def _is_solver(thing: Any) -> bool:
@@ -43,6 +48,11 @@ def _is_solver(thing: Any) -> bool:
 def is_stochastic(solver: Any) -> bool:
     """Return whether a solver is one for SDEs: noise enters its steps."""
     return _takes("noise")(solver)
+
+
+def wants_loss_curve(w: Component) -> bool:
+    """Return whether a w(t) follows from how well the network has learnt."""
+    return _takes("loss_curve")(w.slot.find(w.kind))
 
 
 DATA = Slot("data", "sitkit.recipes.datasets", inspect.isfunction)
@@ -63,7 +73,7 @@ _of_times["times"] = TIMES  # some are made of others
 COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent="independent")
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
-DIFFUSION = Slot("w", "sitkit.samplers.diffusion", _is_callable, given=frozenset({"path"}), usual="sigma")
+DIFFUSION = Slot("w", "sitkit.samplers", _is_diffusion, given=frozenset({"path", "loss_curve"}), usual="sigma")
 SOLVER = Slot(
     "solver",
     "sitkit.samplers",

@@ -86,6 +86,15 @@ def test_a_row_does_not_see_its_mates_and_scalar_times_are_for_all() -> None:
     torch.testing.assert_close(field(x, torch.tensor(0.4)), field(x, torch.full((4,), 0.4)))
 
 
+def test_draws_are_as_precise_as_the_means() -> None:
+    for dtype, expected in (
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.long, torch.float32),
+    ):
+        assert Mixture.isotropic(torch.zeros(2, 3, dtype=dtype), 1.0).draw(4).dtype == expected
+
+
 def test_isotropic_mixtures_are_mixtures() -> None:
     means = torch.randn(3, 2, dtype=torch.float64)
     one = Mixture.isotropic(means, 0.5)

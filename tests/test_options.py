@@ -21,6 +21,7 @@ TINY += ["optimizer.warmup=0", "train.steps=2", "checkpoint.every=2", "grid.ever
 FIELDS = {
     ("coupling", "optimal_transport"): ["train.coupling.block=4", "train.coupling.classwise=true"],
     ("objective", "hybrid"): ["backbone.learn_sigma=true"],
+    ("w", "kl_eta"): ["sampler.w.eta=0.5"],
     ("solver", "learned_ancestral"): ["objective=hybrid", "backbone.learn_sigma=true", "path=ddpm"],
 }
 """What a kind needs beside it."""

@@ -73,7 +73,7 @@ def random_mixture(components: int, size: int, seed: int) -> Mixture:
     roots = torch.randn(components, size, size, generator=generator, dtype=torch.float64)
     return Mixture(
         torch.rand(components, generator=generator) + 0.1,
-        torch.randn(components, size, generator=generator),
+        torch.randn(components, size, generator=generator, dtype=torch.float64),
         roots @ roots.mT * 0.3 / size + 0.05 * torch.eye(size),
     )
 
