@@ -1,5 +1,6 @@
 """Solvers from torchdiffeq and torchsde."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -24,7 +25,7 @@ from worlds import PATHS, RING, Gaussian, doubles
 
 WORLD = Gaussian(mean=1.5, std=0.5)
 ADAPTING = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
-FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")
+FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -92,6 +93,20 @@ def test_steps_are_as_short_as_the_most_demanding_row_asks() -> None:
     assert counted.calls >= alone
 
 
+def test_states_of_half_precision_are_carried_in_single_and_steps_do_not_depend_on_the_size() -> None:
+    field = Counted(lambda x, t: x * torch.cos(9 * t).reshape(-1, 1))
+    assert adaptive(field, torch.ones(3, 2, dtype=torch.bfloat16), 0.0, 1.0).dtype == torch.float32
+    calls = []
+    for size in (1, 64):
+        field.calls = 0
+        adaptive(field, torch.ones(3, size, dtype=torch.float64), 0.0, 1.0)
+        calls.append(field.calls)
+    assert calls[0] == calls[1]
+    field.calls = 0
+    adaptive(field, torch.ones(3, 2), 0.0, 1.0, method="euler")
+    assert field.calls == 100
+
+
 def test_what_cannot_be_solved_is_said() -> None:
     x = torch.randn(3, 2)
     for arguments in ({"method": "dopri6"}, {"steps": 0}):
@@ -131,6 +146,34 @@ def test_torchsde_euler_is_euler_maruyama_on_images_too() -> None:
     own = sample(EulerMaruyama(sde, noise), x, times)
     torch.testing.assert_close(sdeint(sde, x, times, noise=noise), own)
     torch.testing.assert_close(sdeint(sde, x, times, method="milstein", noise=noise), own)
+
+
+def test_torchsde_takes_one_step_an_interval_however_it_is_rounded() -> None:
+    field = Counted(lambda x, t: torch.cos(x) * torch.ones((), requires_grad=True))
+    sde = SDE(field, Linear(), Sigma(Linear()))
+    for dtype in (torch.float32, torch.float64):
+        field.calls = 0
+        times = torch.rand(300, generator=torch.Generator().manual_seed(0), dtype=dtype).mul(0.9).sort().values
+        reached = sdeint(sde, torch.zeros(2, 1), times)
+        assert field.calls == 299
+        assert reached.dtype == torch.float32
+        assert not reached.requires_grad
+
+
+def test_reversible_heun_keeps_its_memory_from_step_to_step() -> None:
+    """Kidger et al., arXiv 2105.13493, algorithm 1."""
+    sde = SDE(RING.velocity(GVP()), GVP(), SineSquared(1.5))
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise, times = Keyed(0, torch.arange(6)), torch.linspace(0, 0.9, 12, dtype=torch.float64)
+    y = z = x
+    drift, w = sde(x, times[0])
+    for t, s in itertools.pairwise(times):
+        h, step = s - t, (s - t).sqrt() * noise(x, t, s)
+        z = 2 * y - z + h * drift + w.sqrt() * step
+        ahead, w_ahead = sde(z, s)
+        y = y + h / 2 * (drift + ahead) + (w.sqrt() + w_ahead.sqrt()) / 2 * step
+        drift, w = ahead, w_ahead
+    torch.testing.assert_close(sdeint(sde, x, times, method="reversible_heun", noise=noise), y)
 
 
 def test_the_default_noise_is_torchs() -> None:

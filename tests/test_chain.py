@@ -96,6 +96,7 @@ def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpol
     variance = path.posterior(t, s).variance
     mean = path.alpha(s) * data + (path.sigma(s) ** 2 - variance).sqrt() * noise
     torch.testing.assert_close(Ancestral(velocity, path, lambda x, t, s: 0 * x).step(x, t, s), mean)
+    torch.testing.assert_close(Ancestral(velocity, path, lambda x, t, s: x**0).step(x, t, s), mean + variance.sqrt())
     torch.testing.assert_close(DDIM(velocity, path).step(x, t, s), path.alpha(s) * data + path.sigma(s) * noise)
 
 
