@@ -56,27 +56,28 @@ def test_white_noise_follows_the_global_generator() -> None:
 
 def test_a_brownian_path_refined_is_the_same_path() -> None:
     x, index = torch.zeros(6, 2, 3, dtype=torch.float64), torch.arange(6)
-    brownian = Brownian(3, index, interval=(0.5, 1.5), levels=6)
-    times = torch.linspace(0.5, 1.5, 65, dtype=torch.float64)
+    brownian = Brownian(3, index, interval=(0.5, 2.5), levels=6)
+    times = torch.linspace(0.5, 2.5, 65, dtype=torch.float64)
     fine = [(s - t).sqrt() * brownian(x, t, s) for t, s in itertools.pairwise(times)]
     for width in (2, 8, 64):
         for k in range(0, 64, width):
             t, s = times[k], times[k + width]
             torch.testing.assert_close((s - t).sqrt() * brownian(x, t, s), sum(fine[k : k + width]))
-    alone = Brownian(3, index[4:5], interval=(0.5, 1.5), levels=6)
+    alone = Brownian(3, index[4:5], interval=(0.5, 2.5), levels=6)
     assert torch.equal(alone(x[:1], times[3], times[4]), brownian(x, times[3], times[4])[4:5])
     assert torch.equal(brownian(x.float(), times[3], times[4]), brownian(x, times[3], times[4]).float())
 
 
 def test_brownian_increments_are_independent_and_standard() -> None:
     x = torch.zeros(4000, 4, dtype=torch.float64)
-    times = doubles(0.0, 0.25, 0.375, 0.5, 1.0)
+    times = doubles(-1.0, 0.25, 0.375, 0.5, 1.0)
     for seed in (0, 1):
-        brownian = Brownian(seed, torch.arange(4000), levels=3)
+        brownian = Brownian(seed, torch.arange(4000), interval=(-1.0, 1.0), levels=4)
         steps = torch.stack([brownian(x, t, s) for t, s in itertools.pairwise(times)]).flatten(1)
         torch.testing.assert_close(torch.cov(steps), torch.eye(4, dtype=torch.float64), rtol=0, atol=0.06)
         torch.testing.assert_close(steps.mean(1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=0.04)
-    assert brownian.position(x, doubles(0.0)[0]).abs().max() == 0
+    assert brownian.position(x, doubles(-1.0)[0]).abs().max() == 0
+    torch.testing.assert_close(brownian.position(x, doubles(1.0)[0]).var(), doubles(2.0)[0], rtol=0.05, atol=0)
 
 
 def test_a_brownian_path_says_what_it_cannot_do() -> None:
@@ -85,10 +86,13 @@ def test_a_brownian_path_says_what_it_cannot_do() -> None:
         brownian(x, torch.tensor(0.1), torch.tensor(0.5))
     with pytest.raises(ValueError, match="no multiple"):
         brownian(x, torch.tensor(0.5), torch.tensor(1.0625))
-    with pytest.raises(ValueError, match="t < s"):
-        brownian(x, torch.tensor(0.5), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="no multiple"):
+        brownian(x, torch.tensor(-0.0625), torch.tensor(0.5))
+    for end in (0.5, 0.25):
+        with pytest.raises(ValueError, match="t < s"):
+            brownian(x, torch.tensor(0.5), torch.tensor(end))
     with pytest.raises(ValueError, match="3 sample numbers, and x has 2 rows"):
         brownian(x[:2], torch.tensor(0.0), torch.tensor(0.5))
-    for interval, levels in (((1.0, 0.0), 4), ((0.0, 1.0), 31)):
+    for interval, levels in (((1.0, 0.0), 4), ((1.0, 1.0), 4), ((0.0, 1.0), 31), ((0.0, 1.0), -1)):
         with pytest.raises(ValueError, match="give an interval"):
             Brownian(0, torch.arange(3), interval, levels)
