@@ -32,12 +32,11 @@ def reparametrise(velocity: Field, trained: Path, to: Path) -> Field:
 
 
 def _match(trained: Path, to: Path, t: Tensor) -> Tensor:
-    """Return the time u of `trained` whose signal-to-noise ratio is that of `to` at t, by bisection in float64."""
-    alpha, sigma = to.alpha(t.double()), to.sigma(t.double())
+    """Return the time u of `trained` whose signal-to-noise ratio is that of `to` at t, by bisection."""
+    alpha, sigma = to.alpha(t), to.sigma(t)
     low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
     for _ in range(60):  # then the two are neighbours
         u = (low + high) / 2
         cleaner = trained.alpha(u) * sigma > alpha * trained.sigma(u)
         low, high = torch.where(cleaner, low, u), torch.where(cleaner, u, high)
-    u = torch.where(alpha == 0, 0.0, torch.where(sigma == 0, 1.0, (low + high) / 2))
-    return u.to(t.dtype)
+    return torch.where(alpha == 0, 0.0, torch.where(sigma == 0, 1.0, (low + high) / 2))

@@ -13,8 +13,8 @@ from .protocols import Field, Path
 class Tweedie(OneStep):
     """E[x | x_t], the state at the end of the path if there were no doubt of it: one call, a last step only.
 
-    As a last step from t to 1 its error is of the order of sigma(t) (Robbins 1956; Efron 2011). The time s plays no
-    part.
+    The posterior mean of Robbins (1956) and Efron (2011). As a last step from t to 1 it misses where the ODE leads by
+    the order of sigma(t)^2, as a step of order 1 does. The time s plays no part.
     """
 
     order: ClassVar[int] = 1

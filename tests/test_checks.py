@@ -93,10 +93,13 @@ def test_every_w_passes(path: Interpolant) -> None:
     ("w", "said"),
     [
         (lambda t: t - 0.5, "finite and at least 0"),
+        (lambda t: 0.95 - t, "finite and at least 0"),
+        (lambda t: t - 0.05, "finite and at least 0"),
         (lambda t: 1 / (t - 0.5), "finite and at least 0"),
         (lambda t: t / t.max(), "each time alone"),
         (lambda t: t[None], "shape and precision"),
         (lambda t: t.float(), "shape and precision"),
+        (lambda t: t.double(), "shape and precision"),
         (lambda t: 1.0, "shape and precision"),
     ],
 )

@@ -24,7 +24,7 @@ from sitkit.samplers import (
     sample,
 )
 from sitkit.samplers import reparametrise as read_along
-from worlds import FROM_NOISE, PATHS, RING, doubles, random_mixture, slope
+from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
 GRIDS = [32, 64, 128, 256]
 SOLVERS: dict[type[OneStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
@@ -120,6 +120,30 @@ def test_tweedie_is_the_posterior_mean_and_the_end_of_ddim(path: Interpolant) ->
     velocity = RING.velocity(path)
     torch.testing.assert_close(Tweedie(velocity, path).step(x, t, doubles(1.0)[0]), expected)
     torch.testing.assert_close(DDIM(velocity, path).step(x, t, doubles(1.0)[0]), expected)
+
+
+@pytest.mark.parametrize("path", FROM_NOISE, ids=repr)
+def test_tweedie_misses_the_end_as_a_step_of_its_order_does(path: Interpolant) -> None:
+    world, x = Gaussian(mean=1.5, std=0.5), doubles(-1.0, 0.0, 2.0)[:, None]
+    lengths, errors = [0.1, 0.05, 0.025, 0.0125], []
+    for h in lengths:
+        t, end = doubles(1 - h, 1)
+        reached = Tweedie(world.velocity(path), path).step(x, t, end)
+        errors.append(float((reached - world.flow(path, x, t, end)).abs().max()))
+    assert slope([1 / h for h in lengths], errors) == pytest.approx(Tweedie.order + 1, abs=0.15)
+
+
+@pytest.mark.parametrize("trained", FROM_NOISE, ids=repr)
+def test_ends_are_asked_for_as_ends(trained: Interpolant) -> None:
+    asked: list[float] = []
+
+    def velocity(x, t):  # type: ignore[no-untyped-def]
+        assert t.dtype == torch.float32
+        asked.extend(t.tolist())
+        return x
+
+    read_along(velocity, trained, Linear())(torch.randn(2, 2), torch.tensor([0.0, 1.0]))
+    assert asked == [0.0, 1.0]
 
 
 def test_ddim_on_the_straight_path_is_euler() -> None:

@@ -173,8 +173,9 @@ def test_kl_eta_lies_between_its_limits(path: Interpolant) -> None:
     torch.testing.assert_close(KLEta(path, 0.0, curve)(t), kl)
     torch.testing.assert_close(KLEta(path, 0.7, curve)(t), kl * (curve(t) / (curve(t) + 1.4 * kl**2)).sqrt())
     torch.testing.assert_close(KLEta(path, 1e9, curve)(t), (curve(t) / 2e9).sqrt(), rtol=1e-3, atol=0)
-    with pytest.raises(ValueError, match="eta must be finite"):
-        KLEta(path, -1.0, curve)
+    for eta in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="eta must be finite"):
+            KLEta(path, eta, curve)
 
 
 @pytest.mark.parametrize("path", FROM_NOISE, ids=repr)

@@ -1,7 +1,7 @@
 """Paths to test with, one of them a user's own, and data whose fields are known in closed form."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +87,7 @@ def doubles(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def slope(steps: list[int], errors: list[float]) -> float:
+def slope(steps: Sequence[float], errors: list[float]) -> float:
     """Return the order at which errors fall with the number of steps, by regression."""
     x = torch.tensor(steps, dtype=torch.float64).log()
     y = torch.tensor(errors, dtype=torch.float64).log()
