@@ -13,8 +13,8 @@ def check(w: Diffusion) -> None:
     """Check that `w` is a diffusion coefficient; its author calls this once, in a test.
 
     The laws: w acts on each time alone and keeps its shape and precision; inside (0, 1) it is finite and not negative;
-    and the marginals stay what they are: as steps of Euler and Maruyama's method get shorter, the variance of normal
-    data on the straight path is met, at the first order of the step.
+    and it keeps the marginals: by steps of Euler and Maruyama's method that are short for the largest w seen, the
+    variance of normal data on the straight path is met to 1 %. (A w with peaks too narrow to be seen fails here.)
 
     Raises:
         ValueError: a law does not hold; the message says which, and where.
@@ -27,10 +27,12 @@ def check(w: Diffusion) -> None:
     values = w(t)
     _require(w, values.isfinite() & (values >= 0), t, "w is finite and at least 0")
     _require(w, torch.isclose(values, torch.stack([w(time) for time in t])), t, "w acts on each time alone")
-    steps = max(500, math.ceil(20 * float(values.max())))
-    errors = [abs(_excess_variance(w, count)) for count in (steps, 2 * steps)]
-    if errors[1] > 0.01 or errors[1] > 0.7 * errors[0] + 1e-9:
-        raise ValueError(f"{w}: 'w keeps the marginals' does not hold: {errors} with {steps} steps and twice as many")
+    steps = max(1000, math.ceil(100 * float(values.max())))
+    error = _excess_variance(w, steps)
+    if not abs(error) <= 0.01:
+        raise ValueError(
+            f"{w}: 'w keeps the marginals' does not hold: a variance is off by {error:.1%} after {steps} steps"
+        )
 
 
 def measured_order(solver_of_velocity: Callable[[Field], Solver], *, grids: Sequence[int] = (16, 32, 64, 128)) -> float:

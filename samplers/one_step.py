@@ -66,5 +66,5 @@ def check_rising(times: Tensor) -> None:
 
 
 def at(field: Field, x: Tensor, t: Tensor) -> Tensor:
-    """Return the field at states x (B, *) and one time for all of them; it is given times of shape (B,)."""
+    """Return the field at states x (B, *) and a time for all of them or times (B,); it is given the latter."""
     return field(x, t.to(x.device).expand(len(x)))

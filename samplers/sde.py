@@ -27,7 +27,7 @@ class SDE:
             ValueError: w(t) is negative or not finite. KL's w is infinite at t = 0: start at times[0] > 0.
         """
         w = self.coefficient(t)
-        velocity = self.velocity(x, t) if t.ndim else at(self.velocity, x, t)
+        velocity = at(self.velocity, x, t)
         score = self.path.score_from_velocity(velocity, x, t)
         factor = w.to(score.dtype).reshape((-1,) + (1,) * (x.ndim - 1) if t.ndim else ()) / 2
         return velocity + factor * score, w

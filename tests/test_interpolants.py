@@ -92,6 +92,8 @@ def test_images_as_wide_as_the_batch_are_scaled_by_row(path: Interpolant) -> Non
     torch.testing.assert_close(path.mix(x, eps, t), torch.stack(rows))
     with pytest.raises(ValueError, match="scalar or have shape"):
         path.mix(x, eps, t[:, None, None, None])
+    with pytest.raises(ValueError, match="states must have one shape"):
+        path.mix(x, eps[..., :1], t)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
@@ -173,7 +175,7 @@ def test_the_posterior_is_what_bayes_says(path: Interpolant) -> None:
     torch.testing.assert_close(known.forward, variance_t - a**2 * variance_s)
 
 
-@pytest.mark.parametrize(("steps", "low", "high"), [(1000, 1e-4, 0.02), (100, 2e-3, 0.2), (500, 2e-4, 0.05)])
+@pytest.mark.parametrize(("steps", "low", "high"), [(1000, 1e-4, 0.02), (100, 1.5e-3, 0.2), (500, 2e-4, 0.05)])
 def test_the_discrete_schedule_is_its_product_at_every_timestep(steps: int, low: float, high: float) -> None:
     path = DDPM(steps, low, high)
     product = torch.cumprod(1 - torch.linspace(low, high, steps, dtype=torch.float64), 0)
@@ -181,6 +183,7 @@ def test_the_discrete_schedule_is_its_product_at_every_timestep(steps: int, low:
     torch.testing.assert_close(path.alpha(t) ** 2, product, rtol=1e-8, atol=0)
     torch.testing.assert_close(path.sigma(t) ** 2, 1 - product, rtol=1e-8, atol=0)
     torch.testing.assert_close(path.timestep(t), torch.arange(steps, dtype=torch.float64))
+    torch.testing.assert_close(path.alpha_dot(t), Interpolant.alpha_dot(path, t), rtol=1e-10, atol=0)
     assert t[-1] == 0
     assert path.alpha(torch.ones(())) == 1
     assert not torch.signbit(path.sigma(torch.ones(())))
@@ -196,6 +199,14 @@ def test_the_discrete_schedule_has_shorter_chains() -> None:
     for count in (1, 1001):
         with pytest.raises(ValueError, match=f"between 2 and 1000, got {count}"):
             DDPM().times(count)
-    for wrong in ((1, 1e-4, 0.02), (1000, 0.02, 1e-4), (1000, 0.0, 0.02), (10, 1e-4, 1.0), (10, 1e-4, 0.5)):
+    for wrong in (
+        (1, 1e-4, 0.02),
+        (1000, 0.02, 1e-4),
+        (1000, 0.0, 0.02),
+        (1, 0.01, 0.02),
+        (10, 0.2, 0.97),
+        (10, 1e-4, 1.0),
+        (10, 1e-4, 0.5),
+    ):
         with pytest.raises(ValueError, match="DDPM takes steps >= 2"):
             DDPM(*wrong)

@@ -176,6 +176,7 @@ def test_bits_are_those_of_a_histogram() -> None:
     assert x.max() <= 1 + edge
     flat = torch.full((500,), -3 * math.log(2 + 2 * edge), dtype=torch.float64)
     torch.testing.assert_close(bits_per_dimension(flat, 3, levels=levels), torch.full_like(flat, 4.0))
+    assert torch.equal(bits_per_dimension(flat, 3), bits_per_dimension(flat, 3, levels=256))
     middles = dequantise(torch.arange(256)[None], torch.full((1, 256), 0.5))
     torch.testing.assert_close(middles, torch.arange(256)[None] / 127.5 - 1)  # what networks are trained on
 

@@ -246,6 +246,11 @@ def test_diffusions_are_their_formulae(path: Interpolant) -> None:
     torch.testing.assert_close(SineSquared(3.0)(t), 3 * torch.sin(torch.pi * t) ** 2)
     torch.testing.assert_close(RaisedCosine(3.0)(t), 1.5 * (1 + torch.cos(torch.pi * t)) ** 2)
     torch.testing.assert_close(Constant(3.0)(t), torch.full_like(t, 3.0))
+    assert torch.equal(Constant()(t), torch.ones_like(t))
+    assert torch.equal(SineSquared()(t), SineSquared(1.0)(t))
+    assert torch.equal(RaisedCosine()(t), RaisedCosine(1.0)(t))
+    assert torch.equal(Sigma(path)(t), sigma)
+    torch.testing.assert_close(KL(path)(t), 2 * growth * sigma)
 
 
 def test_an_sde_takes_times_of_rows_as_well_as_one() -> None:
@@ -264,3 +269,4 @@ def test_a_constant_may_be_a_plain_number() -> None:
     drift, w = sde(torch.randn(3, 2), torch.tensor(0.3))
     assert w == 0.5
     assert drift.isfinite().all()
+    assert sde(torch.randn(3, 2), torch.rand(3))[1].tolist() == [0.5] * 3
