@@ -34,29 +34,55 @@ class Broken(Interpolant):
     law: str
 
     def alpha(self, t: torch.Tensor) -> torch.Tensor:
-        return {"ends": 0.9 * t, "batch": t * t.max() / 0.99, "shape": t[None]}.get(self.law, t)
+        broken = {
+            "alpha(0)": 0.97 * t + 0.03,
+            "alpha(1)": 0.97 * t,
+            "batch": t * t.max() / 0.99,
+            "shape": t[None],
+            "precision": t.double(),
+            "positive": t * (1.2 * t - 0.2),
+            "grows": t + 0.5 * torch.sin(2 * torch.pi * t) * (1 - t) * 2,
+        }
+        return broken.get(self.law, t)
 
     def sigma(self, t: torch.Tensor) -> torch.Tensor:
-        return (1 - t) * (1 - 4 * t * (1 - t) * 1.2) if self.law == "positive" else 1 - t
+        u = 1 - t
+        broken = {
+            "sigma(0)": 0.97 * u,
+            "sigma(1)": 0.97 * u + 0.03,
+            "sigma positive": u * (1 - 4 * t * u * 1.2),
+        }
+        return broken.get(self.law, u)
 
     def alpha_dot(self, t: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(t, 1.1 if self.law == "derivative" else 1.0)
+        if self.law == "finite":
+            return torch.where(t > 0.5, torch.inf, 1.0).to(t.dtype)
+        return torch.full_like(t, 1.1) if self.law == "alpha_dot" else Interpolant.alpha_dot(self, t)
 
     def sigma_dot(self, t: torch.Tensor) -> torch.Tensor:
-        return -torch.ones_like(t)
+        return torch.full_like(t, -1.1) if self.law == "sigma_dot" else Interpolant.sigma_dot(self, t)
 
 
 @pytest.mark.parametrize(
     ("law", "message"),
     [
-        ("ends", "alpha\\(1\\) = 1"),
-        ("batch", "each time alone"),
-        ("shape", "shape"),
-        ("positive", "sigma are positive"),
-        ("derivative", "alpha_dot is its derivative"),
+        *(
+            (end, f"{end[:5]}\\({end[6]}\\) = .* at t = {end[6]}")
+            for end in ("alpha(0)", "alpha(1)", "sigma(0)", "sigma(1)")
+        ),
+        ("batch", "alpha acts on each time alone"),
+        ("shape", "alpha must keep the shape and precision"),
+        ("precision", "alpha must keep the shape and precision"),
+        ("finite", "alpha_dot is finite' does not hold at t = 0.505"),
+        ("positive", "sigma are positive inside .* at t = 0.01"),
+        ("sigma positive", "sigma are positive inside"),
+        ("alpha_dot", "alpha_dot is its derivative"),
+        ("sigma_dot", "sigma_dot is its derivative"),
+        ("grows", "alpha / sigma grows"),
     ],
 )
 def test_check_names_the_law_that_is_broken(law: str, message: str) -> None:
+    check(Broken("none"))
     with pytest.raises(ValueError, match=message):
         check(Broken(law))
 
@@ -142,14 +168,32 @@ def test_half_precision_states_are_mixed_in_single() -> None:
     assert Linear().mix(x, eps, torch.tensor(0.5)).dtype == torch.float32
 
 
+def test_the_wider_of_two_precisions_is_kept() -> None:
+    x, eps = draw((4, 2), torch.float64, 0)
+    t = torch.rand(4)
+    assert Linear().mix(x.float(), eps, t).dtype == Linear().mix(x, eps.float(), t).dtype == torch.float64
+
+
+def test_noise_of_any_scale_is_read_where_there_is_only_noise() -> None:
+    class Loud(Linear):
+        def sigma(self, t: torch.Tensor) -> torch.Tensor:
+            return 2 * (1 - t)
+
+    x_t, velocity = draw((4, 2), torch.float32, 0)
+    torch.testing.assert_close(Loud().noise_from_velocity(velocity, x_t, torch.zeros(4)), x_t / 2)
+
+
 def test_double_times_leave_single_states_single() -> None:
     x, eps = draw((4, 2), torch.float32, 0)
     assert Quadratic().score_from_velocity(x, eps, torch.rand(4, dtype=torch.float64)).dtype == torch.float32
 
 
 def test_vp_refuses_a_falling_beta() -> None:
-    with pytest.raises(ValueError, match="beta_min <= beta_max"):
-        VP(beta_min=3.0, beta_max=2.0)
+    for low, high in ((3.0, 2.0), (-1.0, 2.0)):
+        with pytest.raises(ValueError, match="beta_min <= beta_max"):
+            VP(beta_min=low, beta_max=high)
+    for low, high in ((0.0, 20.0), (8.0, 8.0)):
+        assert VP(low, high).alpha(torch.ones(())) == 1
 
 
 def test_conversions_compile_whole() -> None:

@@ -42,6 +42,8 @@ def test_keyed_noise_knows_times_by_value() -> None:
     noise = Keyed(0, torch.arange(3))
     single = noise(x, torch.tensor(0.25), torch.tensor(0.5))
     assert torch.equal(single, noise(x.double(), *doubles(0.25, 0.5)).float())
+    assert torch.equal(noise(x, *doubles(-0.0, 0.5)), noise(x, *doubles(0.0, 0.5)))
+    assert not torch.equal(noise(x, *doubles(0.1, 0.5)), noise(x, torch.tensor(0.1), torch.tensor(0.5)))
     with pytest.raises(ValueError, match="3 sample numbers, and x has 2 rows"):
         noise(x[:2], torch.tensor(0.25), torch.tensor(0.5))
 
@@ -52,6 +54,9 @@ def test_white_noise_follows_the_global_generator() -> None:
     first = white(x, t, t)
     torch.manual_seed(0)
     assert torch.equal(first, white(x, t, t))
+    many = white(torch.zeros(100_000, dtype=torch.float64), t, t)
+    assert many.mean() == pytest.approx(0, abs=0.02)
+    assert many.var() == pytest.approx(1, abs=0.03)
 
 
 def test_a_brownian_path_refined_is_the_same_path() -> None:

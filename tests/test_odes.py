@@ -7,15 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from sitkit.interpolants import GVP, Interpolant, Linear
 from sitkit.samplers import (
     DDIM,
     RK4,
+    SDE,
+    Constant,
     Counted,
     Euler,
     Field,
     Heun,
+    Mean,
     Midpoint,
     OneStep,
     Tweedie,
@@ -48,6 +52,13 @@ def test_solvers_have_their_stated_order(path: Interpolant, solver: type[OneStep
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_order_measured_for_users_is_the_stated_one(solver: type[OneStep]) -> None:
     assert measured_order(solver) == pytest.approx(solver.order, abs=0.15)
+
+
+def test_noiseless_steps_are_of_their_stated_order() -> None:
+    def mean_steps(velocity: Field) -> Mean:
+        return Mean(SDE(velocity, Linear(), Constant(0.0)))
+
+    assert measured_order(mean_steps) == pytest.approx(Mean.order, abs=0.15)
 
 
 def test_the_order_of_a_solver_with_memory_is_measured_too() -> None:
@@ -98,10 +109,25 @@ def test_samples_keep_no_gradients() -> None:
     assert not sample(Euler(lambda x, t: scale * x), torch.randn(2, 2), torch.tensor([0.0, 1.0])).requires_grad
 
 
-@pytest.mark.parametrize("times", [[0.5], [0.0, 0.5, 0.4], [0.0, 0.0], [0.0, float("nan")], [[0.0, 1.0]]])
-def test_what_is_no_grid_is_refused(times: list[float]) -> None:
-    with pytest.raises(ValueError, match="times must"):
-        sample(Euler(lambda x, t: x), torch.randn(2, 2), torch.tensor(times))
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (torch.tensor([0.5]), "at least two entries"),
+        (torch.zeros(0), r"of shape \(N,\), N >= 1"),
+        (torch.tensor([[0.0, 1.0]]), r"of shape \(N,\), N >= 1"),
+        (torch.tensor([0, 1]), "must be floating point"),
+        (torch.tensor([0.0, 0.5, 0.4]), "strictly rising or falling"),
+        (torch.tensor([0.0, 0.0]), "strictly rising or falling"),
+        (torch.tensor([0.0, float("nan")]), "must be finite"),
+        (torch.tensor([0.0, float("inf")]), "must be finite"),
+    ],
+)
+def test_what_is_no_grid_is_refused(times: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sample(Euler(lambda x, t: x), torch.randn(2, 2), times)
+    if times.shape != (1,):
+        with pytest.raises(ValueError, match=said):
+            list(Euler(lambda x, t: x)(torch.randn(2, 2), times))
 
 
 def test_jumps_to_the_data_cost_one_call() -> None:

@@ -270,3 +270,5 @@ def test_a_constant_may_be_a_plain_number() -> None:
     assert w == 0.5
     assert drift.isfinite().all()
     assert sde(torch.randn(3, 2), torch.rand(3))[1].tolist() == [0.5] * 3
+    drift, w = sde(torch.randn(3, 2), torch.rand(3, dtype=torch.float64))
+    assert (drift.dtype, w.dtype) == (torch.float32, torch.float64)
