@@ -69,10 +69,9 @@ class Hybrid:
         low = column(torch.where(last, before.variance, known.variance).log())
         log_variance = torch.lerp(low, column(known.forward.log()), (between + 1) / 2)
         data = (x_t - column(self.path.sigma(t)) * predicted) / column(self.path.alpha(t))
-        mean = column(known.data) * data + column(known.state) * x_t
         gap = column(known.data) * (x - data)
         divergence = (log_variance - low + (low - log_variance).exp() + gap**2 * (-log_variance).exp() - 1) / 2
-        surprise = -_log_pixel(x, mean, log_variance / 2)
+        surprise = -_log_pixel(x, data, log_variance / 2)  # the last step's mean is the data that are expected
         return _mean(torch.where(column(last) > 0, surprise, divergence)) / math.log(2)
 
 

@@ -147,9 +147,10 @@ def test_only_the_range_learns_from_the_bound() -> None:
     torch.testing.assert_close(error, eps.square().flatten(1).mean(1))
 
 
-def test_the_hybrid_bound_is_the_divergence_of_two_normals() -> None:
+@pytest.mark.parametrize("timestep", [1, 2, 500, 999])
+def test_the_hybrid_bound_is_the_divergence_of_two_normals(timestep: int) -> None:
     x, eps, _ = batch(8)
-    t = PATH.time(torch.tensor([500])).expand(8)
+    t = PATH.time(torch.tensor([timestep])).expand(8)
     s = t + 1e-3
     x_t = PATH.mix(x, eps, t)
     sampler = LearnedAncestral(lambda x, t: torch.cat([torch.cos(x), torch.sin(x)], 1), PATH)
@@ -162,14 +163,15 @@ def test_the_hybrid_bound_is_the_divergence_of_two_normals() -> None:
     torch.testing.assert_close(bound, divergence)
 
 
-def test_the_last_bound_is_a_distribution_over_pixels() -> None:
+@pytest.mark.parametrize("centre", [-1.0, 0.3, 1.0])
+def test_the_last_bound_is_a_distribution_over_pixels(centre: float) -> None:
     """Summed over all 256 values of a pixel, the probabilities that the last step gives are 1."""
     values = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).reshape(-1, 1, 1, 1)
     t = PATH.time(torch.tensor([0])).expand(256)
-    x_t = 0.3
-    eps = (x_t - PATH.alpha(t)[0] * values) / PATH.sigma(t)[0]  # the same state for each of them
+    eps = (centre - PATH.alpha(t)[0] * values) / PATH.sigma(t)[0]  # the same state for each of them
     _, bits = Hybrid(PATH).terms(lambda x, t: torch.cat([0 * x + 0.2, 0 * x + 0.5], 1), values, eps, t)
     assert (2**-bits).sum() == pytest.approx(1, abs=1e-6)
+    assert float(bits.max()) == pytest.approx(12 * math.log2(10))  # where the normal distribution has nothing to say
 
 
 def test_chains_refuse_what_does_not_fit() -> None:
@@ -178,6 +180,8 @@ def test_chains_refuse_what_does_not_fit() -> None:
         Hybrid(PATH)(lambda x, t: x, x, eps, t)
     with pytest.raises(ValueError, match="t must have shape"):
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[:2])
+    with pytest.raises(ValueError, match="t must have shape"):
+        Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[0])
     with pytest.raises(ValueError, match="steps must be at least 2"):
         Hybrid(PATH, steps=1)
     with pytest.raises(ValueError, match="noise and range stacked"):

@@ -47,7 +47,8 @@ class Mine:
         return loss.mean() if self.law == "shape" else loss.mean(1)
 
     def field(self, model: Field, /) -> Field:
-        return lambda x_t, t: model(x_t, t) * (2 if self.law == "field" else 1)
+        low, high = {"field": (0.0, 1.0), "early": (0.0, 0.3), "late": (0.7, 1.0)}.get(self.law, (2.0, 3.0))
+        return lambda x_t, t: model(x_t, t) * (1 + ((low < t) & (t < high))[:, None].to(x_t))
 
 
 def test_an_objective_of_ones_own_passes() -> None:
@@ -64,6 +65,8 @@ def test_an_objective_of_ones_own_passes() -> None:
         ("flat", "one minimum"),
         ("shape", "must have shape"),
         ("field", "the field of the best network is the velocity"),
+        ("early", "is the velocity .* at t = 0.2"),
+        ("late", "is the velocity .* at t = 0.8"),
     ],
 )
 def test_the_broken_law_of_an_objective_is_named(law: str, said: str) -> None:
@@ -144,6 +147,7 @@ def test_a_loss_curve_is_linear_between_and_constant_beyond() -> None:
     assert curve(t.double()).dtype == torch.float64
     assert curve(torch.tensor(0.3)).shape == ()
     assert LossCurve([0.5], [2.0])(t).tolist() == [2.0] * 7
+    assert LossCurve([0.5], [0.0])(t).tolist() == [0.0] * 7
     for times, losses in (
         ([], []),
         ([0.2, 0.2], [1.0, 1.0]),

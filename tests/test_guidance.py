@@ -37,6 +37,9 @@ def test_guidance_acts_in_its_interval_only_and_costs_two_rows_there() -> None:
     inside = (t >= 0.2) & (t <= 0.8)
     torch.testing.assert_close(guided[inside], everywhere[inside])
     assert torch.equal(guided[~inside], network(x, t, y=y)[~inside])
+    nulls = torch.tensor([9, 8, 7, 6, 5])
+    own = ClassifierFree(network, y, nulls, 3.0, interval=(0.2, 0.8))(x, t)
+    torch.testing.assert_close(own[inside], ClassifierFree(network, y, nulls, 3.0)(x, t)[inside])
 
 
 def test_guidance_of_scale_one_is_the_conditional_field_at_its_cost() -> None:

@@ -125,6 +125,8 @@ def test_samples_keep_no_gradients() -> None:
 def test_what_is_no_grid_is_refused(times: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         sample(Euler(lambda x, t: x), torch.randn(2, 2), times)
+    with pytest.raises(ValueError, match=said):
+        sample(lambda x, times: iter([x]), torch.randn(2, 2), times)
     if times.shape != (1,):
         with pytest.raises(ValueError, match=said):
             list(Euler(lambda x, t: x)(torch.randn(2, 2), times))

@@ -57,6 +57,9 @@ def test_stratified_times_are_distributed_as_without(times: Times) -> None:
 def test_each_stratum_has_its_row() -> None:
     t = Stratified()(uniforms(64))
     assert torch.equal((t * 64).floor(), torch.arange(64.0))
+    torch.testing.assert_close(t * 64 - torch.arange(64.0), uniforms(64), rtol=0, atol=1e-4)
+    last = Stratified()(torch.full((300,), 1 - 2.0**-24))[-1]
+    assert 0.99999 < last < 1
 
 
 def test_stratification_lowers_the_variance_of_the_mean_loss() -> None:
@@ -93,7 +96,20 @@ def test_grid_times_are_those_of_the_chain() -> None:
     assert (counts - 500).abs().max() < 100
 
 
+def test_times_rise_with_their_uniforms_and_are_made_of_one_another() -> None:
+    u = torch.linspace(0.001, 0.999, 99)
+    for times in (Uniform(), LogitNormal(0.3, 2.0), Shifted(shift=0.3), Shifted(LogitNormal(), 3.0)):
+        assert (times(u).diff() > 0).all()
+    t = LogitNormal()(u)
+    torch.testing.assert_close(Shifted(LogitNormal(), 3.0)(u), 3 * t / (1 + 2 * t))
+    assert (LogitNormal(), Shifted(), Grid()) == (LogitNormal(0.0, 1.0), Shifted(Uniform(), 1.0), Grid(1000))
+    assert Grid(1)(u).abs().max() == 0
+
+
 def test_distributions_refuse_what_they_cannot_be() -> None:
+    for mean in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="LogitNormal takes"):
+            LogitNormal(mean, 1.0)
     for std in (0.0, -1.0, float("inf")):
         with pytest.raises(ValueError, match="LogitNormal takes"):
             LogitNormal(0.0, std)
@@ -130,6 +146,7 @@ def test_blocks_do_not_see_one_another_and_classes_keep_to_themselves() -> None:
         before, after = (v[y == label].flatten().sort().values for v in (eps, OptimalTransport(24, True)(x, eps, y)))
         assert torch.equal(before, after)
     assert torch.equal(independent(x, eps, y), eps)
+    assert torch.equal(OptimalTransport(24)(x, eps, y), OptimalTransport(24)(x, eps))
 
 
 def test_transport_refuses_what_does_not_fit() -> None:
