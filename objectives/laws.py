@@ -25,7 +25,7 @@ def check(objective: Objective) -> None:
     """
     _check_rows(objective)
     (early_data, early_noise), (late_data, late_noise) = (_coefficients(objective, torch.tensor(t)) for t in (0.2, 0.8))
-    if not late_data / late_noise > early_data / early_noise > 0:
+    if not late_data / late_noise > early_data / early_noise:
         raise ValueError(f"{objective}: 'the states go from noise to data' does not hold between t = 0.2 and 0.8")
     for time in (0.2, 0.5, 0.8):
         t = torch.tensor(time, dtype=torch.float64)

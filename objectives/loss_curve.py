@@ -57,7 +57,7 @@ class LossCurve:
         for t in times:
             rows = t.to(x.device).expand(len(x))
             error = velocity(path.mix(x, eps, rows), rows) - path.velocity(x, eps, rows)
-            losses.append(float(error.double().flatten(1).square().sum(1).mean()))
+            losses.append(float(error.flatten(1).square().sum(1).mean()))
             if not losses[-1] < float("inf"):
                 raise ValueError(f"the loss at t = {float(t)} is {losses[-1]}: measure at times inside (0, 1)")
         return cls(times.tolist(), losses)
