@@ -51,6 +51,8 @@ class Mine:
         low, high = {"field": (0.0, 1.0), "early": (0.0, 0.3), "slight": (0.0, 1.0), "late": (0.7, 1.0)}.get(
             self.law, (2.0, 3.0)
         )
+        if self.law == "offset":
+            return lambda x_t, t: model(x_t, t) - model(0 * x_t, t)
         excess = 0.02 if self.law == "slight" else 1.0
         return lambda x_t, t: model(x_t, t) * (1 + excess * ((low < t) & (t < high))[:, None].to(x_t))
 
@@ -86,6 +88,7 @@ def test_expectations_of_normal_data_are_exact() -> None:
         ("infinite", "the loss is finite' does not hold at t = 0.8"),
         ("mates", "its sample's own' does not hold at t = 0.8"),
         ("slight", "off by"),
+        ("offset", "off by"),
         ("median", "off by"),
         ("flat", "one minimum"),
         ("shape", "must have shape"),

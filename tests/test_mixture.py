@@ -87,6 +87,7 @@ def test_a_row_does_not_see_its_mates_and_scalar_times_are_for_all() -> None:
 
 
 def test_draws_are_as_precise_as_the_means() -> None:
+    assert not Mixture.isotropic(torch.zeros(2, 3, requires_grad=True), 1.0).draw(4).requires_grad
     for dtype, expected in (
         (torch.float32, torch.float32),
         (torch.float64, torch.float64),
@@ -111,6 +112,8 @@ UNIT = torch.eye(2).expand(3, 2, 2)
     [
         (torch.ones(3), torch.zeros(3, 2), torch.eye(2), "means \\(K, D\\) and covariances"),
         (torch.ones(3), torch.zeros(2), UNIT, "means \\(K, D\\)"),
+        (torch.ones(3), torch.zeros(3, 2), torch.eye(3).expand(3, 3, 3), "means \\(K, D\\) and covariances"),
+        (torch.ones(3), torch.zeros(3, 2), UNIT[:2], "means \\(K, D\\) and covariances"),
         (torch.ones(2), torch.zeros(3, 2), UNIT, "weights must be positive"),
         (torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3, 2), UNIT, "weights must be positive"),
         (torch.ones(3), torch.zeros(3, 2), torch.ones(3, 2, 2), "positive definite"),

@@ -81,6 +81,30 @@ def test_what_is_predicted_does_not_matter_to_what_is_measured(path, measure, se
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, QUANTITIES)])
+def test_the_error_is_that_of_the_measured_quantity(
+    path: Interpolant, predict: type[Quantity], measure: type[Quantity]
+) -> None:
+    x, eps, t = batch(16)
+    x_t = path.mix(x, eps, t)
+    right = path.velocity(x, eps, t)
+    wrong = right + torch.sin(3 * x_t)
+
+    def read(quantity: type[Quantity], velocity: Tensor) -> Tensor:
+        conversions = {
+            Velocity: lambda v, *_: v,
+            Noise: path.noise_from_velocity,
+            Score: path.score_from_velocity,
+            Data: path.data_from_velocity,
+        }
+        return conversions[quantity](velocity, x_t, t)
+
+    loss = Matching(path, predict, measure)(lambda *_: read(predict, wrong), x, eps, t)
+    torch.testing.assert_close(loss, (read(measure, wrong) - read(measure, right)).square().mean(1))
+    assert Matching(path, predict)(lambda x_t, t: x_t, x.float(), eps.float(), t).dtype == torch.float32
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_the_paper_weighting_turns_scores_into_velocities(path: Interpolant) -> None:
     x, eps, t = batch(64)
     weighted = Matching(path, Score, weight=weights.velocity(path))(wave, x, eps, t)
