@@ -133,7 +133,9 @@ def test_shapes_that_do_not_fit_are_refused(x, t, y, message: str) -> None:  # t
         SiT(**SMALL)(torch.zeros(x), torch.zeros(t), torch.zeros(y, dtype=torch.long))
 
 
-@pytest.mark.parametrize("changes", [{"patch_size": 3}, {"num_heads": 5}, {"hidden_size": 34}, {"depth": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"patch_size": 3}, {"num_heads": 5}, {"hidden_size": 34}, {"depth": 0}, {"num_classes": -1}]
+)
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"divide|positive"):
         SiT(**(SMALL | changes))

@@ -65,17 +65,27 @@ def test_averaged_and_raw_weights_are_told_apart() -> None:
     both = {"ema": ema, "model": model, "args": argparse.Namespace()}
     averaged, raw = (load_sit(both, num_heads=4, ema=choice).final_layer.linear.bias for choice in (True, False))
     torch.testing.assert_close(averaged + 1, raw)
+    dits = [load_dit(both, num_heads=4, **choice) for choice in ({}, {"ema": True}, {"ema": False})]
+    biases = [dit.network.final_layer.linear.bias for dit in dits]
+    assert torch.equal(biases[0], averaged)
+    assert torch.equal(biases[1], averaged)
+    assert torch.equal(biases[2], raw)
+    assert torch.equal(load_sit(both, num_heads=4).final_layer.linear.bias, averaged)
     with pytest.raises(ValueError, match="has no 'ema' weights, but 'model': give ema=False"):
         load_sit({"model": model}, num_heads=4)
 
 
-def test_heads_follow_from_published_widths_only() -> None:
+@pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (1024, 16), (1152, 16)])
+def test_heads_follow_from_published_widths(width: int, heads: int) -> None:
     with torch.device("meta"):
-        small = SiT(
-            input_size=4, patch_size=2, in_channels=4, hidden_size=384, depth=1, num_heads=6, num_classes=0
-        ).state_dict()
-    state = {key: torch.zeros(value.shape) for key, value in small.items()}
-    assert load_sit(state).blocks[0].attn.num_heads == 6  # type: ignore[union-attr]
+        sizes = {"input_size": 4, "patch_size": 2, "in_channels": 4, "num_classes": 0}
+        small = SiT(**sizes, hidden_size=width, depth=1, num_heads=heads).state_dict()
+    network = load_sit({key: torch.zeros(value.shape) for key, value in small.items()})
+    assert network.blocks[0].attn.num_heads == heads  # type: ignore[union-attr]
+    assert network.num_classes == 0
+
+
+def test_heads_of_other_widths_are_asked_for() -> None:
     with pytest.raises(ValueError, match="no published size has width 48: give num_heads"):
         load_sit(CHECKPOINT)
 
@@ -92,6 +102,8 @@ def test_dit_is_asked_at_timesteps_and_returns_the_noise() -> None:
         torch.testing.assert_close(dit(x, t, y), network(x, timesteps.float(), y), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(dit.full(x, t, y), network.full(x, timesteps.float(), y), rtol=1e-4, atol=1e-4)
         assert torch.equal(dit(x, torch.ones(3), y), network(x, torch.zeros(3), y))
+        half = torch.full((3,), 0.5)
+        assert torch.equal(dit(x, half.bfloat16(), y), dit(x, half, y))  # 499 is no number of bfloat16
     assert dit.num_classes == 10
     with pytest.raises(ValueError, match="steps must be at least 1"):
         DiT(network, steps=0)
