@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sitkit.backbones import MLP, SiT, sit_b, sit_l, sit_s, sit_xl
+from sitkit.backbones.embeddings import TimeEmbedding
 from sitkit.samplers import ClassifierFree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -108,6 +109,17 @@ def test_times_stay_apart_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         first, second = network.t_embedder(t)
     assert (first - second).abs().max() > 1e-2
+    with torch.no_grad():
+        half = torch.tensor([0.3, 0.7], dtype=torch.float16)
+        assert torch.equal(network.t_embedder(half), network.t_embedder(half.float()))
+
+
+def test_times_are_embedded_as_in_the_official_network_unless_scaled() -> None:
+    t, one, thousand = torch.tensor([0.3]), perturbed(), perturbed(time_scale=1000.0)
+    assert torch.equal(one.t_embedder.frequencies[:1], torch.ones(1))
+    with torch.no_grad():
+        assert torch.equal(TimeEmbedding(8).frequencies, one.t_embedder.frequencies)
+        torch.testing.assert_close(thousand.t_embedder(t / 1000), one.t_embedder(t))
 
 
 def test_an_unconditional_network_takes_no_labels() -> None:
@@ -146,6 +158,7 @@ def test_a_network_for_points() -> None:
     network = MLP(features=2)
     x, t = torch.randn(5, 2), torch.rand(5)
     assert torch.equal(network(x, t), torch.zeros(5, 2))
+    torch.testing.assert_close(network.frequencies, torch.pi * 2.0 ** torch.arange(8))
     with torch.no_grad():
         network.out.weight.normal_()
     assert (network(x, t) - network(x, 1 - t)).abs().max() > 1e-2

@@ -78,8 +78,9 @@ def test_averaged_and_raw_weights_are_told_apart() -> None:
 @pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (1024, 16), (1152, 16)])
 def test_heads_follow_from_published_widths(width: int, heads: int) -> None:
     with torch.device("meta"):
-        sizes = {"input_size": 4, "patch_size": 2, "in_channels": 4, "num_classes": 0}
-        small = SiT(**sizes, hidden_size=width, depth=1, num_heads=heads).state_dict()
+        small = SiT(
+            input_size=4, patch_size=2, in_channels=4, hidden_size=width, depth=1, num_heads=heads, num_classes=0
+        ).state_dict()
     network = load_sit({key: torch.zeros(value.shape) for key, value in small.items()})
     assert network.blocks[0].attn.num_heads == heads  # type: ignore[union-attr]
     assert network.num_classes == 0
