@@ -54,6 +54,12 @@ def test_positions_are_those_of_the_official_network(name: str) -> None:
 def test_published_sizes(build, millions: float) -> None:  # type: ignore[no-untyped-def]
     with torch.device("meta"):
         network = build(input_size=32, in_channels=4, num_classes=1000, learn_sigma=True)
+        plain = build(8, input_size=32, in_channels=4, num_classes=1000)
+    heads = {384: 6, 768: 12, 1024: 16, 1152: 16}
+    for one in (network, plain):
+        assert {block.attn.num_heads for block in one.blocks} == {heads[one.pos_embed.shape[2]]}
+    assert plain.final_layer.linear.out_features == 8 * 8 * 4
+    assert network.final_layer.linear.out_features == 2 * 2 * 4 * 2
     counted = sum(p.numel() for p in network.parameters()) + network.pos_embed.numel()
     assert counted / 1e6 == pytest.approx(millions, abs=0.005)
 
@@ -114,6 +120,11 @@ def test_times_stay_apart_under_autocast() -> None:
         assert torch.equal(network.t_embedder(half), network.t_embedder(half.float()))
 
 
+def test_published_sizes_take_a_scale_of_time() -> None:
+    network = sit_s(8, input_size=8, in_channels=1, num_classes=0, time_scale=1000.0)
+    assert network.t_embedder.frequencies[0] == 1000
+
+
 def test_times_are_embedded_as_in_the_official_network_unless_scaled() -> None:
     t, one, thousand = torch.tensor([0.3]), perturbed(), perturbed(time_scale=1000.0)
     assert torch.equal(one.t_embedder.frequencies[:1], torch.ones(1))
@@ -163,7 +174,7 @@ def test_a_network_for_points() -> None:
         network.out.weight.normal_()
     assert (network(x, t) - network(x, 1 - t)).abs().max() > 1e-2
     assert network.double()(x.double(), t.double()).dtype == torch.float64
-    for bad in ((torch.randn(5, 3), t), (x, torch.rand(1)), (x, t, torch.zeros(5))):
+    for bad in ((torch.randn(5, 3), t), (torch.randn(5, 2, 2), t), (x, torch.rand(1)), (x, t, torch.zeros(5))):
         with pytest.raises(ValueError, match=r"takes x|t must|without y"):
             network(*bad)
     with pytest.raises(ValueError, match="at least 1"):

@@ -48,6 +48,11 @@ def test_draws_follow_the_density() -> None:
     x = world.draw(100_000, torch.Generator().manual_seed(0))
     mean = (world.weights[:, None] * world.means).sum(0)
     torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=0.02)
+    tilted = Mixture(
+        torch.ones(1), torch.zeros(1, 3), torch.tensor([[[2.0, 1.2, 0.3], [1.2, 1.0, -0.4], [0.3, -0.4, 1.5]]])
+    )
+    drawn = tilted.draw(100_000, torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(torch.cov(drawn.T), tilted.covariances[0], rtol=0, atol=0.03)
     # E[score^2] = -E[Laplacian of log p]: a law that holds only if draws and density are one distribution
     at_data = doubles(1.0).expand(len(x))
     score = world.score(PATHS[0])
