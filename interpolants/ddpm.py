@@ -28,7 +28,7 @@ class DDPM(Interpolant):
 
     def __post_init__(self) -> None:
         slope = (self.beta_max - self.beta_min) / max(self.steps - 1, 1)
-        if self.steps < 2 or not 0 < slope / 2 <= self.beta_min < self.beta_max < 1 - slope / 2:
+        if self.steps < 2 or not slope / 2 <= self.beta_min < self.beta_max < 1 - slope / 2:
             raise ValueError(
                 "DDPM takes steps >= 2 and 0 < beta_min < beta_max < 1, with a rise from step to step of at most "
                 f"2 beta_min: got {self.steps}, {self.beta_min} and {self.beta_max}"
