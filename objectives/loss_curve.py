@@ -31,7 +31,7 @@ class LossCurve:
         if len(times) == 1:
             return losses.expand(t.shape).to(t.dtype)
         t_inside = t.double().clamp(times[0], times[-1]).contiguous()
-        left = torch.searchsorted(times, t_inside, right=True).clamp(1, len(times) - 1) - 1
+        left = torch.searchsorted(times, t_inside, right=True).clamp(max=len(times) - 1) - 1
         share = (t_inside - times[left]) / (times[left + 1] - times[left])
         return torch.lerp(losses[left], losses[left + 1], share).to(t.dtype)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 from sitkit.backbones import MLP, SiT, sit_b, sit_l, sit_s, sit_xl
 from sitkit.backbones.embeddings import TimeEmbedding
@@ -74,7 +75,33 @@ def perturbed(**changes: object) -> SiT:
     return network
 
 
+def test_initial_weights_are_distributed_as_the_official_ones() -> None:
+    torch.manual_seed(0)
+    network = SiT(**(SMALL | {"hidden_size": 96, "num_classes": 99}))
+    for weight in (network.t_embedder.mlp[0].weight, network.y_embedder.embedding_table.weight):
+        assert isinstance(weight, Tensor)
+        assert float(weight.std()) == pytest.approx(0.02, rel=0.05)
+        assert weight.abs().max() > 0.06  # normal
+    qkv, patches = network.blocks[0].attn.qkv.weight, network.x_embedder.proj.weight  # type: ignore[union-attr]
+    for weight, sizes in ((qkv, 96 + 3 * 96), (patches, 3 * 2 * 2 + 96)):
+        bound = (6 / sizes) ** 0.5  # Xavier's, of the linear map
+        assert isinstance(weight, Tensor)
+        assert 0.97 * bound < weight.abs().max() <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert all(not value.any() for name, value in network.named_parameters() if name.endswith("bias"))
+    zeros = [value for name, value in network.named_parameters() if "adaLN" in name or name.startswith("final_layer")]
+    assert len(zeros) == 2 * 2 + 4
+    assert not any(value.any() for value in zeros)
+
+
+def test_weights_of_half_precision_take_times_of_single() -> None:
+    x, t = torch.randn(2, 3, 8, 8).bfloat16(), torch.rand(2)
+    assert perturbed().bfloat16()(x, t).dtype == torch.bfloat16
+    assert MLP(3).bfloat16()(x[:, :, 0, 0], t).dtype == torch.bfloat16
+
+
 def test_the_output_starts_at_zero() -> None:
+    assert SiT(**SMALL).full(torch.randn(2, 3, 8, 8), torch.rand(2)).shape == (2, 3, 8, 8)
     network = SiT(**SMALL)
     assert torch.equal(network(torch.randn(2, 3, 8, 8), torch.rand(2)), torch.zeros(2, 3, 8, 8))
 
@@ -121,8 +148,16 @@ def test_times_stay_apart_under_autocast() -> None:
 
 
 def test_published_sizes_take_a_scale_of_time() -> None:
-    network = sit_s(8, input_size=8, in_channels=1, num_classes=0, time_scale=1000.0)
+    network = sit_s(8, input_size=8, in_channels=1, num_classes=3, time_scale=1000.0)
     assert network.t_embedder.frequencies[0] == 1000
+    assert (network.in_channels, network.num_classes, network.input_size) == (1, 3, 8)
+    assert len(network.y_embedder.embedding_table.weight) == 4
+    assert [getattr(build, "__name__", "") for build in (sit_s, sit_b, sit_l, sit_xl)] == [
+        "sit_s",
+        "sit_b",
+        "sit_l",
+        "sit_xl",
+    ]
 
 
 def test_times_are_embedded_as_in_the_official_network_unless_scaled() -> None:
@@ -177,5 +212,19 @@ def test_a_network_for_points() -> None:
     for bad in ((torch.randn(5, 3), t), (torch.randn(5, 2, 2), t), (x, torch.rand(1)), (x, t, torch.zeros(5))):
         with pytest.raises(ValueError, match=r"takes x|t must|without y"):
             network(*bad)
-    with pytest.raises(ValueError, match="at least 1"):
-        MLP(features=0)
+    for wrong in ({"features": 0}, {"features": 2, "hidden_size": 0}, {"features": 2, "depth": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            MLP(**wrong)
+
+
+def test_the_network_for_points_is_its_formula() -> None:
+    network, (x, t) = MLP(2, hidden_size=8, depth=2), (torch.randn(5, 2), torch.rand(5))
+    with torch.no_grad():
+        network.out.weight.normal_()
+        angles = t[:, None] * torch.pi * 2.0 ** torch.arange(8)
+        h = network.embed(x) + network.times(torch.cat([angles.sin(), angles.cos()], 1))
+        for k in (0, 2):
+            h = h + network.layers[k + 1](silu(network.layers[k](silu(h))))
+        torch.testing.assert_close(network(x, t), network.out(silu(h)))
+    usual = MLP(2)
+    assert (usual.embed.out_features, len(usual.layers)) == (256, 6)

@@ -174,6 +174,17 @@ def test_the_last_bound_is_a_distribution_over_pixels(centre: float) -> None:
     assert float(bits.max()) == pytest.approx(12 * math.log2(10))  # where the normal distribution has nothing to say
 
 
+def test_the_path_is_never_asked_outside_its_interval() -> None:
+    class Strict(DDPM):
+        def alpha(self, t: Tensor) -> Tensor:
+            assert ((t >= 0) & (t <= 1)).all()
+            return super().alpha(t)
+
+    x, eps, _ = batch(3)
+    t = doubles(0.0, 0.5, 0.999)
+    assert Hybrid(Strict())(lambda x, t: torch.cat([x, x.sin()], 1), x, eps, t).isfinite().all()
+
+
 def test_chains_refuse_what_does_not_fit() -> None:
     x, eps, t = batch(3)
     with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3, 1, 2, 2\)"):

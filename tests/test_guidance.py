@@ -54,3 +54,12 @@ def test_guidance_refuses_what_does_not_fit() -> None:
         ClassifierFree(network, torch.arange(3), 9, 2.0, interval=(0.7, 0.2))
     with pytest.raises(ValueError, match="3 labels, and x has 2 rows"):
         ClassifierFree(network, torch.arange(3), 9, 2.0)(torch.zeros(2, 2), torch.zeros(2))
+
+
+def test_guidance_acts_at_all_times_unless_told_and_at_one_time_if_told() -> None:
+    x, y, t = torch.randn(3, 2), torch.arange(3), torch.tensor([0.0, 0.5, 1.0])
+    mixture = network(x, t, y=torch.full((3,), 9)) * -1 + 2 * network(x, t, y=y)
+    torch.testing.assert_close(ClassifierFree(network, y, 9, 2.0)(x, t), mixture)
+    once = ClassifierFree(network, y, 9, 2.0, interval=(0.5, 0.5))(x, t)
+    torch.testing.assert_close(once[1], mixture[1])
+    torch.testing.assert_close(once[::2], network(x, t, y=y)[::2])

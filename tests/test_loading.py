@@ -84,6 +84,8 @@ def test_heads_follow_from_published_widths(width: int, heads: int) -> None:
     network = load_sit({key: torch.zeros(value.shape) for key, value in small.items()})
     assert network.blocks[0].attn.num_heads == heads  # type: ignore[union-attr]
     assert network.num_classes == 0
+    other = load_sit({key: torch.zeros(value.shape) for key, value in small.items()}, num_heads=2)
+    assert other.blocks[0].attn.num_heads == 2  # type: ignore[union-attr]
 
 
 def test_heads_of_other_widths_are_asked_for() -> None:

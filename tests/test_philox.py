@@ -41,3 +41,8 @@ def test_keys_differ_in_all_their_bits() -> None:
         tuple(philox.key(seed, a, b).tolist()) for seed in (0, 1, 2**32, 2**63) for a in (0, 1, 2**40) for b in (0, 5)
     }
     assert len(keys) == 4 * 3 * 2
+
+
+def test_uniform_numbers_are_the_first_words() -> None:
+    key, index = philox.key(3, 1), torch.arange(50)
+    assert torch.equal(philox.uniform(key, index), (philox.words(key, index, 4)[:, 0] >> 8) / 2.0**24)

@@ -196,6 +196,8 @@ def test_stochastic_steps_cost_what_they_say() -> None:
 def test_sdes_do_not_run_backwards() -> None:
     sde = SDE(RING.velocity(Linear()), Linear(), Constant(1.0))
     for solver in (EulerMaruyama(sde), StochasticHeun(sde), Ancestral(sde.velocity, Linear())):
+        with pytest.raises(ValueError, match="strictly rising or falling"):
+            list(solver(torch.randn(2, 2), torch.tensor([0.1, 0.5, 0.4])))
         with pytest.raises(ValueError, match="times must rise"):
             sample(solver, torch.randn(2, 2), torch.tensor([0.9, 0.1]))
 
@@ -206,6 +208,8 @@ def test_kl_from_time_zero_is_refused_and_from_just_after_is_finite(path: Interp
     x = torch.randn(64, 2)
     with pytest.raises(ValueError, match=r"w\(t\) must be finite"):
         sample(EulerMaruyama(sde), x, torch.linspace(0, 0.96, 11))
+    with pytest.raises(ValueError, match=r"w\(t\) must be finite"):
+        sde(x[:2], torch.tensor([0.0, 0.5]))
     assert sample(EulerMaruyama(sde), x, torch.linspace(1e-3, 0.96, 11)).isfinite().all()
 
 
@@ -226,8 +230,9 @@ def test_negative_diffusions_are_refused() -> None:
         lambda scale: Sigma(Linear(), scale),
         lambda scale: KL(Linear(), scale),
     ):
-        with pytest.raises(ValueError, match="at least 0"):
-            make(-1.0)
+        for scale in (-1.0, float("inf"), float("nan")):
+            with pytest.raises(ValueError, match="finite and at least 0"):
+                make(scale)
 
 
 def test_kl_is_beta_on_the_variance_preserving_path() -> None:
