@@ -75,6 +75,7 @@ def perturbed(**changes: object) -> SiT:
     return network
 
 
+@torch.no_grad()
 def test_initial_weights_are_distributed_as_the_official_ones() -> None:
     torch.manual_seed(0)
     network = SiT(**(SMALL | {"hidden_size": 96, "num_classes": 99}))
@@ -152,7 +153,8 @@ def test_published_sizes_take_a_scale_of_time() -> None:
     assert network.t_embedder.frequencies[0] == 1000
     assert (network.in_channels, network.num_classes, network.input_size) == (1, 3, 8)
     assert len(network.y_embedder.embedding_table.weight) == 4
-    assert [getattr(build, "__name__", "") for build in (sit_s, sit_b, sit_l, sit_xl)] == [
+    names = [getattr(build, '__name__', '') for build in (sit_s, sit_b, sit_l, sit_xl)]
+    assert names == ['sit_s', 'sit_b', 'sit_l', 'sit_xl']
         "sit_s",
         "sit_b",
         "sit_l",
