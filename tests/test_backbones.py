@@ -153,13 +153,8 @@ def test_published_sizes_take_a_scale_of_time() -> None:
     assert network.t_embedder.frequencies[0] == 1000
     assert (network.in_channels, network.num_classes, network.input_size) == (1, 3, 8)
     assert len(network.y_embedder.embedding_table.weight) == 4
-    names = [getattr(build, '__name__', '') for build in (sit_s, sit_b, sit_l, sit_xl)]
-    assert names == ['sit_s', 'sit_b', 'sit_l', 'sit_xl']
-        "sit_s",
-        "sit_b",
-        "sit_l",
-        "sit_xl",
-    ]
+    names = [getattr(build, "__name__", "") for build in (sit_s, sit_b, sit_l, sit_xl)]
+    assert names == ["sit_s", "sit_b", "sit_l", "sit_xl"]
 
 
 def test_times_are_embedded_as_in_the_official_network_unless_scaled() -> None:
