@@ -76,7 +76,7 @@ def log_likelihood(
     def right_side(t: Tensor, state: Tensor) -> Tensor:
         times = t.to(state.device).expand(len(state))
         v, change = with_divergence(velocity, probes, state[:, :size].reshape(x.shape), times)
-        return torch.cat([v.reshape(len(v), size), change[:, None] / size], dim=1).to(state.dtype)
+        return torch.cat([v.reshape(len(v), size), change[:, None] / size], dim=1)
 
     def norm(errors: Tensor) -> Tensor:
         return torch.maximum(worst_row(errors[:, :size]), SHARE * errors[:, size].abs().amax())

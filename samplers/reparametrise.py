@@ -39,4 +39,4 @@ def _match(trained: Path, to: Path, t: Tensor) -> Tensor:
         u = (low + high) / 2
         cleaner = trained.alpha(u) * sigma > alpha * trained.sigma(u)
         low, high = torch.where(cleaner, low, u), torch.where(cleaner, u, high)
-    return torch.where(alpha == 0, 0.0, torch.where(sigma == 0, 1.0, (low + high) / 2))
+    return torch.where(alpha == 0, 0.0, (low + high) / 2)

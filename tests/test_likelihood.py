@@ -200,11 +200,18 @@ def test_a_demanding_row_is_served_among_a_thousand_others() -> None:
     alone, among = (log_likelihood(world.velocity(Linear()), x).log_prob[0] for x in (hard, torch.cat([hard, easy])))
     torch.testing.assert_close(alone, world.log_prob(hard)[0], rtol=0, atol=1e-3)
     torch.testing.assert_close(among, world.log_prob(hard)[0], rtol=0, atol=1e-3)
-    # the density alone may be what is demanding: a mean stands still, and its mates say nothing of it
-    centred = type(world)(world.weights[:1], 0 * world.means[:1], world.covariances[:1])
-    still = torch.zeros(1, 2, dtype=torch.float64)
-    far = log_likelihood(centred.velocity(Linear()), torch.cat([still, still + 1e-3])).log_prob
-    torch.testing.assert_close(far[0], centred.log_prob(still)[0], rtol=0, atol=2e-3)
+
+
+def test_a_demanding_density_is_served_among_a_thousand_others() -> None:
+    """One row stands still where the field swings, and its mates are where there is no field at all."""
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x.abs() < 1, 20 * torch.cos(30 * t)[:, None] * x, 0 * x)
+
+    still, mates = torch.zeros(1, 2, dtype=torch.float64), torch.full((1000, 2), 10.0, dtype=torch.float64)
+    exact = float(standard_normal(still)[0]) - 2 * 20 * math.sin(30) / 30
+    for x in (still, torch.cat([still, mates])):
+        assert float(log_likelihood(field, x).log_prob[0]) == pytest.approx(exact, abs=1e-3)
 
 
 @pytest.mark.parametrize("solve", [adaptive, log_likelihood])
