@@ -40,6 +40,7 @@ class Broken(Interpolant):
             "batch": t * t.max() / 0.99,
             "shape": t[None],
             "precision": t.double(),
+            "single": t.float(),
             "positive": t * (1.2 * t - 0.2),
             "grows": t + 0.5 * torch.sin(2 * torch.pi * t) * (1 - t) * 2,
         }
@@ -73,6 +74,7 @@ class Broken(Interpolant):
         ("batch", "alpha acts on each time alone"),
         ("shape", "alpha must keep the shape and precision"),
         ("precision", "alpha must keep the shape and precision"),
+        ("single", "alpha must keep the shape and precision"),
         ("finite", "alpha_dot is finite' does not hold at t = 0.505"),
         ("positive", "sigma are positive inside .* at t = 0.01"),
         ("sigma positive", "sigma are positive inside"),
@@ -251,6 +253,7 @@ def test_the_discrete_schedule_has_shorter_chains() -> None:
         (10, 0.2, 0.97),
         (10, 1e-4, 1.0),
         (10, 1e-4, 0.5),
+        (50, 1e-3, 0.1),
     ):
         with pytest.raises(ValueError, match="DDPM takes steps >= 2"):
             DDPM(*wrong)

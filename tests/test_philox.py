@@ -1,5 +1,7 @@
 """The generator behind all keyed randomness."""
 
+import math
+
 import pytest
 import torch
 
@@ -46,3 +48,9 @@ def test_keys_differ_in_all_their_bits() -> None:
 def test_uniform_numbers_are_the_first_words() -> None:
     key, index = philox.key(3, 1), torch.arange(50)
     assert torch.equal(philox.uniform(key, index), (philox.words(key, index, 4)[:, 0] >> 8) / 2.0**24)
+
+
+def test_a_word_of_zero_is_a_normal_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(philox, "words", lambda key, index, count: torch.zeros(len(index), count, dtype=torch.long))
+    normal = philox.normal(philox.key(0, 0), torch.arange(2), (2,))
+    torch.testing.assert_close(normal[:, 0], torch.full((2,), (64 * math.log(2)) ** 0.5, dtype=torch.float64))
