@@ -101,10 +101,8 @@ def _start(recipe: Recipe, path: Any, objective: Any) -> float:
     least = 0.0
     if not _is_finite(objective, 0.0):
         least = 1e-3 if stochastic else 1e-5
-    if (
-        stochastic
-        and not torch.as_tensor(recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)(zero)).isfinite()
-    ):
+    w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # whether w is finite is not the curve's affair
+    if stochastic and not torch.as_tensor(w(zero)).isfinite():
         least = 1e-3
     if path.alpha(zero) == 0 and path.alpha_dot(zero) == 0:
         least = 1e-2
