@@ -9,18 +9,21 @@ A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of w
 | SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
 
 `log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
-`ClassifierFree` guides a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a function of its
-number, and `Brownian` that of one path however fine the grid. `check` proves a w(t) of one's own, `measured_order` a
-solver.
+`ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a
+function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves the ODE with steps of
+its own for each sample, and drops those that are done from the batch of a `RowField`, as `Conditional` is. `check`
+proves a w(t) of one's own, `measured_order` a solver.
 """
 
 from . import philox as philox
 from .adaptive import adaptive as adaptive
 from .ancestral import Ancestral as Ancestral
 from .ancestral import LearnedAncestral as LearnedAncestral
+from .autoguidance import Autoguidance as Autoguidance
 from .bits import bits_per_dimension as bits_per_dimension
 from .bits import dequantise as dequantise
 from .brownian import Brownian as Brownian
+from .conditional import Conditional as Conditional
 from .counted import Counted as Counted
 from .ddim import DDIM as DDIM
 from .diffusion import KL as KL
@@ -50,11 +53,13 @@ from .one_step import StochasticStep as StochasticStep
 from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource
+from .protocols import RowField as RowField
 from .protocols import Solver as Solver
 from .reparametrise import reparametrise as reparametrise
 from .rk4 import RK4 as RK4
 from .sample import sample as sample
 from .sde import SDE as SDE
 from .sdeint import sdeint as sdeint
+from .solve_each import solve_each as solve_each
 from .stochastic_heun import StochasticHeun as StochasticHeun
 from .tweedie import Tweedie as Tweedie

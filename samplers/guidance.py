@@ -1,6 +1,6 @@
 """Classifier-free guidance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,8 +36,7 @@ class ClassifierFree:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.interval[0] <= self.interval[1]:
-            raise ValueError(f"interval must be (low, high) with low <= high, got {self.interval}")
+        check_interval(self.interval)
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
         """Return the guided field, (B, *), at states x and times t (B,).
@@ -47,8 +46,7 @@ class ClassifierFree:
         """
         if len(x) != len(self.y):
             raise ValueError(f"there are {len(self.y)} labels, and x has {len(x)} rows")
-        low, high = self.interval
-        guided = torch.nonzero((low <= t) & (t <= high))[:, 0] if self.scale != 1 else t.new_empty(0, dtype=torch.long)
+        guided = guided_rows(t, self.scale, self.interval)
         null = torch.as_tensor(self.null, dtype=self.y.dtype, device=self.y.device).expand(self.y.shape)
         both = self.model(torch.cat([x, x[guided]]), torch.cat([t, t[guided]]), y=torch.cat([self.y, null[guided]]))
         field, unconditional = both[: len(x)], both[len(x) :]
@@ -59,3 +57,20 @@ class ClassifierFree:
         mixture = conditional.clone()
         mixture[:, channels] = torch.lerp(unconditional[:, channels], conditional[:, channels], self.scale)
         return field.index_copy(0, guided, mixture)
+
+    def rows(self, index: Tensor, /) -> "ClassifierFree":
+        """Return the field of the rows `index` (N,)."""
+        null = self.null.expand(self.y.shape)[index] if isinstance(self.null, Tensor) else self.null
+        return replace(self, y=self.y[index], null=null)
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raise ValueError unless `interval` is one."""
+    if not interval[0] <= interval[1]:
+        raise ValueError(f"interval must be (low, high) with low <= high, got {interval}")
+
+
+def guided_rows(t: Tensor, scale: float, interval: tuple[float, float]) -> Tensor:
+    """Return the indices of the times t (B,) in `interval`, ends included; none for scale 1, which changes nothing."""
+    low, high = interval
+    return torch.nonzero((low <= t) & (t <= high))[:, 0] if scale != 1 else t.new_empty(0, dtype=torch.long)

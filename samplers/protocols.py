@@ -12,6 +12,22 @@ Diffusion: TypeAlias = Callable[[Tensor], Tensor]
 """A function t -> w(t) >= 0 that keeps t's shape; a plain function will do."""
 
 
+class RowField(Protocol):
+    """A field that can be restricted to some of its rows, whatever it holds of each, such as labels."""
+
+    def __call__(self, x: Tensor, t: Tensor, /) -> Tensor: ...
+
+    def rows(self, index: Tensor, /) -> Field:
+        """Return the field of the rows `index` (N,) of this one's: of states (N, *) and times (N,)."""
+        ...
+
+
+def rows_of(field: Field) -> Callable[[Tensor], Field] | None:
+    """Return the method `rows` of a `RowField`, None of another field: a number of rows, as `Counted` has, is none."""
+    rows = getattr(field, "rows", None)
+    return rows if callable(rows) else None
+
+
 class Posterior(Protocol):
     """x_s given x_t and x: normal, with mean data x + state x_t; and `forward`, the variance of x_t given x_s."""
 
