@@ -8,6 +8,8 @@ A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of w
 | ODE | `Euler`, `Midpoint`, `Heun`, `RK4`, `DDIM` | `Euler`, `Tweedie` | `adaptive` |
 | SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
 
+For few calls there is `plan`: a solver with a memory, `Exponential`, of the ODE and of every SDE, and times from `grids`.
+
 `log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
 `ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a
 function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves the ODE with steps of
@@ -15,6 +17,7 @@ its own for each sample, and drops those that are done from the batch of a `RowF
 proves a w(t) of one's own, `measured_order` a solver.
 """
 
+from . import grids as grids
 from . import philox as philox
 from .adaptive import adaptive as adaptive
 from .ancestral import Ancestral as Ancestral
@@ -36,6 +39,7 @@ from .divergence import Exact as Exact
 from .divergence import Hutchinson as Hutchinson
 from .euler import Euler as Euler
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
+from .exponential import Exponential as Exponential
 from .guidance import ClassifierFree as ClassifierFree
 from .heun import Heun as Heun
 from .kl_eta import KLEta as KLEta
@@ -50,6 +54,8 @@ from .noise import Keyed as Keyed
 from .noise import white as white
 from .one_step import OneStep as OneStep
 from .one_step import StochasticStep as StochasticStep
+from .plan import Plan as Plan
+from .plan import plan as plan
 from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource

@@ -38,7 +38,18 @@ class SDE:
         Raises:
             ValueError: w(t) is negative or not finite.
         """
-        w = torch.as_tensor(self.w(t), dtype=t.dtype, device=t.device).expand(t.shape)
-        if not torch.compiler.is_compiling() and not ((w >= 0) & torch.isfinite(w)).all():
-            raise ValueError(f"w(t) must be finite and >= 0, got {w.tolist()} at t = {t.tolist()}")
-        return w
+        return check_coefficient(self.w, t)
+
+
+def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
+    """Return w at t, of its shape and precision.
+
+    Raises:
+        ValueError: w(t) is negative or not finite.
+    """
+    values = torch.as_tensor(w(t), dtype=t.dtype, device=t.device).expand(t.shape)
+    if not torch.compiler.is_compiling():
+        wrong = ~((values >= 0) & torch.isfinite(values))
+        if wrong.any():
+            raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")
+    return values

@@ -1,0 +1,117 @@
+r"""Exponential multistep methods, for the ODE and every SDE of a path: one call a step, weak order up to 3.
+
+**What is exact.** Let $D(x, t) = E[x \mid x_t]$ be the data expected from the state. Velocity and score in terms of it
+turn $dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$ into
+
+$$dX = \Big(\frac{\dot\sigma}{\sigma} - \frac{w}{2\sigma^2}\Big)X\,dt
+     + \Big(\dot\alpha - \frac{\alpha\dot\sigma}{\sigma} + \frac{\alpha w}{2\sigma^2}\Big)D\,dt + \sqrt{w}\,dW,$$
+
+which is linear but for D. With $\Phi(t, s) = \frac{\sigma_s}{\sigma_t}\exp(-\frac12\int_t^s\frac{w}{\sigma^2}\,du)$ and
+$m(u) = \alpha_u\Phi(u, s)$, which rises from $\alpha_t\Phi(t, s)$ to $\alpha_s$, its solution is
+
+$$X_s = \Phi(t, s)X_t + \int_t^s D\,dm(u) + \sigma_s\sqrt{1 - e^{-\int_t^s w/\sigma^2}}\,z.$$
+
+The noise z is standard normal: the stochastic integral over the clock $\exp(\int w/\sigma^2)$. By
+$\lambda = \log(\alpha/\sigma)$, $w\,dt/\sigma^2 = 2(w/w_{KL})\,d\lambda$ is a smooth integrand, and all that a general
+w asks to be computed by quadrature; w = `KL` has $\Phi = \sigma_s^2\alpha_t/(\sigma_t^2\alpha_s)$, and w = 0
+$\Phi = \sigma_s/\sigma_t$. Both limits exist: where alpha = 0, KL forgets the state (Phi = 0), and where sigma = 0,
+$X_s = D$.
+
+**What is not.** D is extrapolated by the polynomial, in some variable u(lambda), through its last `order` values, and
+integrated against m (Adams and Bashforth). An infinite variable, such as lambda itself, forces a low order at both
+ends. Ours is $u = \alpha/\sqrt{\alpha^2+\sigma^2}$, finite at both: along the ODE of standard normal data D is linear
+in u, so that order 2 has no error there but that of its first step. The values of D on either side of
+a step share its noise, which is what makes the weak order of SDEs, whose noise is additive, that of the ODE up to 2.
+
+Where a step forgets its start, that is where w / sigma^2 is large, as of a constant w near the data, extrapolation
+adds to the noise of D instead: a lower order does better there.
+
+**The corrector** repeats a step with the value of D at its end in the polynomial (Adams and Moulton), which the next
+step needs anyway: it costs no call, and D is not asked again at the corrected state.
+
+**Special cases.** Order 1 is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable lambda, order 2 is
+DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for KL, each in its exact form, and SA-Solver
+(arXiv 2309.05019) has w = tau^2 `KL`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from .exponential_steps import ExponentialSteps
+from .log_snr import correlation
+from .noise import white
+from .one_step import at, check_rising, check_times
+from .protocols import Diffusion, Field, NoiseSource, Path
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """A multistep solver of the ODE, or of the SDE of w: one call of the velocity a step, none at the last time.
+
+    Args:
+        velocity: an exact or learnt velocity along `path`.
+        path: alpha, sigma and their derivatives are used.
+        w: the diffusion coefficient, which may be infinite where alpha = 0; None is the ODE.
+        order: how many values of the data prediction a step looks back at, 1 to 3. The error of the ODE falls by at
+            least this power of the step size, and that of an SDE's distribution by 2 at least, from order 2 on; the
+            corrector adds to it where the start, which knows of few values, allows.
+        corrector: whether a step is corrected when the next one has asked the velocity; the first step of
+            order 3 always is, or else its start would be of order 2.
+        variable: what the data prediction is taken for a polynomial in, as a function of log(alpha / sigma).
+        noise: asked once a step.
+
+    Raises:
+        ValueError: an order that there is not.
+    """
+
+    velocity: Field
+    path: Path
+    w: Diffusion | None = None
+    order: int = 3
+    corrector: bool = True
+    variable: Callable[[Tensor], Tensor] = correlation
+    noise: NoiseSource = white
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
+
+    def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
+        """Yield the state at each of `times`, the first being x itself.
+
+        Raises:
+            ValueError: `times` is not a grid (rising, for an SDE), sigma = 0 at its first time, or w is not finite
+                inside it.
+        """
+        (check_times if self.w is None else check_rising)(times)
+        yield x
+        if len(times) == 1:
+            return
+        steps = ExponentialSteps(self.path, self.w, times, self.variable)
+        known: list[Tensor] = []  # the data predicted so far, the newest first
+        moved = x  # the part of a step that asks for no data
+        for n, (t, s) in enumerate(pairwise(times)):
+            known = [self.path.data_from_velocity(at(self.velocity, x, t), x, t), *known[: self.order]]
+            if n:
+                if self._corrects(n):
+                    x = moved + _combine(steps.weights(n - 1, range(n, n - len(known), -1)), known)
+                yield x
+            moved = steps.state[n] * x
+            if self.w is not None:
+                moved = moved + steps.noise[n] * self.noise(x, t, s)
+            newest = known[: self.order]
+            x = moved + _combine(steps.weights(n, range(n, n - len(newest), -1)), newest)
+        yield x
+
+    def _corrects(self, n: int) -> bool:
+        return self.corrector or (n == 1 and self.order == 3)
+
+
+def _combine(weights: list[float], values: list[Tensor]) -> Tensor:
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        total = total + weight * value
+    return total

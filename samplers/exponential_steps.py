@@ -1,0 +1,136 @@
+"""The coefficients of exponential multistep methods, for a whole grid at once; `exponential.py` derives them."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .log_snr import log_snr, time_at
+from .protocols import Diffusion, Path
+from .sde import check_coefficient
+
+PANELS, NODES = 10, 20
+REACH = 40.0
+"""What stands for an infinite length in log(alpha / sigma): exp(-40) is less than a rounding error."""
+
+
+class ExponentialSteps:
+    """The steps of a grid of times (N + 1,): x_s = state x_t + sum of weights times data + noise times z.
+
+    All is computed on the CPU in float64. `state` and `noise` have N entries, one a step.
+
+    Raises:
+        ValueError: no noise at the first time, w is negative or not finite, or alpha_dot = alpha = 0 at the first time.
+    """
+
+    def __init__(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]):
+        times = times.detach().cpu().double()
+        t, s = times[:-1], times[1:]
+        alpha_t, sigma_t, sigma_s = path.alpha(t), path.sigma(t), path.sigma(s)
+        _check_start(path, t[0])
+        places = log_snr(path, times)
+        self._lands = sigma_s == 0
+        ahead = torch.where(self._lands, places[:-1].clamp(min=-REACH) + 1, places[1:])  # any will do where it lands
+        start = torch.where(places[:-1] == -torch.inf, ahead - REACH, places[:-1])
+        end = torch.where(ahead == -torch.inf, start - REACH, ahead)
+        nodes, slopes = _nodes(start, end)
+        ratios = torch.zeros_like(nodes) if w is None else _share_of_kl(path, w, nodes)
+        before, whole = _integrals(ratios, slopes)  # of w / w_KL, up to each node and over the step
+        keeps = torch.where(self._lands, 0.0, torch.exp(-whole))
+        self.state = (sigma_s / sigma_t * keeps).tolist()
+        self.noise = (sigma_s * torch.sqrt(-torch.expm1(-2 * whole))).tolist()
+        self._mass = (path.alpha(s) - alpha_t * sigma_s / sigma_t * keeps, alpha_t * sigma_s / sigma_t * keeps)
+        self._values = variable(places)
+        measure = sigma_s[:, None] * torch.exp(nodes - (whole[:, None] - before))
+        inner, rate = _derivative(variable, nodes)
+        self._inner, self._density = inner, measure * rate * slopes
+
+    def weights(self, step: int, nodes: Sequence[int]) -> list[float]:
+        """Return the weight that a step gives to the data known at each of some times, by their places in the grid.
+
+        The polynomial through them is integrated exactly. Times where the variable is infinite have weight 0, unless
+        the step ends at one: then all have but the first.
+        """
+        goal = self._values[step + 1]
+        usable = [n for n in nodes if self._values[n].isfinite()] if goal.isfinite() else []
+        usable = usable or [nodes[0]]
+        solution = [float(self._mass[0][step])]
+        if len(usable) > 1:
+            gaps = self._values[usable] - goal
+            unit = gaps.abs().max()
+            powers = torch.arange(len(usable), dtype=torch.float64)
+            matrix = (gaps / unit)[None, :] ** powers[:, None]
+            solution = torch.linalg.solve(matrix, self._moments(step, unit, len(usable))).tolist()
+        by_node = dict(zip(usable, solution, strict=True))
+        return [by_node.get(n, 0.0) for n in nodes]
+
+    def _moments(self, step: int, unit: Tensor, count: int) -> Tensor:
+        """Return the integrals of ((u - u_s) / unit)^k dm for k < count, by parts: m is known, dm may be steep."""
+        whole, at_start = (mass[step] for mass in self._mass)
+        moments = [whole]
+        goal = self._values[step + 1]
+        for k in range(1, count):
+            if self._lands[step]:
+                moments.append(torch.zeros_like(whole))  # all of the mass lies at the end
+                continue
+            begin = self._values[step]
+            boundary = torch.where(at_start == 0, 0.0, ((begin - goal) / unit) ** k * at_start)
+            inner = k * ((self._inner[step] - goal) / unit) ** (k - 1) / unit
+            moments.append(-boundary - torch.sum(inner * self._density[step]))
+        return torch.stack(moments)
+
+
+def _check_start(path: Path, t: Tensor) -> None:
+    delta = path.alpha_dot(t) * path.sigma(t) - path.alpha(t) * path.sigma_dot(t)
+    if not path.sigma(t) > 0 or not delta > 0:
+        raise ValueError(
+            f"at t = {t:.6g} the velocity does not tell data from noise (sigma = {path.sigma(t):.3g}): "
+            "begin between the ends, where sigma > 0 and alpha_dot or alpha > 0"
+        )
+
+
+def _share_of_kl(path: Path, w: Diffusion, nodes: Tensor) -> Tensor:
+    """Return w / w_KL at the times of the nodes: w / sigma^2 dt is twice this times d log(alpha / sigma)."""
+    t = time_at(path, nodes.flatten())
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    delta = path.alpha_dot(t) * sigma - alpha * path.sigma_dot(t)
+    return (check_coefficient(w, t) * alpha / (2 * sigma * delta)).reshape(nodes.shape)
+
+
+@cache
+def _gauss() -> tuple[Tensor, Tensor, Tensor]:
+    """Return Gauss and Legendre's nodes and weights on [-1, 1], and the integrals up to the nodes, as a matrix."""
+    legendre = np.polynomial.legendre
+    nodes, weights = legendre.leggauss(NODES)
+    integrals = [legendre.legval(nodes, legendre.legint(row, lbnd=-1)) for row in np.eye(NODES)]
+    matrix = np.stack(integrals, 1) @ np.linalg.inv(legendre.legvander(nodes, NODES - 1))
+    return torch.tensor(nodes), torch.tensor(weights), torch.tensor(matrix)
+
+
+def _nodes(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Return nodes (N, PANELS * NODES) between start and end (N,), and their weights: the integral is a sum."""
+    nodes, weights, _ = _gauss()
+    width = ((end - start) / PANELS)[:, None, None]
+    panels = torch.arange(PANELS, dtype=torch.float64)[:, None]
+    places = start[:, None, None] + width * (panels + (1 + nodes) / 2)
+    return places.flatten(1), (width / 2 * weights).expand(-1, PANELS, -1).flatten(1)
+
+
+def _integrals(values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the integral of values at `_nodes` up to each of them, of their shape, and over all, (N,)."""
+    _, weights, matrix = _gauss()
+    values, half = values.reshape(-1, PANELS, NODES), slopes.reshape(-1, PANELS, NODES) / weights
+    panels = torch.sum(values * half * weights, 2)
+    before = panels.cumsum(1) - panels
+    return (before[:, :, None] + half * (values @ matrix.T)).flatten(1), torch.sum(panels, 1)
+
+
+def _derivative(variable: Callable[[Tensor], Tensor], places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the variable and its derivative, of places' shape."""
+    with torch.enable_grad():
+        places = places.detach().requires_grad_()
+        values = variable(places)
+        (rate,) = torch.autograd.grad(values.sum(), places)
+    return values.detach(), rate
