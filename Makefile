@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/site build/wheel/*.whl
 	MYPYPATH=build/site:tests $(BIN)/mypy -p sitkit.recipes
-	MYPYPATH=build/site:tests $(BIN)/mypy tests
+	MYPYPATH=build/site:tests:benchmarks $(BIN)/mypy tests benchmarks
 	MYPYPATH=build/site $(BIN)/mypy examples
 
 # The tests once more, with the oldest versions that pyproject.toml allows.

@@ -1,0 +1,171 @@
+"""Running a benchmark cell by cell: what is finished is never run again."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contenders import Contender
+from problem import Axes, Options, OverBudget
+from tasks import SEARCH_SEED, Setting, Task
+
+from sitkit.recipes.progress import Advance
+from sitkit.recipes.run import write_whole
+
+Record = dict[str, Any]
+SEARCHED = 50
+"""With more calls only what was best with fewer is tried."""
+KEYS = ("task", "world", "path", "w", "contender", "options", "calls", "seed", "count")
+
+
+class Store:
+    """A file of one JSON object a line; a last line that was cut short is dropped."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.records: dict[str, Record] = {}
+        if file.exists():
+            content = file.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                os.truncate(file, len(whole))
+            for line in whole.splitlines():
+                self._keep(json.loads(line))
+
+    def find(self, cell: Record) -> Record | None:
+        """Return the record of a cell, if it is there."""
+        return self.records.get(_key(cell))
+
+    def add(self, record: Record) -> None:
+        """Write a record."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self._keep(record)
+
+    def forget(self, contender: str) -> int:
+        """Drop a contender's records, as when its code has changed, and return how many those were."""
+        kept = {key: record for key, record in self.records.items() if record["contender"] != contender}
+        dropped = len(self.records) - len(kept)
+        self.records = kept
+        write_whole(self.file, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
+        return dropped
+
+    def _keep(self, record: Record) -> None:
+        self.records[_key(record)] = record
+
+
+def _key(record: Record) -> str:
+    return json.dumps([record[name] for name in KEYS], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store, and how thoroughly options are searched for."""
+
+    store: Store
+    searches: bool = True
+
+    def run(self, task: Task, contenders: Iterable[Contender], advance: Advance) -> None:
+        """Run a task: for each panel, contender and number of calls the search for options, then the seeds."""
+        for setting in task.settings():
+            for contender in contenders:
+                if setting.w not in contender.solves:
+                    continue
+                chosen: list[Options] = []
+                for calls in task.calls(setting):
+                    self._run_cells(task, setting, contender, calls, chosen)
+                    advance(1, note=f"{setting.world} {setting.path} {setting.w} {contender.name}, {calls} calls")
+
+    def _run_cells(self, task: Task, setting: Setting, contender: Contender, calls: int, chosen: list[Options]) -> None:
+        """Run the search for options and the seeds, and add to `chosen` what was found best."""
+        sizes, axes = task.sizes(setting), contender.choices(setting.w)
+
+        def error(options: Options) -> float:
+            found = self.cell(task, setting, contender, options, calls, SEARCH_SEED, sizes.search)["error"]
+            return math.inf if found is None else float(found)
+
+        candidates = [usual(axes), *self._borrowed(task, setting, contender, calls), *chosen]
+        candidates = [one for place, one in enumerate(candidates) if one not in candidates[:place]]
+        options = min(candidates, key=error) if len(candidates) > 1 else candidates[0]
+        if not task.borrows and calls <= SEARCHED and self.searches:
+            options = search(axes, options, error, 1 if chosen else 2)
+        chosen.append(options)
+        for seed in range(sizes.seeds):
+            self.cell(task, setting, contender, options, calls, seed, sizes.count)
+
+    def _borrowed(self, task: Task, setting: Setting, contender: Contender, calls: int) -> list[Options]:
+        """Return what was best elsewhere, at the nearest number of calls."""
+        found = []
+        for other in task.borrows:
+            alike = [
+                record
+                for record in self.store.records.values()
+                if (record["task"], record["path"], record["w"], record["contender"])
+                == (other, setting.path, setting.w, contender.name)
+                and record["seed"] != SEARCH_SEED
+                and record["error"] is not None
+            ]
+            for world in sorted({record["world"] for record in alike}):
+                there = [record for record in alike if record["world"] == world]
+                found.append(min(there, key=lambda record: abs(math.log(record["calls"] / calls)))["options"])
+        return found
+
+    def cell(
+        self,
+        task: Task,
+        setting: Setting,
+        contender: Contender,
+        options: Options,
+        calls: int,
+        seed: int,
+        count: int,
+    ) -> Record:
+        """Return the record of a cell, which is run if it is not there; its error is None where it cannot be had."""
+        cell: Record = {
+            "task": task.name,
+            **asdict(setting),
+            "contender": contender.name,
+            "options": options,
+            "calls": calls,
+            "seed": seed,
+            "count": count,
+        }
+        found = self.store.find(cell)
+        if found is not None:
+            return found
+        start = time.perf_counter()
+        error: float | None
+        try:
+            error, made = task.measure(setting, contender.draw, options, calls, seed, count)
+        except OverBudget:
+            error, made = None, 0
+        if made > calls:
+            raise AssertionError(f"{contender.name} made {made} calls of {calls}")
+        if error is not None and not math.isfinite(error):
+            error = None
+        record = {**cell, "error": error, "made": made, "seconds": round(time.perf_counter() - start, 4)}
+        self.store.add(record)
+        return record
+
+
+def usual(axes: Axes) -> Options:
+    """Return the first value of each choice."""
+    return {name: values[0] for name, values in axes.items()}
+
+
+def search(axes: Axes, start: Options, error: Callable[[Options], float], passes: int) -> Options:
+    """Return options of little error: each choice in turn, the others kept, until nothing changes."""
+    best = start
+    for _ in range(passes):
+        before = best
+        for name, values in axes.items():
+            if len(values) > 1:
+                best = min(({**best, name: value} for value in values), key=error)
+        if best == before:
+            break
+    return best

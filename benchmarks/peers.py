@@ -1,0 +1,228 @@
+"""The schedulers of diffusers, driven along any path and any grid.
+
+A scheduler's `step` is called as its pipelines call it; only the noise levels that it steps along are given. Those for
+diffusions know the path alpha^2 + sigma^2 = 1, and see the states of another path divided by the root of its
+alpha^2 + sigma^2: one signal-to-noise ratio makes the same states up to that factor. They are given the data expected
+from the velocity. Their log-SNR must be finite: they start at t > 0, from sigma(t) eps.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import torch
+from grids import GRIDS, grid, log_snr, time_of
+from problem import Axes, Draw, Options, Problem
+from torch import Tensor
+
+from sitkit.samplers import KL, Tweedie
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A scheduler's name, how to draw by it, the equations that it solves, and what may be chosen."""
+
+    name: str
+    draw: Draw
+    solves: tuple[str, ...]
+    axes: Axes
+    more: Mapping[str, Axes] = field(default_factory=dict)
+
+
+Build = Callable[[Problem, Tensor, Options], Any]
+"""A scheduler for a problem, a grid and options."""
+
+
+def diffusion(build: Build) -> Draw:
+    """Drive a scheduler of the family of DPM-Solver from sigma(t) eps to the data."""
+
+    @torch.no_grad()
+    def draw(problem: Problem, x: Tensor, options: Options) -> Tensor:
+        path = problem.path
+        kind, _, length = str(options["end"]).partition(" ")
+        steps = problem.calls - (kind == "tweedie")
+        times = grid(str(options["grid"]), path, steps, problem.start(options), 1 - float(length))
+        scheduler = build(problem, times, options)
+        state = follow(scheduler, problem, x * path.sigma(times[0]), times)
+        return state if kind == "stop" else Tweedie(problem.velocity, path).step(state, times[-1], times[-1])
+
+    return draw
+
+
+def follow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor:
+    """Return the state at the last of `times` that a scheduler for diffusions reaches from the state x at the first."""
+    path = problem.path
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    factor = torch.sqrt(alpha**2 + sigma**2)
+    begin(scheduler, sigma / alpha, (sigma / alpha)[:-1])
+    noise = {"generator": problem.generator} if problem.w is not None else {}
+    state = x / factor[0]
+    for t, mark, scale in zip(times[:-1], scheduler.timesteps, factor[:-1], strict=True):
+        here = state * scale
+        data = path.data_from_velocity(problem.velocity(here, t.expand(len(x))), here, t)
+        state = scheduler.step(data, mark, state, **noise).prev_sample
+    return state * factor[-1]
+
+
+def begin(scheduler: Any, sigmas: Tensor, marks: Tensor) -> None:
+    """Let a scheduler step along these noise levels; `marks` name the steps."""
+    scheduler.set_timesteps(len(marks))
+    scheduler.sigmas, scheduler.timesteps = sigmas, marks
+    scheduler.num_inference_steps = len(marks)
+    scheduler.set_begin_index(0)
+
+
+def scheduler_of(name: str) -> Any:
+    """Return a scheduler's class; diffusers is imported on use, as that takes seconds."""
+    return getattr(import_module("diffusers"), name)
+
+
+def dpm_solver(problem: Problem, times: Tensor, options: Options) -> Any:
+    """DPM-Solver++, of the ODE or of the SDE of w = KL."""
+    return scheduler_of("DPMSolverMultistepScheduler")(
+        prediction_type="sample",
+        algorithm_type="dpmsolver++" if problem.w is None else "sde-dpmsolver++",
+        solver_order=int(options["order"]),
+        solver_type=str(options["type"]),
+        euler_at_final=options["final"] == "euler",
+        lower_order_final=options["final"] == "lower",
+        final_sigmas_type="zero" if times[-1] == 1 else "sigma_min",
+    )
+
+
+def unipc(problem: Problem, times: Tensor, options: Options) -> Any:
+    """UniPC, of the ODE."""
+    return scheduler_of("UniPCMultistepScheduler")(
+        prediction_type="sample",
+        solver_order=int(options["order"]),
+        solver_type=str(options["type"]),
+        lower_order_final=options["final"] == "lower"
+        or bool(times[-1] == 1),  # of full order it cannot reach sigma = 0
+    )
+
+
+def deis(problem: Problem, times: Tensor, options: Options) -> Any:
+    """DEIS, of the ODE."""
+    return scheduler_of("DEISMultistepScheduler")(
+        prediction_type="sample", solver_order=int(options["order"]), lower_order_final=options["final"] == "lower"
+    )
+
+
+def sa_solver(problem: Problem, times: Tensor, options: Options) -> Any:
+    """SA-Solver, of the SDE of any w: its tau^2 is w over that of KL, taken as constant over a step."""
+    path = problem.path
+    levels = (path.sigma(times) / path.alpha(times))[:-1]
+
+    def tau(mark: Tensor) -> Tensor:
+        step = int(torch.argmin((levels - mark).abs()))
+        seen = times[step : step + 1]
+        if options.get("tau") == "mean":
+            ends = log_snr(path, times[step : step + 2])
+            seen = time_of(path, torch.lerp(ends[0], ends[1], (torch.arange(32, dtype=ends.dtype) + 0.5) / 32))
+        assert problem.w is not None
+        squared: Tensor = (problem.w(seen) / KL(path)(seen)).mean()
+        return squared.sqrt()
+
+    return scheduler_of("SASolverScheduler")(
+        prediction_type="sample",
+        predictor_order=int(options["predictor"]),
+        corrector_order=int(options["corrector"]),
+        tau_func=tau,
+        lower_order_final=options["final"] == "lower",
+    )
+
+
+@torch.no_grad()
+def flow_euler(problem: Problem, x: Tensor, options: Options) -> Tensor:
+    """FlowMatchEulerDiscreteScheduler: its sigma is 1 - t and its velocity points to the noise."""
+    times = grid(str(options["grid"]), problem.path, problem.calls, 0.0, 1.0)
+    scheduler = scheduler_of("FlowMatchEulerDiscreteScheduler")()
+    begin(scheduler, 1 - times, 1000 * (1 - times[:-1]))
+    return _follow_flow(scheduler, problem, x, times[:-1])
+
+
+@torch.no_grad()
+def flow_heun(problem: Problem, x: Tensor, options: Options) -> Tensor:
+    """FlowMatchHeunDiscreteScheduler: the same, whose last step is Euler's."""
+    times = grid(str(options["grid"]), problem.path, (problem.calls + 1) // 2, 0.0, 1.0)
+    scheduler = scheduler_of("FlowMatchHeunDiscreteScheduler")()
+    inner = times[1:-1].repeat_interleave(2)
+    asked = torch.cat([times[:1], inner])
+    begin(scheduler, 1 - torch.cat([asked, times[-1:]]), 1000 * (1 - asked))
+    return _follow_flow(scheduler, problem, x, asked)
+
+
+def _follow_flow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor:
+    for t, mark in zip(times, scheduler.timesteps, strict=True):
+        x = scheduler.step(-problem.velocity(x, t.expand(len(x))), mark, x).prev_sample
+    return x
+
+
+STARTS = ("1e-3", "1e-4", "1e-5", "1e-2")
+ENDS = ("stop 0", "stop 1e-3", "stop 1e-2", "tweedie 1e-2", "tweedie 1e-3")
+DIFFUSION = tuple(sorted(GRIDS, key=lambda name: name != "log-snr 1e-2"))
+
+PEERS = (
+    Peer("diffusers FlowMatchEuler", flow_euler, ("ode",), {"grid": GRIDS}),
+    Peer("diffusers FlowMatchHeun", flow_heun, ("ode",), {"grid": GRIDS}),
+    Peer(
+        "diffusers DPM-Solver++",
+        diffusion(dpm_solver),
+        ("ode",),
+        {
+            "grid": DIFFUSION,
+            "order": (2, 3),
+            "end": ENDS[:3],
+            "start": STARTS,
+            "final": ("lower", "same"),
+            "type": ("midpoint", "heun"),
+        },
+    ),
+    Peer(
+        "diffusers UniPC",
+        diffusion(unipc),
+        ("ode",),
+        {
+            "grid": DIFFUSION,
+            "order": (2, 3),
+            "end": ENDS[:3],
+            "start": STARTS,
+            "final": ("lower", "same"),
+            "type": ("bh2", "bh1"),
+        },
+    ),
+    Peer(
+        "diffusers DEIS",
+        diffusion(deis),
+        ("ode",),
+        {"grid": DIFFUSION, "order": (2, 3), "end": ENDS[1:], "start": STARTS, "final": ("lower", "same")},
+    ),
+    Peer(
+        "diffusers SDE-DPM-Solver++",
+        diffusion(dpm_solver),
+        ("kl",),
+        {
+            "grid": DIFFUSION,
+            "end": ENDS[:3],
+            "order": (2, 3),
+            "start": STARTS[:2],
+            "final": ("lower", "same", "euler"),
+            "type": ("midpoint", "heun"),
+        },
+    ),
+    Peer(
+        "diffusers SA-Solver",
+        diffusion(sa_solver),
+        ("sigma", "kl"),
+        {
+            "grid": DIFFUSION,
+            "end": ("tweedie 1e-2", "stop 1e-2", "stop 1e-3", "tweedie 5e-2"),
+            "predictor": (2, 3),
+            "corrector": (2, 1, 3),
+            "start": STARTS[:2],
+            "final": ("lower", "same"),
+        },
+        {"sigma": {"tau": ("start", "mean")}},
+    ),
+)

@@ -1,0 +1,198 @@
+"""Error against network calls, for this library's samplers and others.
+
+    python benchmarks/samplers.py run --task plane --task manifold
+    python benchmarks/samplers.py run --task digits --task mnist5k
+    python benchmarks/samplers.py plot
+
+`run` goes on where it was interrupted. Options are searched for on a seed of their own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+import pictures
+import torch
+import typer
+from contenders import CONTENDERS, Contender
+from harness import Bench, Store
+from summary import summarise, table
+from tasks import NETWORK_CALLS, Exact, Network, Sizes, Task
+
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.progress import progress
+from sitkit.recipes.run import write_whole
+
+TASKS = ("plane", "manifold", "digits", "mnist5k")
+NETWORK_CONTENDERS = (
+    "sitkit",
+    "official SiT, Heun",
+    "official SiT, Euler-Maruyama",
+    "Euler-Maruyama",
+    "stochastic Heun",
+    "torchdiffeq",
+    "diffusers DPM-Solver++",
+    "diffusers UniPC",
+    "diffusers DEIS",
+    "diffusers SDE-DPM-Solver++",
+    "diffusers SA-Solver",
+)
+"""Who runs on trained networks, whose calls cost a thousand times more."""
+
+
+class Choices(TypedDict, total=False):
+    """What is chosen of a task."""
+
+    quick: bool
+    worlds: int
+    count: int
+    calls: Sequence[int] | None
+    device: str
+
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Out = Annotated[Path, typer.Option(help="The folder of the summary and the pictures.")]
+Results = Annotated[Path, typer.Option(help="The file of finished cells.")]
+Tasks = Annotated[list[str], typer.Option("--task", help="May be repeated.")]
+Worlds = Annotated[int, typer.Option(help="Of each kind of exact data.")]
+Count = Annotated[int, typer.Option(help="Samples a seed of a trained network; 0 for the usual number.")]
+Calls = Annotated[list[int] | None, typer.Option(help="Numbers of network calls; may be repeated.")]
+Quick = Annotated[bool, typer.Option(help="Everything, tiny.")]
+OUT, RESULTS = Path("docs/benchmarks/samplers"), Path("runs/benchmarks/samplers.jsonl")
+
+
+def build(
+    name: str,
+    *,
+    quick: bool = False,
+    worlds: int = 1,
+    count: int = 0,
+    calls: Sequence[int] | None = None,
+    device: str = "cpu",
+) -> Task:
+    """Return a task.
+
+    Raises:
+        Problem: there is none of this name.
+    """
+    grid = tuple(sorted(calls or ())) or ((5, 10) if quick else ())
+    if name in ("plane", "manifold"):
+        kinds = ("ring", "mixture") if name == "plane" else ("manifold",)
+        names = tuple(f"{kind}-{seed}" for kind in kinds for seed in range(worlds))
+        sde = Sizes(20_000 if name == "plane" else 10_000, 5, 4_000)
+        task = Exact(name, names, sde=sde, grid=grid)
+        tiny = Sizes(64, 2, 32)
+        return replace(task, worlds=names[:1], paths=("linear",), ode=tiny, sde=tiny) if quick else task
+    cache, grid = RESULTS.parent, grid or NETWORK_CALLS
+    if name == "digits":
+        sizes = Sizes(200, 2, 100) if quick else Sizes(count or 10_000, 3, 500)
+        return Network(name, Path("runs/digits"), sizes, ("ode", "sigma", "kl"), True, cache, grid, device)
+    if name == "mnist5k":
+        sizes = Sizes(16, 2, 16) if quick else Sizes(count or 128, 4, 64)
+        return Network(name, Path("runs/mnist5k"), sizes, ("ode",), False, cache, grid, device)
+    raise Problem(f"no task '{name}'; known: {', '.join(TASKS)}")
+
+
+def chosen(task: str, names: Sequence[str]) -> list[Contender]:
+    """Return the contenders of a task: those named, or all that are worth their time."""
+    wanted = names or (NETWORK_CONTENDERS if task in TASKS[2:] else [one.name for one in CONTENDERS])
+    return [one for one in CONTENDERS if one.name in wanted]
+
+
+@app.command()
+def run(
+    out: Out = OUT,
+    results: Results = RESULTS,
+    task: Tasks = list(TASKS[:2]),  # noqa: B006 (typer copies it)
+    contender: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    worlds: Worlds = 1,
+    count: Count = 0,
+    calls: Calls = None,
+    device: Annotated[str, typer.Option(help="Where networks run.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Of torch.")] = 1,
+    quick: Quick = False,
+) -> None:
+    """Run what is not finished yet, then summarise and draw."""
+    torch.set_num_threads(threads)
+    choices: Choices = {"quick": quick, "worlds": worlds, "count": count, "calls": calls, "device": device}
+    store = Store(results)
+    bench = Bench(store, searches=not quick)
+    try:
+        for name in task:
+            one, contenders = build(name, **choices), chosen(name, contender or [])
+            if isinstance(one, Network):
+                asked = [setting.w for setting in one.settings() for c in contenders if setting.w in c.solves]
+                typer.echo(f"{name}: about {one.seconds(asked) / 60:.0f} min from the start", err=True)
+            groups = sum(len(one.calls(s)) for s in one.settings() for c in contenders if s.w in c.solves)
+            with progress(name, groups, unit="groups") as advance:
+                bench.run(one, contenders, advance)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    except Problem as problem:
+        typer.echo(f"samplers: {problem}", err=True)
+        raise typer.Exit(2) from None
+    write(store, out, {name: build(name, **choices) for name in task})
+
+
+@app.command()
+def plot(
+    out: Out = OUT,
+    results: Results = RESULTS,
+    task: Tasks = list(TASKS),  # noqa: B006 (typer copies it)
+    worlds: Worlds = 1,
+    count: Count = 0,
+    calls: Calls = None,
+    quick: Quick = False,
+) -> None:
+    """Summarise and draw what is finished."""
+    choices: Choices = {"quick": quick, "worlds": worlds, "count": count, "calls": calls}
+    write(Store(results), out, {name: build(name, **choices) for name in task})
+
+
+@app.command("table")
+def show(
+    out: Out = OUT,
+    task: Tasks = list(TASKS),  # noqa: B006 (typer copies it)
+    options: Annotated[bool, typer.Option(help="Print the chosen options too.")] = False,
+) -> None:
+    """Print the summary as Markdown."""
+    rows = json.loads((out / "summary.json").read_text())
+    for name in task:
+        here = [row for row in rows if row["task"] == name]
+        for path, w in dict.fromkeys((row["path"], row["w"]) for row in here):
+            calls = tuple(sorted({row["calls"] for row in here}))
+            typer.echo(f"\n{name}, {path}, {w}\n\n{table(here, path, w, calls)}")
+            for row in here:
+                if options and (row["path"], row["w"]) == (path, w):
+                    typer.echo(f"{row['contender']} {row['calls']}: {[x['options'] for x in row['worlds'].values()]}")
+
+
+@app.command()
+def forget(
+    contender: Annotated[str, typer.Argument(help="Whose code has changed.")],
+    results: Results = RESULTS,
+) -> None:
+    """Drop a contender's finished cells."""
+    typer.echo(f"{Store(results).forget(contender)} cells dropped")
+
+
+def write(store: Store, out: Path, tasks: Mapping[str, Task]) -> None:
+    """Write the summary, in which other tasks are kept, and a picture of each task."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "summary.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    for name, task in tasks.items():
+        found = summarise(task, store.records.values())
+        if found:
+            rows = [row for row in rows if row["task"] != name] + found
+            pictures.draw(name, found, out / f"{name}.png")
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_whole(file, f"[\n{lines}\n]\n".encode())
+    typer.echo(f"{file}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,298 @@
+"""What is sampled, and how far from right the samples are."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from exact import Sliced, World, build
+from grids import grid
+from problem import Budget, Draw, Options, Problem
+from torch import Tensor
+
+from sitkit.interpolants import GVP, Interpolant, Linear
+from sitkit.recipes.generate import balanced_labels, load_network, to_pixels
+from sitkit.recipes.metrics import frechet_distance, moments
+from sitkit.recipes.run import Run
+from sitkit.samplers import KL, RK4, Diffusion, Field, Sigma, adaptive, sample
+
+PATHS: dict[str, Interpolant] = {"linear": Linear(), "gvp": GVP()}
+EQUATIONS: dict[str, Callable[[Interpolant], Diffusion | None]] = {
+    "ode": lambda path: None,
+    "sigma": lambda path: Sigma(path, 2.0),
+    "kl": KL,
+}
+ODE_CALLS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 25, 32, 40, 50, 64, 100)
+SDE_CALLS = (5, 8, 10, 15, 20, 32, 50, 100)
+NETWORK_CALLS = (5, 8, 10, 15, 20, 30, 50)
+SEARCH_SEED = 1_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A panel of the benchmark, for one world."""
+
+    world: str
+    path: str
+    w: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many samples and seeds a result has, and how many samples the search for options."""
+
+    count: int
+    seeds: int
+    search: int
+
+
+class Task(Protocol):
+    """Something to sample."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def borrows(self) -> tuple[str, ...]:
+        """The tasks whose best options are all that is tried here; none if options are searched for."""
+        ...
+
+    @property
+    def power(self) -> int:
+        """The power of errors that is averaged, and from which that of the floor is taken."""
+        ...
+
+    def settings(self) -> list[Setting]:
+        """Return the panels."""
+        ...
+
+    def calls(self, setting: Setting) -> tuple[int, ...]:
+        """Return the numbers of network calls."""
+        ...
+
+    def sizes(self, setting: Setting) -> Sizes:
+        """Return how much is drawn."""
+        ...
+
+    def measure(
+        self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
+    ) -> tuple[float, int]:
+        """Return the error of a contender, and the calls that it made.
+
+        Raises:
+            OverBudget: it wants more than it has.
+        """
+        ...
+
+    def floor(self, setting: Setting) -> float:
+        """Return the error that exact samples would have, in the root of the mean of squares."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Worlds whose fields are known: by the ODE the distance to the converged end, by an SDE that between laws."""
+
+    name: str
+    worlds: tuple[str, ...]
+    ode: Sizes = Sizes(512, 5, 256)
+    sde: Sizes = Sizes(20_000, 5, 4_000)
+    paths: tuple[str, ...] = tuple(PATHS)
+    equations: tuple[str, ...] = tuple(EQUATIONS)
+    grid: tuple[int, ...] = ()
+    borrows: tuple[str, ...] = ()
+    power: int = 2
+
+    def settings(self) -> list[Setting]:
+        """Return the panels."""
+        return [Setting(world, path, w) for w in self.equations for world in self.worlds for path in self.paths]
+
+    def calls(self, setting: Setting) -> tuple[int, ...]:
+        """Return the numbers of network calls."""
+        return self.grid or (ODE_CALLS if setting.w == "ode" else SDE_CALLS)
+
+    def sizes(self, setting: Setting) -> Sizes:
+        """Return how much is drawn."""
+        return self.ode if setting.w == "ode" else self.sde
+
+    def measure(
+        self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
+    ) -> tuple[float, int]:
+        """Return the error of a contender, and the calls that it made."""
+        path = PATHS[setting.path]
+        world = world_of(setting.world)
+        budget = Budget(world.velocity(path), calls)
+        problem = Problem(budget, path, EQUATIONS[setting.w](path), calls, _generator(seed, 1))
+        x = _start(count, world.size, seed)
+        if setting.w == "ode":
+            end = draw(problem, x, options)
+            return distance(end, converged(setting.world, count, seed)), budget.calls
+        return _sliced(setting.world)(draw(problem, x.float(), options)), budget.calls
+
+    def floor(self, setting: Setting) -> float:
+        """Return what fresh data are away from their law."""
+        return 0.0 if setting.w == "ode" else _sliced(setting.world).floor(self.sde.count)
+
+
+world_of: Callable[[str], World] = cache(build)
+
+
+@cache
+def _sliced(world: str) -> Sliced:
+    return Sliced(world_of(world))
+
+
+@cache
+def converged(world: str, count: int, seed: int, steps: int = 200) -> Tensor:
+    """Return the end of the ODE from the noise of a seed, (count, D) float64; it is the same along every path."""
+    path = Linear()
+    x = _start(count, world_of(world).size, seed)
+    return sample(RK4(world_of(world).velocity(path)), x, grid("both", path, steps, 0.0, 1.0))
+
+
+def distance(x: Tensor, y: Tensor) -> float:
+    """Return the root of the mean square distance of points (N, *)."""
+    return float((x.double() - y.double()).flatten(1).square().sum(1).mean().sqrt())
+
+
+def _start(count: int, size: int, seed: int) -> Tensor:
+    return torch.randn(count, size, generator=_generator(seed, 0), dtype=torch.float64)
+
+
+def _generator(seed: int, stream: int, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(2 * seed + stream)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, unguided, every class in turn."""
+
+    name: str
+    folder: Path
+    size: Sizes
+    equations: tuple[str, ...]
+    frechet: bool
+    """Whether the error is the Frechet distance of pixels to held-out images, or the distance to the converged end."""
+    cache: Path
+    """Where converged ends are kept."""
+    grid: tuple[int, ...] = NETWORK_CALLS
+    device: str = "cpu"
+    batch: int = 1_000
+    borrows: tuple[str, ...] = ("plane", "manifold")
+
+    @property
+    def power(self) -> int:
+        """The power of errors that is averaged: Frechet distances are squares already."""
+        return 1 if self.frechet else 2
+
+    def seconds(self, equations: Iterable[str]) -> float:
+        """Return about how long it takes to run contenders that solve these equations, once for each."""
+        x, field = next(_trained(self.folder, self.device).batches(self.batch, 0, self.batch))
+        with torch.no_grad():
+            field(x, torch.full((len(x),), 0.5, device=x.device))
+            start = time.perf_counter()
+            field(x, torch.full((len(x),), 0.5, device=x.device))
+            row = (time.perf_counter() - start) / len(x)
+        return len([*equations]) * sum(self.grid) * row * (self.size.seeds * self.size.count + 4 * self.size.search)
+
+    def settings(self) -> list[Setting]:
+        """Return the panels."""
+        return [Setting(self.name, "linear", w) for w in self.equations]
+
+    def calls(self, setting: Setting) -> tuple[int, ...]:
+        """Return the numbers of network calls."""
+        return self.grid
+
+    def sizes(self, setting: Setting) -> Sizes:
+        """Return how much is drawn."""
+        return self.size
+
+    def measure(
+        self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
+    ) -> tuple[float, int]:
+        """Return the error of a contender, and the calls that it made for one batch."""
+        trained = _trained(self.folder, self.device)
+        noise = _generator(seed, 1, self.device)
+        made, pieces = 0, []
+        for x, field in trained.batches(count, seed, self.batch):
+            budget = Budget(field, calls)
+            w = EQUATIONS[setting.w](trained.path)
+            with torch.no_grad():
+                pieces.append(draw(Problem(budget, trained.path, w, calls, noise), x, options).cpu())
+            made = max(made, budget.calls)
+        end = torch.cat(pieces)
+        if not self.frechet:
+            return distance(end, self._converged(count, seed)), made
+        if not end.isfinite().all():
+            return float("inf"), made
+        return frechet_distance(*moments(to_pixels(end).flatten(1).float() / 255), *trained.heldout), made
+
+    def floor(self, setting: Setting) -> float:
+        """Return 0: what these errors would be without any error of the network is not known."""
+        return 0.0
+
+    def _converged(self, count: int, seed: int) -> Tensor:
+        trained = _trained(self.folder, self.device)
+        file = self.cache / f"{self.name}-{trained.mark}-{count}-{seed}.pt"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pieces = [
+                adaptive(field, x, 0.0, 1.0, rtol=1e-5, atol=1e-5).cpu()
+                for x, field in trained.batches(count, seed, self.batch)
+            ]
+            torch.save(torch.cat(pieces), file)
+        end: Tensor = torch.load(file, weights_only=True)
+        return end
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run's newest network."""
+
+    network: torch.nn.Module
+    path: Interpolant
+    field: Callable[[Callable[..., Tensor]], Field]
+    shape: tuple[int, ...]
+    labels: Callable[[Tensor], Tensor | None]
+    heldout: tuple[Tensor, Tensor]
+    mark: str
+    """A digest of the weights."""
+    device: str
+
+    def batches(self, count: int, seed: int, size: int) -> Iterator[tuple[Tensor, Field]]:
+        """Yield noise and velocity, `size` samples at a time."""
+        noise = torch.randn(count, *self.shape, generator=_generator(seed, 0))
+        for index in torch.split(torch.arange(count), size):
+            labels = self.labels(index)
+            model = self.network if labels is None else partial(self.network, y=labels.to(self.device))
+            yield noise[index].to(self.device), self.field(_single(model))
+
+
+def _single(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a model that takes times of any precision."""
+    return lambda x, t: model(x, t.to(x.dtype))
+
+
+@cache
+def _trained(folder: Path, device: str) -> Trained:
+    run = Run.find(folder)
+    recipe = run.recipe()
+    split = recipe.data.build()
+    checkpoint = run.latest()
+    path = recipe.path.build()
+    return Trained(
+        load_network(recipe, split, checkpoint, torch.device(device)),
+        path,
+        recipe.objective.build(path=path).field,
+        tuple(split.training.pixels.shape[1:]),
+        partial(balanced_labels, split=split),
+        moments(split.heldout.pixels.flatten(1).float() / 255),
+        hashlib.sha256((checkpoint / "ema.safetensors").read_bytes()).hexdigest()[:12],
+        device,
+    )
