@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sitkit.interpolants import Interpolant
+from sitkit.samplers.log_snr import log_snr, time_at
 
 WARPS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda u: u,
@@ -39,21 +40,6 @@ def grid(name: str, path: Interpolant, steps: int, low: float, high: float) -> T
         levels = torch.lerp(ends[0], ends[1], u)
     else:
         levels = -7 * torch.log(torch.lerp((-ends[0] / 7).exp(), (-ends[1] / 7).exp(), u))
-    times = time_of(path, levels)
+    times = time_at(path, levels)
     times[0], times[-1] = low, last
     return times if last == high else torch.cat([times, times.new_tensor([high])])
-
-
-def log_snr(path: Interpolant, t: Tensor) -> Tensor:
-    """Return log(alpha / sigma), which diffusers calls lambda."""
-    return path.alpha(t).log() - path.sigma(t).log()
-
-
-def time_of(path: Interpolant, levels: Tensor) -> Tensor:
-    """Return the times at which the path has these log(alpha / sigma), by bisection."""
-    low, high = torch.zeros_like(levels), torch.ones_like(levels)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = log_snr(path, middle) < levels
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2

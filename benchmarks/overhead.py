@@ -44,7 +44,7 @@ def main() -> None:
         made = plan(field, path, w=w, evaluations=STEPS)
         return sample(made.solver, x, made.times)
 
-    runs = {
+    runs: dict[str, Callable[[], Tensor]] = {
         "plan, ODE": lambda: planned(free, None),
         "plan, SDE": lambda: planned(free, Sigma(path)),
         "Heun": partial(sample, Heun(free), x, times),

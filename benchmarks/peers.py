@@ -12,11 +12,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from grids import GRIDS, grid, log_snr, time_of
+from grids import GRIDS, grid
 from problem import Axes, Draw, Options, Problem
 from torch import Tensor
 
 from sitkit.samplers import KL, Tweedie
+from sitkit.samplers.log_snr import log_snr, time_at
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def sa_solver(problem: Problem, times: Tensor, options: Options) -> Any:
         seen = times[step : step + 1]
         if options.get("tau") == "mean":
             ends = log_snr(path, times[step : step + 2])
-            seen = time_of(path, torch.lerp(ends[0], ends[1], (torch.arange(32, dtype=ends.dtype) + 0.5) / 32))
+            seen = time_at(path, torch.lerp(ends[0], ends[1], (torch.arange(32, dtype=ends.dtype) + 0.5) / 32))
         assert problem.w is not None
         squared: Tensor = (problem.w(seen) / KL(path)(seen)).mean()
         return squared.sqrt()
@@ -162,6 +163,13 @@ def _follow_flow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> 
 STARTS = ("1e-3", "1e-4", "1e-5", "1e-2")
 ENDS = ("stop 0", "stop 1e-3", "stop 1e-2", "tweedie 1e-2", "tweedie 1e-3")
 DIFFUSION = tuple(sorted(GRIDS, key=lambda name: name != "log-snr 1e-2"))
+MULTISTEP: Axes = {
+    "grid": DIFFUSION,
+    "order": (2, 3),
+    "end": ENDS[:3],
+    "start": STARTS,
+    "final": ("lower", "same"),
+}
 
 PEERS = (
     Peer("diffusers FlowMatchEuler", flow_euler, ("ode",), {"grid": GRIDS}),
@@ -170,33 +178,19 @@ PEERS = (
         "diffusers DPM-Solver++",
         diffusion(dpm_solver),
         ("ode",),
-        {
-            "grid": DIFFUSION,
-            "order": (2, 3),
-            "end": ENDS[:3],
-            "start": STARTS,
-            "final": ("lower", "same"),
-            "type": ("midpoint", "heun"),
-        },
+        {**MULTISTEP, "type": ("midpoint", "heun")},
     ),
     Peer(
         "diffusers UniPC",
         diffusion(unipc),
         ("ode",),
-        {
-            "grid": DIFFUSION,
-            "order": (2, 3),
-            "end": ENDS[:3],
-            "start": STARTS,
-            "final": ("lower", "same"),
-            "type": ("bh2", "bh1"),
-        },
+        {**MULTISTEP, "type": ("bh2", "bh1")},
     ),
     Peer(
         "diffusers DEIS",
         diffusion(deis),
         ("ode",),
-        {"grid": DIFFUSION, "order": (2, 3), "end": ENDS[1:], "start": STARTS, "final": ("lower", "same")},
+        {**MULTISTEP, "end": ENDS[1:]},
     ),
     Peer(
         "diffusers SDE-DPM-Solver++",

@@ -8,7 +8,7 @@ A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of w
 | ODE | `Euler`, `Midpoint`, `Heun`, `RK4`, `DDIM` | `Euler`, `Tweedie` | `adaptive` |
 | SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
 
-For few calls there is `plan`: a solver with a memory, `Exponential`, of the ODE and of every SDE, and times from `grids`.
+For few calls there is `plan`: `Exponential`, a solver of ODE and SDE that looks back, and times from `grids`.
 
 `log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
 `ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a

@@ -1,4 +1,4 @@
-r"""Exponential multistep methods, for the ODE and every SDE of a path: one call a step, weak order up to 3.
+r"""Exponential multistep methods, one call a step: order up to 3 for the ODE, weak order 2 for every SDE of a path.
 
 **What is exact.** Let $D(x, t) = E[x \mid x_t]$ be the data expected from the state. Velocity and score in terms of it
 turn $dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$ into
@@ -20,8 +20,8 @@ $X_s = D$.
 **What is not.** D is extrapolated by the polynomial, in some variable u(lambda), through its last `order` values, and
 integrated against m (Adams and Bashforth). An infinite variable, such as lambda itself, forces a low order at both
 ends. Ours is $u = \alpha/\sqrt{\alpha^2+\sigma^2}$, finite at both: along the ODE of standard normal data D is linear
-in u, so that order 2 has no error there but that of its first step. The values of D on either side of
-a step share its noise, which is what makes the weak order of SDEs, whose noise is additive, that of the ODE up to 2.
+in u, so that order 2 has no error there but that of its first step. The values of D on either side of a step share its
+noise, which is what makes the weak order of SDEs, whose noise is additive, that of the ODE up to 2.
 
 Where a step forgets its start, that is where w / sigma^2 is large, as of a constant w near the data, extrapolation
 adds to the noise of D instead: a lower order does better there.

@@ -21,9 +21,7 @@ NORMAL = NormalRoughness()
 def uniform(path: Path, steps: int, *, interval: Interval = ALL) -> Tensor:
     """Return steps of equal length."""
     low, high = _checked(steps, interval)
-    return _between(
-        _lerp(torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64), _shares(steps)), interval
-    )
+    return _with_ends((low + (high - low) * _shares(steps))[1:-1], interval)
 
 
 def power(path: Path, steps: int, *, exponent: float = 1.5, interval: Interval = ALL) -> Tensor:
@@ -41,7 +39,7 @@ def power(path: Path, steps: int, *, exponent: float = 1.5, interval: Interval =
     ends = torch.sigmoid(-log_snr(path, torch.tensor(interval, dtype=torch.float64))) ** (1 / exponent)
     rest = _lerp(ends[0], ends[1], _shares(steps))[1:-1] ** exponent  # 1 - a
     inner = time_at(path, -torch.logit(rest))
-    return _between(torch.cat([inner.new_zeros(1), inner, inner.new_zeros(1)]), interval)
+    return _with_ends(inner, interval)
 
 
 def shifted(path: Path, steps: int, *, shift: float = 3.0, interval: Interval = ALL) -> Tensor:
@@ -57,8 +55,8 @@ def shifted(path: Path, steps: int, *, shift: float = 3.0, interval: Interval = 
         raise ValueError(f"shift must be positive, got {shift}")
     low, high = _checked(steps, interval)
     low, high = (shift * end / (1 + (shift - 1) * end) for end in (low, high))
-    q = low + (high - low) * _shares(steps)
-    return _between(q / (q + shift * (1 - q)), interval)
+    q = (low + (high - low) * _shares(steps))[1:-1]
+    return _with_ends(q / (q + shift * (1 - q)), interval)
 
 
 def uniform_log_snr(path: Path, steps: int, *, limit: float = 3.0, interval: Interval = ALL) -> Tensor:
@@ -82,8 +80,7 @@ def uniform_log_snr(path: Path, steps: int, *, limit: float = 3.0, interval: Int
     if inner < 1:
         return uniform(path, steps, interval=interval)
     times = time_at(path, low + (high - low) * _shares(inner))
-    pieces = [times.new_tensor([interval[0]] * begins), times, times.new_tensor([interval[1]] * ends)]
-    return _between(torch.cat(pieces), interval)
+    return _with_ends(times[1 - begins : len(times) - 1 + ends], interval)
 
 
 def fitted(
@@ -170,7 +167,7 @@ def _share_equally(path: Path, edges: Tensor, density: Tensor, steps: int, inter
     right = torch.searchsorted(shares, wanted).clamp(1, len(density))
     part = (wanted - shares[right - 1]) / (shares[right] - shares[right - 1])
     inner = time_at(path, torch.log(torch.tan(_lerp(edges[right - 1], edges[right], part))))
-    return _between(torch.cat([inner.new_zeros(1), inner, inner.new_zeros(1)]), interval)
+    return _with_ends(inner, interval)
 
 
 def _lerp(low: Tensor, high: Tensor, part: Tensor) -> Tensor:
@@ -187,7 +184,7 @@ def _checked(steps: int, interval: Interval) -> Interval:
     return interval
 
 
-def _between(times: Tensor, interval: Interval) -> Tensor:
-    """Return the times with the exact ends, which no rounding may pass."""
-    times[0], times[-1] = interval
-    return times
+def _with_ends(inner: Tensor, interval: Interval) -> Tensor:
+    """Return the inner times between the exact ends, which no rounding moves."""
+    ends = inner.new_tensor(interval)
+    return torch.cat([ends[:1], inner, ends[1:]])
