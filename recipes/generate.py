@@ -9,7 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from sitkit.objectives import Hybrid, LossCurve, Objective
-from sitkit.samplers import SDE, ClassifierFree, Counted, Euler, Field, Keyed, Mean, OneStep, Tweedie, sample
+from sitkit.samplers import (
+    SDE,
+    ClassifierFree,
+    Conditional,
+    Counted,
+    Euler,
+    Field,
+    Keyed,
+    Mean,
+    OneStep,
+    Tweedie,
+    sample,
+)
 
 from . import checkpoints, slots
 from .components import nearest
@@ -147,18 +159,18 @@ def _sample(
     sampler = resolve_sampler(recipe)
     model: Field = network if y is None else _conditioned(network, recipe, y, null, objective, x.shape[1])
     velocity: Field = objective.field(model)
-    times = grid(sampler)
+    times = grid(sampler, path)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
     lasts: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}
     if sampler.kind == "ode":
-        solver = sampler.solver.build(velocity=velocity, path=path)
-        last = lasts.get(sampler.last)
+        solver = sampler.solver.build(velocity=velocity, path=path, w=None)
     else:
-        sde = SDE(velocity, path, sampler.w.build(path=path, loss_curve=curve))
-        solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, model=model, noise=keyed)
-        last = Mean(sde) if sampler.last == "mean" else lasts.get(sampler.last)
-    return sample(solver, x, times, last)
+        w = sampler.w.build(path=path, loss_curve=curve)
+        sde = SDE(velocity, path, w)
+        solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, w=w, model=model, noise=keyed)
+        lasts["mean"] = Mean(sde)
+    return sample(solver, x, times, lasts.get(sampler.last))
 
 
 def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> LossCurve:
@@ -180,7 +192,7 @@ def _conditioned(
     """Return the network with its labels, guided if the recipe says so; never guided is the range of a variance."""
     guidance = recipe.guidance
     if guidance.scale == 1:
-        return partial(network, y=y)
+        return Conditional(network, y)
     everything = in_channels if isinstance(objective, Hybrid) else None
     channels = everything if guidance.channels == "all" else guidance.channels
     return ClassifierFree(network, y, null, guidance.scale, guidance.interval, channels)

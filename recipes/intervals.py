@@ -2,16 +2,18 @@
 
 Each follows from how the parts behave at the two ends, so that changing one choice never needs a second change.
 
-Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time runs the other way):
+The solver is that of `samplers.plan`, `Exponential`, for the ODE and for every SDE, on the times of `grids.power`;
+others go along `grids.uniform`. Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time
+runs the other way):
 
 | where | because | then |
 | --- | --- | --- |
 | start, noise or score predicted | the velocity is infinite: alpha = 0 | a step inside, 1e-5 (SDE: 1e-3) at least |
-| start, w = KL | w is infinite where alpha = 0 | a step inside, 1e-3 at least |
+| start, w = KL | w is infinite where alpha = 0, which only `Exponential` bears | a step inside, 1e-3 at least |
 | start, alpha_dot(0) = 0 | the velocity says nothing of the data | a step inside, 1e-2 at least |
 | end, sigma_dot(1) infinite (VP) | so is the velocity of a sample | 1 - 1e-5 |
 | end, an SDE | noise would stay in the picture | a noiseless step (`mean`) over the last .04 |
-| end, solvers that land on data (`DDIM`, ancestral ones) | their last step does | 1, and no other last step |
+| end, solvers that land on data (`Exponential`, `DDIM`, ancestral ones) | their last step does | 1, no other step |
 | end, data predicted | the velocity is infinite where sigma = 0 | an `euler` step, which lands on the prediction |
 
 "A step inside" is 1 / (steps + 1), where noise alone is taken for the state. The table has 1e-5 and 1e-3, from which
@@ -30,14 +32,14 @@ import torch
 from torch import Tensor
 
 from sitkit.objectives import Data, Field, Hybrid
-from sitkit.samplers import DDIM, Ancestral, LearnedAncestral
+from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral
 
 from . import slots
 from .components import dump
 from .recipe import Recipe, Sampler
 
 LAST_STEP = 0.04
-LANDING = (DDIM, Ancestral, LearnedAncestral)
+LANDING = (Exponential, DDIM, Ancestral, LearnedAncestral)
 """Solvers whose last step lands on the data that are expected, whatever the velocity at t = 1."""
 
 
@@ -66,18 +68,20 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     sampler, path = recipe.sampler, recipe.path.build()
     objective = recipe.objective.build(path=path)
     stochastic = sampler.kind == "sde"
-    lands = sampler.solver is not None and issubclass(slots.SOLVER.find(sampler.solver.kind), LANDING)
+    solver = slots.SOLVER.find(sampler.solver.kind if sampler.solver else "exponential")
+    lands = issubclass(solver, LANDING)
     last: str = sampler.last
     if last == "auto":
         last = "none" if lands else "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
-    low, high = (_start(recipe, path, objective), 1.0)
+    low, high = (_start(recipe, path, objective, solver), 1.0)
     if last == "none" and not lands and (_steep(path) or not _is_finite(objective, 1.0)):
         high = 1 - 1e-5
     low, high = (low, high) if sampler.interval == "auto" else sampler.interval
     usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
     wanted = usual if sampler.last_step == "auto" else sampler.last_step
     decided = {
-        "solver": dump(sampler.solver) or ("euler_maruyama" if stochastic else "heun"),
+        "solver": dump(sampler.solver) or "exponential",
+        "times": dump(sampler.times) or ("power" if solver is Exponential else "uniform"),
         "interval": [low, high],
         "last": last,
         "last_step": min(wanted, (high - low) / 2) if sampler.steps > 1 else high - low,
@@ -94,7 +98,7 @@ def velocity_interval(recipe: Recipe) -> tuple[float, float]:
     return start, min(end, 1 - 1e-5) if _steep(path) else end
 
 
-def _start(recipe: Recipe, path: Any, objective: Any) -> float:
+def _start(recipe: Recipe, path: Any, objective: Any, solver: type) -> float:
     """Return the first time: 0, unless velocity or w are infinite there or the velocity says nothing of the data."""
     zero = torch.zeros((), dtype=torch.float64)
     stochastic = recipe.sampler.kind == "sde"
@@ -102,7 +106,7 @@ def _start(recipe: Recipe, path: Any, objective: Any) -> float:
     if not _is_finite(objective, 0.0):
         least = 1e-3 if stochastic else 1e-5
     w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # whether w is finite is not the curve's affair
-    if stochastic and not torch.as_tensor(w(zero)).isfinite():
+    if stochastic and solver is not Exponential and not torch.as_tensor(w(zero)).isfinite():
         least = 1e-3
     if path.alpha(zero) == 0 and path.alpha_dot(zero) == 0:
         least = 1e-2
@@ -129,12 +133,13 @@ def _predicts_data(objective: Any) -> bool:
     return getattr(objective, "predict", None) is Data
 
 
-def grid(sampler: Sampler) -> Tensor:
+def grid(sampler: Sampler, path: Any) -> Tensor:
     """Return the times of a resolved sampler, (steps + 1,) float64."""
+    assert sampler.times is not None
     assert sampler.interval != "auto"
     assert sampler.last_step != "auto"
     low, high = sampler.interval
-    if sampler.last == "none" or sampler.steps == 1:
-        return torch.linspace(low, high, sampler.steps + 1, dtype=torch.float64)
-    before = torch.linspace(low, high - sampler.last_step, sampler.steps, dtype=torch.float64)
-    return torch.cat([before, torch.tensor([high], dtype=torch.float64)])
+    whole = sampler.last == "none" or sampler.steps == 1
+    steps, end = (sampler.steps, high) if whole else (sampler.steps - 1, high - sampler.last_step)
+    times: Tensor = sampler.times.build(path=path, steps=steps, interval=(low, end))
+    return times if whole else torch.cat([times, times.new_tensor([high])])

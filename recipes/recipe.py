@@ -63,13 +63,16 @@ class Every(Section):
 class Sampler(Section):
     """How samples are drawn.
 
-    `steps` of `solver` lead through `interval`; the last of them is `last`, if there is one, of length `last_step`.
-    `auto` stands for what the paper does (`intervals.py`).
+    `steps` of `solver` lead through `interval` along `times`; the last of them is `last`, if there is one, of length
+    `last_step`. `auto` stands for `samplers.plan`, one call of the network a step, and for what other solvers need
+    (`intervals.py`).
     """
 
     kind: Literal["ode", "sde"] = "ode"
     solver: Annotated[Component | None, slots.SOLVER] = None
     steps: Count = 50
+    times: Annotated[Component | None, slots.GRID] = None
+    """How the steps are spread: a function of `samplers.grids`."""
     interval: Interval = "auto"
     last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
     last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
@@ -77,7 +80,7 @@ class Sampler(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.solver and slots.is_stochastic(slots.SOLVER.find(self.solver.kind)) != (self.kind == "sde"):
+        if self.solver and not slots.solves(slots.SOLVER.find(self.solver.kind), self.kind):
             raise ValueError(
                 f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
             )

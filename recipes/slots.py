@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sitkit.interpolants import Interpolant
-from sitkit.samplers import OneStep, Tweedie
+from sitkit.samplers import Tweedie
 
 from .components import Component, Slot
 
@@ -39,15 +39,31 @@ def _is_diffusion(thing: Any) -> bool:
 
 
 def _is_solver(thing: Any) -> bool:
-    if not inspect.isclass(thing) or not issubclass(thing, OneStep) or issubclass(thing, Tweedie):
+    """Return whether a thing is a class of functions of states and times, made of a field."""
+    if not inspect.isclass(thing) or not callable(thing) or thing is Tweedie:
         return False
-    ways = (("velocity",), ("sde", "noise"), ("model", "path", "noise"))
-    return any(_takes(*names)(thing) for names in ways)
+    walks = "times" in inspect.signature(thing.__call__).parameters
+    return walks and (_takes("velocity")(thing) or is_stochastic(thing))
 
 
 def is_stochastic(solver: Any) -> bool:
     """Return whether a solver is one for SDEs: noise enters its steps."""
-    return _takes("noise")(solver)
+    return any(_takes(*names)(solver) for names in (("sde", "noise"), ("model", "path", "noise"), ("w", "noise")))
+
+
+def solves(solver: Any, kind: str) -> bool:
+    """Return whether a solver is one for the ODE, 'ode', or for SDEs, 'sde'; one that is given w is for both."""
+    return _takes("velocity", "w")(solver) or is_stochastic(solver) == (kind == "sde")
+
+
+def _is_variable(thing: Any) -> bool:
+    """Return whether a thing is a function of log(alpha / sigma) alone."""
+    return inspect.isfunction(thing) and len(inspect.signature(thing).parameters) == 1
+
+
+def _is_grid(thing: Any) -> bool:
+    """Return whether a thing is a function of path, steps and interval to times, and of no network."""
+    return inspect.isfunction(thing) and _takes("path", "steps", "interval")(thing) and not _takes("velocity")(thing)
 
 
 def wants_loss_curve(w: Component) -> bool:
@@ -74,10 +90,21 @@ COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent=
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
 DIFFUSION = Slot("w", "sitkit.samplers", _is_diffusion, given=frozenset({"path", "loss_curve"}), usual="sigma")
+VARIABLE = Slot("variable", "sitkit.samplers.log_snr", _is_variable, plain=True)
 SOLVER = Slot(
     "solver",
     "sitkit.samplers",
     _is_solver,
-    given=frozenset({"velocity", "path", "sde", "model", "noise"}),
+    given=frozenset({"velocity", "path", "sde", "w", "model", "noise"}),
+    nested={"variable": VARIABLE},
+    absent="auto",
+)
+ROUGHNESS = Slot("roughness", "sitkit.samplers.roughness", _is_callable, usual="normal_roughness")
+GRID = Slot(
+    "times",
+    "sitkit.samplers.grids",
+    _is_grid,
+    given=frozenset({"path", "steps", "interval"}),
+    nested={"roughness": ROUGHNESS},
     absent="auto",
 )

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sitkit.interpolants import Linear
+from sitkit.interpolants import Interpolant, Linear
 from sitkit.samplers import (
+    KL,
     SDE,
     Autoguidance,
     ClassifierFree,
@@ -19,11 +20,14 @@ from sitkit.samplers import (
     EulerMaruyama,
     Heun,
     Keyed,
+    Plan,
     Sigma,
     adaptive,
+    plan,
     sample,
     solve_each,
 )
+from worlds import PATHS, Gaussian
 
 
 def network(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
@@ -140,11 +144,20 @@ def test_autoguidance_can_be_restricted_if_both_its_fields_can() -> None:
         assert not hasattr(Autoguidance(strong, weak, 2.0), "rows")
 
 
+def follow(planned: Plan, x: Tensor) -> Tensor:
+    """Return the samples of a plan."""
+    return sample(planned.solver, x, planned.times)
+
+
 TIMES = torch.linspace(0, 0.9, 19, dtype=torch.float64)
 CALLERS: dict[str, Callable[[Callable[[Tensor, Tensor], Tensor], Tensor], Tensor]] = {
     "heun": lambda field, x: sample(Heun(field), x, TIMES),
     "sde": lambda field, x: sample(
         EulerMaruyama(SDE(field, Linear(), Sigma(Linear())), Keyed(0, torch.arange(6))), x, TIMES
+    ),
+    "plan": lambda field, x: follow(plan(field, Linear(), evaluations=19, interval=(0, 0.9)), x),
+    "plan, sde": lambda field, x: follow(
+        plan(field, Linear(), w=KL(Linear()), evaluations=19, noise=Keyed(0, torch.arange(6))), x
     ),
     "adaptive": lambda field, x: adaptive(field, x, 0.0, 0.9),
     "each": lambda field, x: solve_each(field, x, 0.0, 0.9),
@@ -173,6 +186,31 @@ def test_solvers_pay_for_guidance_in_its_interval_only(caller: str) -> None:
     assert sum(0.2 <= t <= 0.45 for t in asked) == 2 * inside
     assert better.rows == rows + inside
     torch.testing.assert_close(free, reached)
+
+
+@pytest.mark.parametrize("path", PATHS[:3], ids=repr)
+@pytest.mark.parametrize("w", [None, Sigma, KL], ids=["ode", "sigma", "kl"])
+def test_a_plan_reaches_the_gaussian_that_guidance_asks_for(path: Interpolant, w: type[Sigma | KL] | None) -> None:
+    """Guided from N(1, .3^2) towards N(2, .3^2) by a scale of 3, points go where those of N(4, .3^2) go."""
+    means = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    fields = [Gaussian(mean.item(), 0.3).velocity(path) for mean in means]
+
+    def conditional(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
+        return torch.where(y[:, None] == 0, fields[0](x, t), fields[1](x, t))
+
+    x, y = torch.randn(64, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.zeros(64).long()
+    planned = partial(plan, path=path, w=w(path) if w else None, evaluations=12, noise=Keyed(0, torch.arange(64)))
+    expected = follow(planned(Gaussian(4.0, 0.3).velocity(path)), x)
+    assert (expected.mean() - 4).abs() < 0.1
+    network = Counted(conditional)
+    for guided in (
+        ClassifierFree(network, y, 1, 3.0),
+        Autoguidance(Conditional(network, y), Conditional(network, y + 1), 3.0),
+    ):
+        network.calls = network.rows = 0
+        torch.testing.assert_close(follow(planned(guided), x), expected, rtol=0, atol=1e-10)
+        assert network.rows == 2 * 12 * 64
+        assert network.calls == (12 if isinstance(guided, ClassifierFree) else 24)
 
 
 def test_samples_of_a_guided_field_do_not_depend_on_their_batch_mates() -> None:

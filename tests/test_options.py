@@ -45,7 +45,9 @@ OPTIONS = [
     *kinds(slots.COUPLING, "train.coupling"),
     *kinds(slots.SOLVER, "sampler.solver"),
     *kinds(slots.DIFFUSION, "sampler.w"),
+    *kinds(slots.GRID, "sampler.times"),
     *(("last", "sampler.last", kind) for kind in ("none", "euler", "tweedie", "mean")),
+    ("ode", "sampler.solver", "exponential"),
 ]
 
 
@@ -70,7 +72,7 @@ def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() 
     assert resolved.train.interval == (0.0, 1.0)
     sampler = resolve_sampler(recipe)
     assert (sampler.interval, sampler.last) == ((0.0, 1.0), "none")
-    timesteps = recipe.path.build().timestep(grid(sampler))
+    timesteps = recipe.path.build().timestep(grid(sampler, recipe.path.build()))
     torch.testing.assert_close(timesteps, timesteps.round(), rtol=0, atol=1e-9)
     assert timesteps[:2].round().tolist() == [999, 995]
     split = recipe.data.build()

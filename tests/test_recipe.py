@@ -13,7 +13,7 @@ from sitkit.recipes.components import dump
 from sitkit.recipes.intervals import grid, resolve, resolve_sampler
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import override, presets, read, to_toml
-from sitkit.samplers import KL, Heun, SineSquared
+from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -139,33 +139,55 @@ def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:
         assert "# auto" in to_toml(recipe)
 
 
+HEUN, MARUYAMA = ["sampler.solver=heun"], ["sampler.kind=sde", "sampler.solver=euler_maruyama"]
+
+
 @pytest.mark.parametrize(  # SiT, table 10, in this project's time
     ("settings", "interval", "last"),
     [
+        (HEUN, (0, 1), "none"),
+        ([*HEUN, "path=gvp"], (0, 1), "none"),
+        ([*HEUN, "path=vp"], (0, 1 - 1e-5), "none"),
+        ([*HEUN, "path=vp", "objective.predict=score"], (0, 1 - 1e-5), "none"),
+        ([*HEUN, "objective.predict=score", "sampler.steps=24"], (1 / 25, 1), "none"),
+        ([*HEUN, "path=gvp", "objective.predict=noise", "sampler.steps=1000000"], (1e-5, 1), "none"),
+        ([*HEUN, "objective.predict=data"], (0, 1), "euler"),
+        (MARUYAMA, (0, 1), "mean"),
+        ([*MARUYAMA, "path=vp"], (0, 1), "mean"),
+        ([*MARUYAMA, "path=vp", "sampler.w=kl"], (0, 1), "mean"),
+        ([*MARUYAMA, "objective.predict=score", "sampler.steps=9999"], (1e-3, 1), "mean"),
+        ([*MARUYAMA, "sampler.w=kl", "sampler.steps=49"], (1 / 50, 1), "mean"),
+        ([*HEUN, "path=worlds:Quadratic", "sampler.steps=9999"], (1e-2, 1), "none"),
         ([], (0, 1), "none"),
-        (["path=gvp"], (0, 1), "none"),
-        (["path=vp"], (0, 1 - 1e-5), "none"),
-        (["path=vp", "objective.predict=score"], (0, 1 - 1e-5), "none"),
+        (["path=vp", "objective.predict=data"], (0, 1), "none"),
         (["objective.predict=score", "sampler.steps=24"], (1 / 25, 1), "none"),
-        (["path=gvp", "objective.predict=noise", "sampler.steps=1000000"], (1e-5, 1), "none"),
-        (["objective.predict=data"], (0, 1), "euler"),
-        (["sampler.kind=sde"], (0, 1), "mean"),
-        (["sampler.kind=sde", "path=vp"], (0, 1), "mean"),
-        (["sampler.kind=sde", "path=vp", "sampler.w=kl"], (0, 1), "mean"),
-        (["sampler.kind=sde", "objective.predict=score", "sampler.steps=9999"], (1e-3, 1), "mean"),
-        (["sampler.kind=sde", "sampler.w=kl", "sampler.steps=49"], (1 / 50, 1), "mean"),
+        (["sampler.kind=sde", "sampler.w=kl"], (0, 1), "none"),
+        (["sampler.kind=sde", "sampler.last=mean"], (0, 1), "mean"),
         (["path=worlds:Quadratic", "sampler.steps=9999"], (1e-2, 1), "none"),
     ],
 )
-def test_auto_is_the_papers_choice(settings: list[str], interval: tuple[float, float], last: str) -> None:
-    sampler = resolve_sampler(read("digits", settings))
+def test_auto_is_what_the_solver_needs(settings: list[str], interval: tuple[float, float], last: str) -> None:
+    recipe = read("digits", settings)
+    sampler = resolve_sampler(recipe)
     assert sampler.interval == pytest.approx(interval, abs=1e-12)
     assert sampler.last == last
-    times = grid(sampler)
+    times = grid(sampler, recipe.path.build())
     assert len(times) == sampler.steps + 1
     assert times[[0, -1]].tolist() == pytest.approx(interval, abs=1e-12)
     if last == "mean":
         assert times[-2].item() == pytest.approx(0.96)
+
+
+@pytest.mark.parametrize("kind", ["ode", "sde"])
+@pytest.mark.parametrize("path", ["linear", "vp"])
+def test_the_default_sampler_is_the_plan(kind: str, path: str) -> None:
+    recipe = read("digits", [f"sampler.kind={kind}", f"path={path}"])
+    sampler, built = resolve_sampler(recipe), recipe.path.build()
+    velocity, w = torch.nn.Identity(), Sigma(built) if kind == "sde" else None
+    expected = plan(velocity, built, w=w, evaluations=sampler.steps)
+    assert sampler.solver is not None
+    assert sampler.solver.build(velocity=velocity, path=built, w=w, noise=white) == expected.solver
+    assert torch.equal(grid(sampler, built), expected.times)
 
 
 @pytest.mark.parametrize(
@@ -187,12 +209,12 @@ def test_training_keeps_to_times_at_which_the_loss_is_finite(
 
 
 def test_one_step_is_enough_for_a_grid() -> None:
-    for settings in ([], ["sampler.kind=sde"], ["objective.predict=data"]):
+    for settings in ([], HEUN, MARUYAMA, ["objective.predict=data"]):
         sampler = resolve_sampler(read("digits", [*settings, "sampler.steps=1"]))
-        assert grid(sampler).tolist() == [0, 1]
+        assert grid(sampler, Linear()).tolist() == [0, 1]
 
 
 def test_solvers_are_found_by_name() -> None:
-    sampler = resolve_sampler(read("digits"))
+    sampler = resolve_sampler(read("digits", HEUN))
     assert sampler.solver is not None
     assert isinstance(sampler.solver.build(velocity=lambda x, t: x), Heun)
