@@ -15,9 +15,10 @@ from problem import Budget, Draw, Options, Problem
 from torch import Tensor
 
 from sitkit.interpolants import GVP, Interpolant, Linear
-from sitkit.recipes.generate import balanced_labels, load_network, to_pixels
-from sitkit.recipes.metrics import frechet_distance, moments
+from sitkit.recipes.data.images import to_pixels
+from sitkit.recipes.evaluate.metrics import frechet_distance, moments
 from sitkit.recipes.run import Run
+from sitkit.recipes.sample.generate import balanced_labels, load_network
 from sitkit.samplers import KL, RK4, Diffusion, Field, Sigma, adaptive, sample
 
 PATHS: dict[str, Interpolant] = {"linear": Linear(), "gvp": GVP()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from sitkit.backbones import MLP
 from sitkit.interpolants import GVP, Interpolant
 from sitkit.objectives import Field, check
-from sitkit.recipes.targets import moons
+from sitkit.recipes.plane.targets import moons
 from sitkit.samplers import Heun, sample
 
 

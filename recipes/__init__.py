@@ -4,10 +4,12 @@
 | --- | --- |
 | write or read a recipe | `recipe`, `reading`, `components`, `slots`, `presets/` |
 | see what `auto` stands for | `intervals` |
-| train | `train`, `randomness`, `run`, `checkpoints` |
-| sample | `generate`, `pictures` |
-| evaluate | `evaluate`, `metrics`, `report` |
-| play in the plane | `plane`, `targets` |
+| find what is decided by chance, and how | `randomness` |
+| read or prepare data | `data/` |
+| train | `train/`, `run`, `checkpoints` |
+| sample | `sample/` |
+| evaluate | `evaluate/` |
+| play in the plane | `plane/` |
 | use the command line | `cli` |
 
 Nothing is imported here, so that the command line answers at once.

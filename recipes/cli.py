@@ -67,7 +67,7 @@ def train(
     Example: sitkit train digits --out runs/digits --set train.steps=2000
     """
     from .reading import read
-    from .train import train as run
+    from .train.loop import train as run
 
     run(read(recipe, settings or ()), out, _device(device), typer.echo)
 
@@ -91,9 +91,9 @@ def sample(
     """
     import torch
 
-    from .generate import choose_labels, draw, load_network
-    from .pictures import label_grid, save_arrays, save_picture
     from .run import Run
+    from .sample.generate import choose_labels, draw, load_network
+    from .sample.pictures import label_grid, save_arrays, save_picture
 
     if out.suffix not in (".png", ".npz"):
         raise Problem(f"--out must end in .png or .npz, got {out}")
@@ -123,7 +123,7 @@ def evaluate(
 
     Example: sitkit evaluate runs/digits --set evaluation.draws=3
     """
-    from .evaluate import evaluate as run_evaluation
+    from .evaluate.evaluation import evaluate as run_evaluation
     from .run import Run
 
     run = Run.find(folder)
@@ -150,7 +150,7 @@ def likelihood(
 
     Example: sitkit likelihood runs/digits --num 128
     """
-    from .likelihood import likelihood as run_likelihood
+    from .evaluate.likelihood import likelihood as run_likelihood
     from .run import Run
 
     run = Run.find(folder)
@@ -170,7 +170,7 @@ def plane(
 
     Example: sitkit plane --data checkerboard --out runs/plane
     """
-    from .plane import plane as run_plane
+    from .plane.flow import plane as run_plane
 
     run_plane(data, out, seed=seed, steps=steps, say=typer.echo)
 

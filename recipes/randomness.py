@@ -25,6 +25,8 @@ class Stream(IntEnum):
     START = 5
     DEQUANTISATION = 6
     CURVE = 7
+    FLIP = 8
+    LATENT = 9
 
 
 class Order:
@@ -69,6 +71,11 @@ def times(seed: int, index: Tensor, distribution: Times, interval: tuple[float, 
     """Return times of that distribution, scaled to the interval, (B,) float32, of sample numbers (B,)."""
     low, high = interval
     return low + (high - low) * distribution(philox.uniform(philox.key(seed, Stream.TIME), index))
+
+
+def flips(seed: int, index: Tensor, share: float) -> Tensor:
+    """Return whether each of the sample numbers (B,) is mirrored: that share of them is."""
+    return philox.uniform(philox.key(seed, Stream.FLIP), index) < share
 
 
 def drop(seed: int, index: Tensor, labels: Tensor, null: int, share: float) -> Tensor:

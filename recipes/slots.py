@@ -71,7 +71,7 @@ def wants_loss_curve(w: Component) -> bool:
     return _takes("loss_curve")(w.slot.find(w.kind))
 
 
-DATA = Slot("data", "sitkit.recipes.datasets", inspect.isfunction)
+DATA = Slot("data", "sitkit.recipes.data", inspect.isfunction)
 PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
 QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
 WEIGHT = Slot("weight", "sitkit.objectives.weights", inspect.isfunction, given=frozenset({"path"}), absent="none")

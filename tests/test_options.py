@@ -7,13 +7,13 @@ import torch
 
 from sitkit.recipes import slots
 from sitkit.recipes.components import Slot
-from sitkit.recipes.generate import build_network, draw, load_network
 from sitkit.recipes.intervals import grid, resolve, resolve_sampler
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.run import Run
-from sitkit.recipes.train import State, Step, train
+from sitkit.recipes.sample.generate import build_network, draw, load_network
+from sitkit.recipes.train.loop import State, Step, train
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=5"]

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from sitkit.objectives import Uniform
 from sitkit.recipes import checkpoints, randomness
-from sitkit.recipes.datasets import Images, Split
-from sitkit.recipes.generate import build_network, draw, load_network, to_pixels, to_states
+from sitkit.recipes.data.images import InMemory, Split, to_pixels, to_states
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.run import Run
-from sitkit.recipes.train import State, Step, train
+from sitkit.recipes.sample.generate import build_network, draw, load_network
+from sitkit.recipes.train.loop import State, Step, train
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "log.every=1"]
@@ -259,7 +259,7 @@ def test_a_checkpoint_of_another_network_is_refused(run: Run) -> None:
 def test_a_perfect_network_draws_the_data() -> None:
     """One image for each class: the exact field is known, and so is every sample."""
     pixels = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    known = Images(pixels, torch.arange(3))
+    known = InMemory(pixels, torch.arange(3))
     split = Split(known, known, ("a", "b", "c"))
     images = to_states(pixels)
 
@@ -278,7 +278,7 @@ def test_a_perfect_network_draws_the_data() -> None:
 
 
 def test_images_that_are_not_square_are_refused() -> None:
-    flat = Images(torch.zeros(2, 1, 4, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    flat = InMemory(torch.zeros(2, 1, 4, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
     with pytest.raises(Problem, match="square"):
         build_network(tiny(), Split(flat, flat, ()))
 

@@ -13,11 +13,11 @@ from sitkit.interpolants import Linear
 from sitkit.objectives import Matching
 from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
 
-from . import plane_pictures
-from .components import nearest
-from .metrics import energy_distance
-from .problem import Problem
-from .progress import progress
+from ..components import nearest
+from ..evaluate.metrics import energy_distance
+from ..problem import Problem
+from ..progress import progress
+from . import pictures as plane_pictures
 from .targets import TARGETS, Target
 
 BATCH = 512

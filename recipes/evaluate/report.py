@@ -11,11 +11,11 @@ import matplotlib
 import torch
 from PIL import Image
 
-from .datasets import Split
-from .generate import Samples
+from ..data.images import Split, read_all
+from ..run import Run
+from ..sample.generate import Samples
+from ..sample.pictures import label_grid, tile
 from .metrics import nearest
-from .pictures import label_grid, tile
-from .run import Run
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -42,7 +42,7 @@ def write_report(run: Run, report: Mapping[str, Any], split: Split, plain: Sampl
         f"<p>{manifest['draws']} draws of {manifest['samples']} samples, {manifest['network_calls']} calls each.</p>",
         _figure("Samples without guidance", _grid(plain, split)),
         _figure(f"Samples with guidance {scale:g}", _grid(guided, split)) if guided is not plain else "",
-        _figure("Held-out images", _grid(Samples(split.heldout.pixels, split.heldout.labels, 0, 0), split)),
+        _figure("Held-out images", _grid(Samples(read_all(split.heldout), split.heldout.labels, 0, 0), split)),
         _figure("Samples (above), the nearest training image, the nearest held-out image", _neighbours(plain, split)),
         _figure("Training loss", _loss(run)),
         f"<h2>Manifest</h2><pre>{html.escape(json.dumps(manifest, indent=2))}</pre>",
@@ -75,7 +75,7 @@ def _neighbours(samples: Samples, split: Split) -> Image.Image:
     """Return a few samples above their nearest neighbours among training and held-out images."""
     chosen = samples.pixels[:NEIGHBOURS]
     rows = [chosen]
-    for images in (split.training.pixels, split.heldout.pixels):
+    for images in (read_all(split.training), read_all(split.heldout)):
         rows.append(images[nearest(chosen.flatten(1).float(), images.flatten(1).float())])
     return tile(torch.cat(rows), columns=len(chosen))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sitkit.samplers import Field
 
-from .run import write_whole
+from ..run import write_whole
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -21,7 +21,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from .plane import Flow
+    from .flow import Flow
 
 REACH = 3.2
 NOISE, DATA = "#8c96a8", "#d1495b"

@@ -1,34 +1,9 @@
-"""Real images that come in packages: what a recipe's `data` names.
-
-A data set of one's own is a function, `"package.module:name"`, whose parameters are the keys beside it and that
-returns a `Split`.
-"""
-
-from dataclasses import dataclass
+"""Real images that come in packages."""
 
 import numpy as np
 import torch
-from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images (N, C, H, W) uint8 with labels (N,) int64."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images to train on and others to compare with, and the names of their classes; none if there are no labels."""
-
-    training: Images
-    heldout: Images
-    classes: tuple[str, ...]
+from .images import InMemory, Split
 
 
 def digits(split: float = 0.5) -> Split:
@@ -59,6 +34,6 @@ def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
         members = np.random.default_rng(0).permutation(np.flatnonzero(labels == label))
         training[members[: round(share * len(members))]] = True
     one, other = (
-        Images(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
+        InMemory(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
     )
     return Split(one, other, classes=tuple(str(label) for label in np.unique(labels)))

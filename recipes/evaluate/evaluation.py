@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoints
-from .datasets import Images, Split
-from .generate import Samples, balanced_labels, draw, load_network
-from .intervals import resolve
+from .. import checkpoints
+from ..data.images import Images, Split, read_all
+from ..intervals import resolve
+from ..problem import Problem
+from ..recipe import Recipe
+from ..run import Run, write_whole
+from ..sample.generate import Samples, balanced_labels, draw, load_network
 from .metrics import frechet_distance, moments, nearer_share
-from .problem import Problem
-from .recipe import Recipe
 from .report import write_report
-from .run import Run, write_whole
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ def _features(pixels: Tensor) -> Tensor:
 
 
 def _frechet(draws: list[Samples], split: Split) -> Number:
-    heldout = moments(_features(split.heldout.pixels))
+    heldout = moments(_features(read_all(split.heldout)))
     values = [frechet_distance(*moments(_features(samples.pixels)), *heldout) for samples in draws]
-    floor = frechet_distance(*moments(_features(split.training.pixels)), *heldout)
+    floor = frechet_distance(*moments(_features(read_all(split.training))), *heldout)
     meaning = "between samples without guidance and held-out images; real: between training and held-out images"
     return Number("Frechet distance of pixels", values, floor, meaning)
 
 
 def _memory(draws: list[Samples], split: Split) -> Number:
-    training, heldout = _features(split.training.pixels), _features(split.heldout.pixels)
+    training, heldout = _features(read_all(split.training)), _features(read_all(split.heldout))
     values = [nearer_share(_features(samples.pixels), training, heldout) for samples in draws]
     meaning = (
         "of samples without guidance; real: the share of a third of all images nearer to the second than to the first"
@@ -127,7 +127,7 @@ def _memory(draws: list[Samples], split: Split) -> Number:
 
 def _memory_of_real(split: Split, partitions: int = 10) -> float:
     """Return what `_memory` would be for samples that are real: thirds of all images, mean over random partitions."""
-    images = _features(torch.cat([split.training.pixels, split.heldout.pixels]))
+    images = _features(torch.cat([read_all(split.training), read_all(split.heldout)]))
     third = len(images) // 3
     shares = []
     for seed in range(partitions):
@@ -142,7 +142,7 @@ def _accuracy(draws: list[Samples], split: Split) -> Number:
         from sklearn.svm import SVC
     except ImportError as error:
         raise Problem(f"the classifier needs scikit-learn: pip install 'sitkit[demo]' ({error})") from error
-    classifier = SVC(C=10.0).fit(_features(split.training.pixels).numpy(), split.training.labels.numpy())
+    classifier = SVC(C=10.0).fit(_features(read_all(split.training)).numpy(), split.training.labels.numpy())
 
     def accuracy(images: Images | Samples) -> float:
         assert images.labels is not None

@@ -23,14 +23,14 @@ from sitkit.samplers import (
     sample,
 )
 
-from . import checkpoints, slots
-from .components import nearest
-from .datasets import Split
-from .intervals import grid, resolve_sampler
-from .problem import Problem
-from .progress import progress
-from .randomness import Stream, noise
-from .recipe import Recipe
+from .. import checkpoints, slots
+from ..components import nearest
+from ..data.images import Split
+from ..intervals import grid, resolve_sampler
+from ..problem import Problem
+from ..progress import progress
+from ..randomness import Stream, noise
+from ..recipe import Recipe
 
 CURVE_IMAGES, CURVE_TIMES = 256, 25
 
@@ -49,7 +49,7 @@ class Samples:
 
 def build_network(recipe: Recipe, split: Split) -> nn.Module:
     """Return the recipe's network for the recipe's data, its weights a function of the seed."""
-    channels, height, width = split.training.pixels.shape[1:]
+    channels, height, width = split.training.shape
     if height != width:
         raise Problem(f"images must be square, got {height} x {width}")
     with torch.random.fork_rng(devices=[]):
@@ -142,10 +142,10 @@ def draw(
     parts = torch.split(torch.arange(count), batch)
     with progress(what, count, unit="images", quiet=quiet) as advance:
         for index in parts:
-            x = noise(seed, Stream.START, index, tuple(split.training.pixels.shape[1:])).to(device)
+            x = noise(seed, Stream.START, index, split.training.shape).to(device)
             y = None if labels is None else labels[index].to(device)
             x = _sample(counted, recipe, x, y, len(split.classes), Keyed(seed, index.to(device)), curve)
-            pieces.append(to_pixels(x).cpu())
+            pieces.append(split.decode(x).cpu())
             advance(len(index))
     return Samples(torch.cat(pieces), labels, counted.calls // len(parts), counted.rows // count)
 
@@ -178,7 +178,8 @@ def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> Loss
     device = next(network.parameters()).device
     objective, path = recipe.objective.build(path=recipe.path.build()), recipe.path.build()
     index = torch.arange(min(CURVE_IMAGES, len(split.training)))
-    x = to_states(split.training.pixels[index]).to(device)
+    latents = partial(noise, recipe.seed, Stream.LATENT, index)
+    x = split.training.states(index, torch.zeros(len(index), dtype=torch.bool), latents).to(device)
     eps = noise(recipe.seed, Stream.CURVE, index, tuple(x.shape[1:])).to(device)
     model = all_channels(network, objective)
     labelled = partial(model, y=split.training.labels[index].to(device)) if split.classes else model
@@ -196,13 +197,3 @@ def _conditioned(
     everything = in_channels if isinstance(objective, Hybrid) else None
     channels = everything if guidance.channels == "all" else guidance.channels
     return ClassifierFree(network, y, null, guidance.scale, guidance.interval, channels)
-
-
-def to_states(pixels: Tensor) -> Tensor:
-    """Return pixels (N, C, H, W) uint8 as states in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Return states as pixels, uint8, each rounded to the nearest."""
-    return (127.5 * x + 128).clamp(0, 255).to(torch.uint8)

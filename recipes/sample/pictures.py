@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .problem import Problem
+from ..problem import Problem
 
 SIDE = 48
 """Images are enlarged by whole factors to about this many pixels."""

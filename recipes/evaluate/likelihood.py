@@ -16,13 +16,14 @@ from sitkit.samplers import (
     log_likelihood,
 )
 
-from . import randomness
-from .generate import all_channels, load_network
-from .intervals import velocity_interval
-from .problem import Problem
-from .progress import progress
-from .recipe import Recipe
-from .run import Run, write_whole
+from .. import randomness
+from ..data.images import InMemory
+from ..intervals import velocity_interval
+from ..problem import Problem
+from ..progress import progress
+from ..recipe import Recipe
+from ..run import Run, write_whole
+from ..sample.generate import all_channels, load_network
 
 EXACT_UP_TO = 256
 """Numbers in an image, above which the divergence is estimated unless the number of probes is given."""
@@ -53,6 +54,8 @@ def likelihood(
     network = load_network(recipe, split, checkpoint, device)
     objective = recipe.objective.build(path=recipe.path.build())
     low, high = velocity_interval(recipe)
+    if not isinstance(split.heldout, InMemory):
+        raise Problem("bits per dimension are those of pixels held in memory; this run's data are not such")
     pixels, labels = split.heldout.pixels[:num], split.heldout.labels[:num]
     size = pixels[0].numel()
     probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes

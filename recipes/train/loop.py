@@ -14,16 +14,16 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from . import checkpoints, randomness
-from .datasets import Split
-from .generate import all_channels, balanced_labels, build_network, draw, to_states
-from .intervals import train_interval
-from .pictures import label_grid, save_picture
-from .problem import Problem
-from .progress import progress
-from .reading import to_toml
-from .recipe import Recipe
-from .run import Run
+from .. import checkpoints, randomness
+from ..data.images import Split
+from ..intervals import train_interval
+from ..problem import Problem
+from ..progress import progress
+from ..reading import to_toml
+from ..recipe import Recipe
+from ..run import Run
+from ..sample.generate import all_channels, balanced_labels, build_network, draw
+from ..sample.pictures import label_grid, save_picture
 
 GRID_ROWS = 8
 
@@ -133,7 +133,7 @@ class Step:
         if self.coupling and split.classes and not getattr(self.coupling, "classwise", True):
             raise Problem("train.coupling: where there are classes, give classwise = true, or noise would tell of them")
         self.order = randomness.Order(recipe.seed, len(split.training))
-        self.images = to_states(split.training.pixels).to(device)
+        self.images = split.training
         self.labels = split.training.labels.to(device) if split.classes else None
         self.null = len(split.classes)
 
@@ -141,12 +141,14 @@ class Step:
         """Change the state by step number `step` (from 1), and return the mean loss of its batch, a scalar."""
         recipe, seed = self.recipe, self.recipe.seed
         index = torch.arange((step - 1) * recipe.train.batch, step * recipe.train.batch)
-        images = self.order(index).to(self.device)
-        x = self.images[images]
+        images = self.order(index)
+        flips = torch.zeros(len(index), dtype=torch.bool)
+        latents = partial(randomness.noise, seed, randomness.Stream.LATENT, index)
+        x = self.images.states(images, flips, latents).to(self.device)
         eps = randomness.noise(seed, randomness.Stream.NOISE, index, tuple(x.shape[1:])).to(self.device)
         t = randomness.times(seed, index, self.times, self.interval).to(self.device)
         model = all_channels(state.network, self.objective)
-        labels = None if self.labels is None else self.labels[images]
+        labels = None if self.labels is None else self.labels[images.to(self.device)]
         if self.coupling:
             eps = self.coupling(x, eps, labels)
         if labels is not None:

@@ -1,0 +1,1 @@
+"""Demos in the plane."""

@@ -1,0 +1,1 @@
+"""Drawing samples, and pictures of them."""
