@@ -22,21 +22,35 @@ Interval = Literal["auto"] | Times
 
 
 class Optimizer(Section):
-    """AdamW, with a learning rate that rises linearly over the first `warmup` steps and then stays."""
+    """AdamW, with a learning rate that rises linearly over the first `warmup` steps.
+
+    Then it stays, or falls to `final` times itself at the last step, as half a cosine or in a line.
+    """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+    """The norm to which longer gradients are cut."""
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class EMA(Section):
-    """The exponential moving average of the weights, by which samples are made.
+    """The averages of the weights: samples are made by that of `decay`.
 
     Step k averages with decay min(decay, (1 + k) / (10 + k)), so that short runs are averaged over their own length.
+    `more` are further decays. `widths` are averages by powers of the step, of that relative standard deviation, from
+    which any length can be made afterwards (EDM2, arXiv 2312.02696, sec. 3).
     """
 
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    decay: Decay = 0.9999
+    more: tuple[Decay, ...] = ()
+    widths: tuple[Annotated[float, Field(gt=0, lt=0.289)], ...] = ()
 
 
 class Train(Section):
@@ -46,6 +60,12 @@ class Train(Section):
     batch: Count
     """Images a step, over all processes."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of images that are seen mirrored."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the network's products; times and what is made of them, loss and norms, weights and averages are float32."""
+    patience: Count = 10
+    """How many steps in a row may be skipped because loss or gradient are not finite."""
     times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
     """How times are distributed over the interval."""
     interval: Interval = "auto"
@@ -54,10 +74,38 @@ class Train(Section):
     """Which noise goes with which image; None is independent."""
 
 
+class Compute(Section):
+    """How the work is done: it changes how numbers are rounded, and nothing else."""
+
+    parallel: Literal["ddp", "fsdp", "hybrid"] = "ddp"
+    """Many processes: each holds all weights, or a part of them, or a part of those that its machine holds."""
+    accumulate: Count = 1
+    """In how many pieces a process takes its share of a batch."""
+    compile: bool = False
+    recompute: bool = False
+    """Whether a block's activations are computed again for its gradient, instead of kept."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that prepare the next steps' images; with 0 each step prepares its own."""
+
+
 class Every(Section):
     """Something that happens every so many steps, and after the last."""
 
     every: Count
+
+
+class Checkpoint(Every):
+    """Which checkpoints are kept: the newest `keep`, and all whose step is a multiple of `milestone`."""
+
+    keep: Count = 3
+    milestone: Count | Literal["none"] = "none"
+
+
+class Log(Every):
+    """What is written down, always into metrics.jsonl: besides, into `sinks`; the loss in `bins` of time."""
+
+    bins: Count = 10
+    sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
 
 class Sampler(Section):
@@ -115,8 +163,9 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     ema: EMA = EMA()
     train: Train
-    checkpoint: Every = Every(every=1000)
-    log: Every = Every(every=100)
+    compute: Compute = Compute()
+    checkpoint: Checkpoint = Checkpoint(every=1000)
+    log: Log = Log(every=100)
     grid: Every = Every(every=1000)
     sampler: Sampler = Sampler()
     guidance: Guidance = Guidance()

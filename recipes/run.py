@@ -11,7 +11,7 @@ from .problem import Problem
 from .reading import override
 from .recipe import Recipe
 
-MAY_CHANGE = ("train.steps", "checkpoint.", "log.", "grid.")
+MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""
 
 

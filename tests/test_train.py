@@ -78,7 +78,7 @@ def test_an_interrupt_is_never_obeyed_without_a_checkpoint(tmp_path: Path, monke
     def interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: next(answers)
 
-    monkeypatch.setattr("sitkit.recipes.train.interrupts", interrupts)
+    monkeypatch.setattr("sitkit.recipes.train.loop.interrupts", interrupts)
     with pytest.raises(KeyboardInterrupt):
         train(tiny("checkpoint.every=100"), tmp_path, CPU, quiet)
     assert checkpoints.step_of(Run(tmp_path).latest()) == 2
