@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy interpolants backbones objectives samplers
-	rm -rf build/wheel build/site
+	rm -rf build/lib build/wheel build/site
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/site build/wheel/*.whl
 	MYPYPATH=build/site:tests $(BIN)/mypy -p sitkit.recipes

@@ -1,12 +1,17 @@
-"""Checkpoints: folders of safetensors and JSON, either whole or not there."""
+"""Checkpoints: folders of safetensors and JSON, either whole or not there.
+
+`step-00000060/` has `{part}.safetensors` for every part, the folder `trained/` if processes wrote pieces of some, the
+recipe, and `manifest.json` with the size and sha256 of each file. It is built as `step-00000060.tmp/`.
+"""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +20,7 @@ from torch import Tensor
 from .problem import Problem
 
 MANIFEST = "manifest.json"
+Say = Callable[[str], None]
 
 
 def name(step: int) -> str:
@@ -22,40 +28,68 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], recipe: Mapping[str, Any]) -> Path:
-    """Write `{part}.safetensors` for every part, the recipe, and a manifest of sizes and sha256; return the folder.
-
-    All is written beside its place and renamed at the end, so that a crash leaves nothing half-written.
-    """
-    final = folder / name(step)
-    draft = folder / f"{name(step)}.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for part, values in tensors.items():
-        save_file(
-            {key: value.detach().contiguous().cpu() for key, value in values.items()}, draft / f"{part}.safetensors"
-        )
-    (draft / "recipe.json").write_text(json.dumps(recipe, indent=2))
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(draft.iterdir())}
-    (draft / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=2))
-    for file in (*draft.iterdir(), draft):
-        _flush(file)
-    if final.exists():  # the same step, trained again after its run was told to go on from an older one
-        shutil.rmtree(final)
-    os.replace(draft, final)
-    _flush(folder)
-    return final
-
-
-def latest(folder: Path) -> Path | None:
-    """Return the newest checkpoint in a folder, or None."""
-    found = sorted(folder.glob("step-" + "[0-9]" * 8))
-    return found[-1] if found else None
-
-
 def step_of(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def begin(folder: Path, step: int) -> Path:
+    """Return an empty draft of the checkpoint after a step."""
+    draft = folder / f"{name(step)}.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    return draft
+
+
+def write(draft: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a part into a draft."""
+    values = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    save_file(values, draft / f"{part}.safetensors")
+
+
+def finish(draft: Path, recipe: Mapping[str, Any]) -> Path:
+    """Make a checkpoint of a draft that has all its parts: recipe and manifest, on the disk, by its name."""
+    (draft / "recipe.json").write_text(json.dumps(recipe, indent=2))
+    files = {file.relative_to(draft).as_posix(): file for file in sorted(draft.rglob("*")) if file.is_file()}
+    entries = {key: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for key, file in files.items()}
+    for path in (*files.values(), *(path for path in draft.rglob("*") if path.is_dir())):
+        _flush(path)
+    final = draft.with_suffix("")
+    (draft / MANIFEST).write_text(json.dumps({"step": step_of(final), "files": entries}, indent=2))
+    for path in (draft / MANIFEST, draft):
+        _flush(path)
+    if final.exists():  # damaged, or of steps that are trained again
+        shutil.rmtree(final)
+    os.replace(draft, final)
+    _flush(draft.parent)
+    return final
+
+
+def found(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, the oldest first."""
+    return sorted(folder.glob("step-" + "[0-9]" * 8))
+
+
+def newest(folder: Path, say: Say = lambda line: print(line, file=sys.stderr)) -> Path | None:
+    """Return the newest checkpoint of which every file is as it was written, or None; the damaged are said."""
+    for checkpoint in reversed(found(folder)):
+        try:
+            verify(checkpoint)
+        except Problem as problem:
+            say(f"{problem}; the checkpoint before it is used")
+        else:
+            return checkpoint
+    return None
+
+
+def verify(checkpoint: Path) -> None:
+    """Compare every file of a checkpoint with its manifest.
+
+    Raises:
+        Problem: a file is missing or damaged.
+    """
+    for key in _entries(checkpoint):
+        _verified(checkpoint, key)
 
 
 def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
@@ -64,15 +98,51 @@ def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
     Raises:
         Problem: the file is missing or damaged.
     """
-    file = checkpoint / f"{part}.safetensors"
+    file = _verified(checkpoint, f"{part}.safetensors")
     try:
-        entry = json.loads((checkpoint / MANIFEST).read_text())["files"][file.name]
-        if _sha256(file) == entry["sha256"]:
-            return load_file(file)
-        reason = "its sha256 is not that of the manifest"
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
-        reason = str(error) or type(error).__name__
-    raise Problem(f"{file} is damaged ({reason}); remove {checkpoint} to go on from the checkpoint before it")
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(file, str(error)) from None
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a save left that was cut short."""
+    for draft in folder.glob("step-*.tmp"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def prune(folder: Path, keep: int, milestone: int | Literal["none"]) -> None:
+    """Remove all but the newest `keep` checkpoints and those whose step is a multiple of `milestone`."""
+    for checkpoint in found(folder)[:-keep]:
+        if milestone == "none" or step_of(checkpoint) % milestone:
+            doomed = checkpoint.with_suffix(".tmp")  # never a checkpoint with some of its files
+            os.replace(checkpoint, doomed)
+            shutil.rmtree(doomed)
+
+
+def _entries(checkpoint: Path) -> dict[str, Any]:
+    file = checkpoint / MANIFEST
+    try:
+        entries: dict[str, Any] = json.loads(file.read_text())["files"]
+        return dict(entries)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(file, str(error) or type(error).__name__) from None
+
+
+def _verified(checkpoint: Path, key: str) -> Path:
+    file = checkpoint / key
+    try:
+        entry = _entries(checkpoint)[key]
+        same = _sha256(file) == entry["sha256"]
+    except (OSError, KeyError, TypeError) as error:
+        raise _damaged(file, str(error) or type(error).__name__) from None
+    if not same:
+        raise _damaged(file, "its sha256 is not that of the manifest")
+    return file
+
+
+def _damaged(file: Path, reason: str) -> Problem:
+    return Problem(f"{file} is damaged ({reason})")
 
 
 def _sha256(file: Path) -> str:

@@ -7,6 +7,7 @@ nor on whether it was interrupted.
 
 import math
 from enum import IntEnum
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -35,8 +36,7 @@ class Order:
     def __init__(self, seed: int, count: int):
         self.seed = seed
         self.count = count
-        self._epoch = -1
-        self._permutation = torch.empty(0)
+        self._permute = lru_cache(maxsize=2)(self._draw)  # threads may be at the end of one epoch and in the next
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the image, (B,) int64, of each of the sample numbers (B,)."""
@@ -47,13 +47,10 @@ class Order:
             images[here] = self._permute(epoch)[index[here] % self.count]
         return images
 
-    def _permute(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            key = philox.key(self.seed, Stream.ORDER, epoch)
-            high, low = philox.words(key, torch.arange(self.count), 2).unbind(1)
-            self._permutation = ((high << 31) | (low >> 1)).argsort(stable=True)
-            self._epoch = epoch
-        return self._permutation
+    def _draw(self, epoch: int) -> Tensor:
+        key = philox.key(self.seed, Stream.ORDER, epoch)
+        high, low = philox.words(key, torch.arange(self.count), 2).unbind(1)
+        return ((high << 31) | (low >> 1)).argsort(stable=True)
 
 
 def noise(seed: int, stream: Stream, index: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,10 +1,13 @@
 """The folder of a run: `recipe.json`, `metrics.jsonl`, `checkpoints/`, `grids/`."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from . import checkpoints
 from .problem import Problem
@@ -33,25 +36,24 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def begin(cls, folder: Path, recipe: Recipe) -> "Run":
-        """Return the run of a recipe in a folder, a new one or the one that is there.
+    @contextmanager
+    def begin(cls, folder: Path, recipe: Recipe) -> Iterator["Run"]:
+        """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
 
         Raises:
-            Problem: the folder cannot be written, or holds a run of another recipe.
+            Problem: the folder cannot be written, is trained in by another process, or holds a run of another recipe.
         """
         run = cls(folder)
-        if run.recipe_file.exists():
-            differing = [key for key in _differing(run.recipe(), recipe) if not key.startswith(MAY_CHANGE)]
-            if differing:
-                raise Problem(
-                    f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(differing)}"
-                )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
-        except OSError as error:
-            raise Problem(f"{folder} cannot be written: {error.strerror}") from error
-        return run
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(stack.enter_context((folder / ".lock").open("a")), folder)
+                if run.recipe_file.exists():
+                    _check_same(run.recipe(), recipe, folder)
+                write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
+            except OSError as error:
+                raise Problem(f"{folder} cannot be written: {error.strerror}") from error
+            yield run
 
     @property
     def recipe_file(self) -> Path:
@@ -62,6 +64,11 @@ class Run:
     def metrics_file(self) -> Path:
         """The file of one JSON object a record."""
         return self.folder / "metrics.jsonl"
+
+    @property
+    def skipped_file(self) -> Path:
+        """The file of one JSON object a step that was skipped."""
+        return self.folder / "skipped.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -82,33 +89,54 @@ class Run:
             raise Problem(f"{self.recipe_file}: {problem}") from None
 
     def latest(self) -> Path:
-        """Return the newest checkpoint.
+        """Return the newest checkpoint of which every file is as it was written.
 
         Raises:
-            Problem: there is none yet.
+            Problem: there is none.
         """
-        found = checkpoints.latest(self.checkpoints)
+        found = checkpoints.newest(self.checkpoints)
         if found is None:
-            raise Problem(f"{self.folder} has no checkpoint yet: let `sitkit train` reach one")
+            which = "good checkpoint" if checkpoints.found(self.checkpoints) else "checkpoint yet"
+            raise Problem(f"{self.folder} has no {which}: let `sitkit train` reach one")
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records that training has written whole."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last one short
+        return _read_lines(self.metrics_file)
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Return the records of steps that were not taken, for their numbers were not finite."""
+        return _read_lines(self.skipped_file)
 
     def cut_metrics(self, step: int) -> None:
-        """Drop the records after a step."""
-        if self.metrics_file.exists():
-            kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
-            write_whole(self.metrics_file, "".join(kept).encode())
+        """Drop the records after a step.
+
+        Raises:
+            Problem: they cannot be written.
+        """
+        for file in (self.metrics_file, self.skipped_file):
+            if file.exists():
+                kept = [json.dumps(record) + "\n" for record in _read_lines(file) if record["step"] <= step]
+                try:
+                    write_whole(file, "".join(kept).encode())
+                except OSError as error:
+                    raise Problem(f"{file} cannot be written: {error.strerror}") from error
 
     def write_metrics(self, record: dict[str, Any]) -> None:
-        """Append a record."""
-        with self.metrics_file.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+        """Append a record.
+
+        Raises:
+            Problem: it cannot be written.
+        """
+        _append(self.metrics_file, record)
+
+    def write_skipped(self, record: dict[str, Any]) -> None:
+        """Append a record of a step that was not taken.
+
+        Raises:
+            Problem: it cannot be written.
+        """
+        _append(self.skipped_file, record)
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -119,6 +147,38 @@ def write_whole(file: Path, content: bytes) -> None:
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    """Lock a file for as long as it is open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out") from None
+
+
+def _check_same(kept: Recipe, recipe: Recipe, folder: Path) -> None:
+    """Raise a problem unless a run can go on with a recipe."""
+    fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
+    differing = _differing(kept, recipe)
+    differing = [key for key in differing if key in fixed or not key.startswith(MAY_CHANGE)]
+    if differing:
+        raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(differing)}")
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the records that were written whole: a crash may have cut the last one short."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+
+
+def _append(file: Path, record: dict[str, Any]) -> None:
+    try:
+        with file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise Problem(f"{file} cannot be written: {error.strerror}; checkpoints are good") from error
 
 
 def _differing(one: Recipe, other: Recipe) -> list[str]:

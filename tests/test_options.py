@@ -13,7 +13,11 @@ from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.run import Run
 from sitkit.recipes.sample.generate import build_network, draw, load_network
-from sitkit.recipes.train.loop import State, Step, train
+from sitkit.recipes.train.batches import Batches
+from sitkit.recipes.train.loop import train
+from sitkit.recipes.train.processes import Processes
+from sitkit.recipes.train.state import State
+from sitkit.recipes.train.step import Step
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=5"]
@@ -29,6 +33,13 @@ FIELDS = {
 
 def tiny(*settings: str) -> Recipe:
     return read("digits", [*TINY, *settings])
+
+
+def first_loss(recipe: Recipe) -> torch.Tensor:
+    """Return the loss of the first step, before it is taken."""
+    split, team = recipe.data.build(), Processes()
+    step = Step(recipe, split, State(recipe, split, team), team)
+    return step.backward(Batches(recipe, split, team)(1)).mean()
 
 
 def kinds(slot: Slot, key: str) -> list[tuple[str, str, str]]:
@@ -75,17 +86,14 @@ def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() 
     timesteps = recipe.path.build().timestep(grid(sampler, recipe.path.build()))
     torch.testing.assert_close(timesteps, timesteps.round(), rtol=0, atol=1e-9)
     assert timesteps[:2].round().tolist() == [999, 995]
-    split = recipe.data.build()
-    state, step = State.create(recipe, split, CPU), Step(recipe, split, CPU)
-    assert step(state, 1).isfinite()
+    assert first_loss(recipe).isfinite()
 
 
 def test_a_coupling_pairs_noise_within_blocks_whatever_the_process() -> None:
     plain, coupled = (
         tiny(*settings) for settings in ([], ["train.coupling={kind='optimal_transport', block=4, classwise=true}"])
     )
-    split = plain.data.build()
-    losses = [Step(recipe, split, CPU)(State.create(recipe, split, CPU), 1) for recipe in (plain, coupled)]
+    losses = [first_loss(recipe) for recipe in (plain, coupled)]
     assert losses[1] < losses[0]  # paired, noise lies nearer to its image
 
 
@@ -108,7 +116,7 @@ def test_couplings_that_break_what_is_asked_are_refused_in_a_line(settings: list
 def test_noise_that_tells_of_the_class_is_refused() -> None:
     recipe = tiny("train.coupling={kind='optimal_transport', block=4}")
     with pytest.raises(Problem, match="classwise = true"):
-        Step(recipe, recipe.data.build(), CPU)
+        first_loss(recipe)
 
 
 def test_a_learned_variance_needs_its_channels_and_its_objective() -> None:

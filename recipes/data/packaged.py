@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from .images import InMemory, Split
+from .parts import stratified
 
 
 def digits(split: float = 0.5) -> Split:
@@ -27,12 +28,7 @@ def mnist5k(split: float = 0.5) -> Split:
 
 
 def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
-    if not 0 < share < 1:
-        raise ValueError(f"split must lie between 0 and 1, got {share}")
-    training = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.random.default_rng(0).permutation(np.flatnonzero(labels == label))
-        training[members[: round(share * len(members))]] = True
+    training = stratified(labels, share)
     one, other = (
         InMemory(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
     )

@@ -42,7 +42,7 @@ class Number:
         return float(torch.tensor(self.values, dtype=torch.float64).std())
 
 
-def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch: int) -> str:
+def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch: int, average: str = "ema") -> str:
     """Measure a run's newest checkpoint, write `report.json` and `report.html`, and return the table.
 
     Args:
@@ -51,13 +51,14 @@ def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch
         device: where to sample.
         seed: of the first draw; the others follow.
         batch: samples at once.
+        average: which average of the weights.
 
     Raises:
         Problem: there is no good checkpoint, or a package is missing.
     """
     split = recipe.data.build()
     checkpoint = run.latest()
-    network = load_network(recipe, split, checkpoint, device)
+    network = load_network(recipe, split, checkpoint, device, average)
     count = len(split.heldout) if recipe.evaluation.num == "auto" else recipe.evaluation.num
     seeds = range(seed, seed + recipe.evaluation.draws)
     free = recipe.model_copy(update={"guidance": recipe.guidance.model_copy(update={"scale": 1.0})})
@@ -70,7 +71,7 @@ def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch
         if recipe.guidance.scale != 1:
             guided = [sample(recipe, seed=one, what="guided samples") for one in seeds]
         numbers.append(_accuracy(guided, split))
-    manifest = _manifest(recipe, checkpoint, count, seed, plain[0], guided[0])
+    manifest = _manifest(recipe, checkpoint, average, count, seed, plain[0], guided[0])
     report = {"numbers": {number.name: _describe(number) for number in numbers}, "manifest": manifest}
     try:
         write_whole(run.folder / "report.json", json.dumps(report, indent=2).encode())
@@ -154,14 +155,15 @@ def _accuracy(draws: list[Samples], split: Split) -> Number:
 
 
 def _manifest(
-    recipe: Recipe, checkpoint: Any, count: int, seed: int, plain: Samples, guided: Samples
+    recipe: Recipe, checkpoint: Any, average: str, count: int, seed: int, plain: Samples, guided: Samples
 ) -> dict[str, Any]:
     """Return everything that the numbers depend on."""
     files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
     return {
         "recipe": resolve(recipe).model_dump(mode="json"),
         "checkpoint": checkpoint.name,
-        "ema_sha256": files["ema.safetensors"]["sha256"],
+        "average": average,
+        "average_sha256": files.get(f"{average}.safetensors", {}).get("sha256", "made of several"),
         "samples": count,
         "draws": recipe.evaluation.draws,
         "first_seed": seed,

@@ -30,7 +30,15 @@ EXACT_UP_TO = 256
 
 
 def likelihood(
-    run: Run, recipe: Recipe, device: torch.device, *, num: int, probes: int | None, seed: int, batch: int
+    run: Run,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    num: int,
+    probes: int | None,
+    seed: int,
+    batch: int,
+    average: str = "ema",
 ) -> str:
     """Measure a run's newest checkpoint on held-out images, write `likelihood.json`, and return a line for the reader.
 
@@ -45,13 +53,14 @@ def likelihood(
         probes: of the divergence's estimate; 0 is the exact one, None the exact one for small images.
         seed: of dequantisation and probes.
         batch: images at once.
+        average: which average of the weights.
 
     Raises:
         Problem: there is no good checkpoint, or the ODE cannot be solved.
     """
     split = recipe.data.build()
     checkpoint = run.latest()
-    network = load_network(recipe, split, checkpoint, device)
+    network = load_network(recipe, split, checkpoint, device, average)
     objective = recipe.objective.build(path=recipe.path.build())
     low, high = velocity_interval(recipe)
     if not isinstance(split.heldout, InMemory):

@@ -23,7 +23,7 @@ from sitkit.samplers import (
     sample,
 )
 
-from .. import checkpoints, slots
+from .. import slots
 from ..components import nearest
 from ..data.images import Split
 from ..intervals import grid, resolve_sampler
@@ -31,6 +31,7 @@ from ..problem import Problem
 from ..progress import progress
 from ..randomness import Stream, noise
 from ..recipe import Recipe
+from .weights import read_average
 
 CURVE_IMAGES, CURVE_TIMES = 256, 25
 
@@ -74,15 +75,17 @@ def all_channels(network: nn.Module, objective: Objective) -> Callable[..., Tens
     return network.full if isinstance(objective, Hybrid) else network  # type: ignore[return-value]
 
 
-def load_network(recipe: Recipe, split: Split, checkpoint: Path, device: torch.device) -> nn.Module:
-    """Return the averaged network of a checkpoint, ready to sample with.
+def load_network(
+    recipe: Recipe, split: Split, checkpoint: Path, device: torch.device, average: str = "ema"
+) -> nn.Module:
+    """Return the averaged network of a checkpoint, ready to sample with (`read_average`).
 
     Raises:
         Problem: the checkpoint is damaged, or of another network.
     """
     network = build_network(recipe, split)
     try:
-        network.load_state_dict(checkpoints.load(checkpoint, "ema"))
+        network.load_state_dict(read_average(checkpoint, average))
     except RuntimeError as error:
         raise Problem(f"{checkpoint} holds another network than its recipe's: {error}".replace("\n", " ")) from None
     return network.to(device).eval()

@@ -1,0 +1,14 @@
+"""The command line.
+
+Torch and the recipes are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+from . import show as show
+from . import train as train
+from . import use as use
+from .app import app as app
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="sitkit")

@@ -1,0 +1,82 @@
+"""What the commands share: how they are declared, and what several of them take."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..problem import Problem
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..recipe import Recipe
+
+app = typer.Typer(
+    help="Composable transport models: train, sample and evaluate SiT by recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
+Average = Annotated[
+    str, typer.Option(metavar="NAME", help="Which average of the weights: ema, ema-0.999, width-0.1, ...")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function: a problem becomes its lines and exit code 2, an interrupt exit code 130."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except Problem as problem:
+            typer.echo(f"sitkit: {problem}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("sitkit: interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+
+    return app.command()(run)
+
+
+def resample(recipe: "Recipe", settings: list[str] | None, *more: str) -> "Recipe":
+    """Return a run's recipe with settings that can still be chosen after training."""
+    from ..reading import override
+
+    allowed = ("sampler", "guidance", *more)
+    for setting in settings or ():
+        if setting.partition(".")[0] not in allowed:
+            raise Problem(f"--set {setting}: of a trained run only {', '.join(allowed)} can be changed")
+    return override(recipe.model_dump(mode="json"), settings or ())
+
+
+def writable(file: Path) -> None:
+    """Raise a problem if a file cannot be written, before anything is computed for it."""
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise Problem(f"{file} cannot be written: {'it is a folder' if file.is_dir() else f'see {folder}'}")
+
+
+def device_of(name: str) -> "torch.device":
+    """Return the device of that name."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device

@@ -1,0 +1,43 @@
+"""Commands to look at recipes, and at flows in the plane."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import Settings, command
+
+
+@command
+def plane(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
+    data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 5000,
+) -> None:
+    """Carry noise to a target in the plane: trains in under a minute, then draws what was learnt.
+
+    Example: sitkit plane --data checkerboard --out runs/plane
+    """
+    from ..plane.flow import plane as run_plane
+
+    run_plane(data, out, seed=seed, steps=steps, say=typer.echo)
+
+
+@command
+def show(
+    source: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file or the folder of a run.")],
+    settings: Settings = None,
+) -> None:
+    """Print a whole recipe as TOML, with the numbers that `auto` stands for.
+
+    Example: sitkit show digits --set path.kind=vp
+    """
+    from ..reading import override, read, to_toml
+    from ..run import Run
+
+    if Path(source).is_dir():
+        recipe = override(Run.find(Path(source)).recipe().model_dump(mode="json"), settings or ())
+    else:
+        recipe = read(source, settings or ())
+    typer.echo(to_toml(recipe))

@@ -1,0 +1,135 @@
+"""What `sitkit encode` does: from the name of a source to its latents in a folder."""
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from .. import slots
+from ..components import Component
+from ..problem import Problem
+from . import vae as autoencoders
+from .cache import Source
+from .encode import encode
+from .images import Images, InMemory, Split
+
+HELDOUT = "heldout"
+"""The folder, in that of the cache, of what a source holds out."""
+
+
+def run(
+    source: str,
+    out: Path,
+    *,
+    size: int,
+    vae: str = autoencoders.USUAL,
+    batch: int = 32,
+    device: torch.device,
+    unreadable: Literal["stop", "skip"] = "stop",
+    say: Callable[[str], None],
+) -> None:
+    """Encode a source, or go on with it where it stopped; what it holds out goes into the folder `heldout` in `out`.
+
+    Started by torchrun, or with RANK and WORLD_SIZE set, each process does its share; on GPUs, process LOCAL_RANK of a
+    machine uses the GPU of that number.
+
+    Args:
+        source: a folder of images, or data of a recipe: a kind, such as `digits`, or its table in TOML, such as
+            `{kind = "mnist5k", split = 0.9}`.
+        out: the folder of the cache.
+        size: the side of the images, in pixels.
+        vae: the autoencoder, a folder or an id.
+        batch: how many images are encoded at once.
+        device: where.
+        unreadable: what to do about images that cannot be read, see `encode`.
+        say: is told of what happens; by process 0 only.
+
+    Raises:
+        Problem: the source is none, its images are of another size, or they cannot be encoded.
+    """
+    rank, world = (_number(name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= rank < world:
+        raise Problem(f"RANK must lie between 0 and WORLD_SIZE - 1, got {rank} of {world}")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", _number("LOCAL_RANK", 0))
+    split, described = _open(source, size)
+    model = autoencoders.load(vae).to(device)
+    parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
+    for images, folder in parts:
+        encode(
+            images,
+            split.classes,
+            folder,
+            source=Source(description=described.description, fingerprint=_fingerprint(described.fingerprint, images)),
+            vae=model,
+            vae_source=vae,
+            batch=batch,
+            unreadable=unreadable,
+            rank=rank,
+            world=world,
+            say=say if rank == 0 else lambda line: None,
+        )
+
+
+def _open(source: str, size: int) -> tuple[Split, Source]:
+    """Return what a source holds, and what it is."""
+    if Path(source).is_dir():
+        from .folder import SUFFIXES, folder
+        from .listing import listing
+
+        try:
+            return folder(source, size), Source(
+                description=source, fingerprint="\n".join(listing(Path(source), SUFFIXES))
+            )
+        except ValueError as error:
+            raise Problem(f"{source}: {error}") from error
+    data = _parse(source)
+    split = data.build()
+    if not isinstance(split, Split):
+        raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
+    if split.training.shape[1:] != (size, size):
+        height, width = split.training.shape[1:]
+        raise Problem(f"the images of {data.kind} are {height}x{width}, and --size is {size}")
+    fields = data.fields.model_dump_json()
+    return split, Source(description=f"{data.kind} {fields}", fingerprint=f"{data.kind} {fields}")
+
+
+def _parse(source: str) -> Component:
+    """Return the data that a kind or a table in TOML names."""
+    try:
+        value = tomllib.loads(f"data = {source}")["data"] if source.lstrip().startswith("{") else source
+        data = slots.DATA.parse(value)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"{source} is no TOML: {error}") from error
+    except PydanticCustomError as error:
+        raise Problem(f"{source} is neither a folder nor data: {error.message()}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Problem(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    assert data is not None
+    return data
+
+
+def _fingerprint(text: str, images: Images) -> str:
+    """Return the sha256 of a text, of the labels, and of pixels that are in memory.
+
+    Files are known by their names and labels, and not opened for this: a damaged one may be mended while half is done.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+    digest.update(images.labels.numpy().tobytes())
+    if isinstance(images, InMemory):
+        digest.update(images.pixels.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _number(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise Problem(f"{name} must be a number, got '{value}'")
+    return int(value)

@@ -1,0 +1,120 @@
+"""EDM2's latents: a file of means and standard deviations for each image."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from .crop import Unreadable
+from .images import NoiseOf
+from .listing import listing
+from .ondemand import load_all
+
+LABELS = "dataset.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Means and standard deviations of latents, (2C, H, W) a file; no labels are written as zeros.
+
+    Args:
+        files: one an image.
+        labels: (N,) int64.
+        shape: (C, H, W) of a state.
+        scale: what latents are multiplied by.
+        decode: from states to pixels.
+    """
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    shape: tuple[int, int, int]
+    scale: float
+    decode: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+        """Return (mean + std * noise) * scale, (B, C, H, W) float32.
+
+        Raises:
+            Problem: some are to be mirrored, or files are damaged; it names them all.
+        """
+        if flips.any():
+            raise Problem("these latents were kept without those of the mirror images: set train.flip = 0")
+        mean, std = self._moments(numbers)
+        return (mean + std * noise(self.shape)) * self.scale
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return the images as their mean latents are decoded, (B, 3, H', W') uint8."""
+        return self.decode(self._moments(numbers)[0] * self.scale)
+
+    def _moments(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        channels, height, width = self.shape
+        kept = (2 * channels, height, width)
+        return load_all(lambda number: _load(self.files[number], kept), numbers, kept).float().chunk(2, dim=1)
+
+
+def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[Moments, int]:
+    """Return all in a folder, in the order of `listing`, and the number of classes, 0 if there are no labels.
+
+    Raises:
+        ValueError: there is no such folder, no file or no label of one, or the scale cannot be.
+        Problem: the first file is damaged.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale is what latents are multiplied by, above 0, got {scale}")
+    names = listing(folder, (".npy",))
+    if not names:
+        raise ValueError(f"{folder} holds no .npy file")
+    shape = tuple(_array(folder / names[0]).shape)
+    if len(shape) != 3 or shape[0] % 2:
+        raise ValueError(f"{folder / names[0]} should hold means and standard deviations, (2C, H, W), got {shape}")
+    labels = _labels(folder, names)
+    classes = 0 if labels is None else int(labels.max()) + 1
+    labels = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
+    files = tuple(folder / name for name in names)
+    return Moments(files, labels, (shape[0] // 2, *shape[1:]), scale, decode), classes
+
+
+def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:
+    file = folder / LABELS
+    try:
+        found = json.loads(file.read_text())["labels"]
+        if found is None:
+            return None
+        known = dict(found)
+        labels = [known[name] for name in names]
+    except FileNotFoundError:
+        raise ValueError(
+            f'there is no {file}, {{"labels": [[file, label], ...]}}; in REPA\'s it is in vae-sd'
+        ) from None
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f'{file} should be {{"labels": [[file, label], ...]}}: {error}') from error
+    if not all(isinstance(label, int) and label >= 0 for label in labels):
+        raise ValueError(f"{file} should hold whole numbers from 0 up as labels")
+    return torch.tensor(labels)
+
+
+def _load(file: Path, shape: tuple[int, ...]) -> Tensor:
+    found = _array(file)
+    if found.shape != shape:
+        raise Unreadable(f"{file} should be of shape {shape} as the first is, got {found.shape}")
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise Unreadable(f"{file} cannot be read as an array of numbers: {error}") from error
+    if not isinstance(found, np.ndarray) or not np.issubdtype(found.dtype, np.floating):
+        raise Unreadable(f"{file} should be one array of floating-point numbers")
+    return found

@@ -1,0 +1,121 @@
+"""LightningDiT's latents: safetensors in pieces, mapped into memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .images import NoiseOf
+
+STATISTICS = "latents_stats.pt"
+KEYS = ("latents", "latents_flip", "labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """States are (z - mean) / std * multiplier, of latents z; mean and std are (C, 1, 1)."""
+
+    mean: Tensor
+    std: Tensor
+    multiplier: float
+
+    def states(self, z: Tensor) -> Tensor:
+        """Return the states of latents, (B, C, H, W)."""
+        return (z - self.mean.to(z.device)) / self.std.to(z.device) * self.multiplier
+
+    def latents(self, states: Tensor) -> Tensor:
+        """Return the latents of states, (B, C, H, W)."""
+        return states / self.multiplier * self.std.to(states.device) + self.mean.to(states.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Latents in pieces, each with those of the mirror images beside it, both (N, C, H, W)."""
+
+    pieces: tuple[tuple[Tensor, Tensor], ...]
+    labels: Tensor
+    normalisation: Normalisation
+    decode: Callable[[Tensor], Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.pieces[0][0].shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+        """Return states, (B, C, H, W) float32; those of the mirror images where `flips` (B,) says so."""
+        ends = torch.tensor([len(latents) for latents, _ in self.pieces]).cumsum(0)
+        places = torch.searchsorted(ends, numbers, right=True)
+        z = torch.empty(len(numbers), *self.shape)
+        for row, (number, place, flip) in enumerate(
+            zip(numbers.tolist(), places.tolist(), flips.tolist(), strict=True)
+        ):
+            latents = self.pieces[place][int(flip)]
+            z[row] = latents[number - int(ends[place])]  # from the end, for `ends` is where the piece ends
+        return self.normalisation.states(z)
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return the images as decoded, (B, 3, H', W') uint8."""
+        return self.decode(self.states(numbers, torch.zeros(len(numbers), dtype=torch.bool), torch.zeros))
+
+
+def normalisation(folder: Path, multiplier: float) -> Normalisation:
+    """Return the normalisation that a folder's `latents_stats.pt` tells of; no code in it is run.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    file = folder / STATISTICS
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        mean, std = (found[key].float().reshape(-1, 1, 1) for key in ("mean", "std"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no {file}, the mean and std of each channel: LightningDiT's tools make it"
+        ) from None
+    except Exception as error:  # torch.load raises what zip files, pickles and tensors do
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file} should hold the tensors mean and std: {reason}") from error
+    if mean.shape != std.shape or not (std > 0).all() or not multiplier > 0:
+        raise ValueError(f"{file} should hold as many std as mean, all above 0, and multiplier {multiplier} be above 0")
+    return Normalisation(mean, std, multiplier)
+
+
+def shards(folder: Path, normalisation: Normalisation, decode: Callable[[Tensor], Tensor]) -> Shards:
+    """Return the latents of all safetensors in a folder, by name.
+
+    Raises:
+        ValueError: there is no such folder or file, or one lacks a key or is of another shape.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"there is no folder {folder} with .safetensors files in it")
+    pieces: list[tuple[Tensor, Tensor]] = []
+    labels: list[Tensor] = []
+    for file in files:
+        try:
+            content = load_file(file)
+            latents, mirrored, label = (content[key] for key in KEYS)
+        except KeyError as error:
+            raise ValueError(f"{file} has no {error}; latents have {', '.join(KEYS)}") from error
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{file} cannot be read as safetensors: {error}") from error
+        wanted = pieces[0][0].shape[1:] if pieces else (len(normalisation.mean), *latents.shape[2:])
+        if latents.ndim != 4 or latents.shape[1:] != wanted or mirrored.shape != latents.shape:
+            shapes = f"{tuple(latents.shape)} and {tuple(mirrored.shape)}"
+            raise ValueError(
+                f"{file}: latents and latents_flip should both be (N, {str(tuple(wanted))[1:]}, got {shapes}"
+            )
+        if label.shape != latents.shape[:1] or label.is_floating_point() or (label < 0).any():
+            raise ValueError(f"{file}: labels should be {len(latents)} whole numbers from 0 up")
+        pieces.append((latents, mirrored))
+        labels.append(label.long())
+    return Shards(tuple(pieces), torch.cat(labels), normalisation, decode)

@@ -1,0 +1,89 @@
+"""What training writes down: records of the loss and of the speed, and the steps that were skipped."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.images import Split
+from ..recipe import Recipe
+from ..run import Run
+from .estimate import forward_macs
+from .processes import Processes
+from .sinks import open_sinks
+from .state import State
+from .step import Outcome, learning_rate
+
+
+class Journal:
+    """Writes `metrics.jsonl` and `skipped.jsonl`, if this process leads, and tells the recipe's sinks.
+
+    Args:
+        run: whose folder is written.
+        recipe: its recipe.
+        split: its data, for their shape and classes.
+        state: what is being trained, whose meters are read.
+        team: of whom the leader writes.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, split: Split, state: State, team: Processes):
+        self.run = run
+        self.recipe = recipe
+        self.state = state
+        self.team = team
+        self.macs = forward_macs(recipe, split.training.shape, len(split.classes)) if team.leads else 0
+        self.sinks = open_sinks(recipe, run.folder, state.step) if team.leads else []
+        self.start = self.since = time.monotonic()
+        self.before = state.step
+
+    def record(self, step: int) -> str:
+        """Write what was counted since the last record, and return a word of it."""
+        counted = self.state.meters.report()
+        if self.team.leads:
+            record = {"step": step, "images": step * self.recipe.train.batch, **counted, **self._speed(step)}
+            record["lr"] = learning_rate(self.recipe, step)
+            self.run.write_metrics(record)
+            for sink in self.sinks:
+                sink.write(record)
+        return "" if counted["loss"] is None else f"loss {counted['loss']:.4f}"
+
+    def skip(self, step: int, outcome: Outcome) -> None:
+        """Write that a step was not taken, and for which samples."""
+        if self.team.leads:
+            record = {"step": step, "samples": outcome.bad, "gradient": str(outcome.gradient)}
+            self.run.write_skipped(record)
+
+    def picture(self, file: Path, step: int) -> None:
+        """Tell of a picture of samples."""
+        for sink in self.sinks:
+            sink.picture("samples", file, step)
+
+    def close(self) -> None:
+        """Finish what sinks have under way."""
+        for sink in self.sinks:
+            sink.close()
+
+    def _speed(self, step: int) -> dict[str, Any]:
+        """Return seconds since the start, images and floating-point operations a second since the last record.
+
+        The operations are those that the network needs, three times a forward pass, of all processes.
+        """
+        now = time.monotonic()
+        rate = (step - self.before) * self.recipe.train.batch / max(now - self.since, 1e-9)
+        self.since, self.before = now, step
+        return {
+            "seconds": round(now - self.start, 3),
+            "images_per_second": round(rate, 3),
+            "teraflops": 6e-12 * self.macs * rate,
+            "memory_gib": round(_peak_memory(self.team.device) / 2**30, 3),
+        }
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Return the most bytes that this process has held: on a GPU, those of tensors."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,157 @@
+"""One process or many: who they are, what they agree on, and how a network is spread over them.
+
+Launched by torchrun, which sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; one process needs no process group.
+"""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ..problem import Problem
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+    local_world: int = 1
+    """How many of them run on this machine."""
+    device: torch.device = CPU
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that speaks and writes."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every process, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def agree(self, decide: Callable[[], Any]) -> Any:
+        """Return what the leader decides; if that raises a Problem, all do."""
+        answer: Any = None
+        if self.leads:
+            try:
+                answer = decide()
+            except Problem as problem:
+                answer = problem
+        if self.world > 1:
+            answers = [answer]
+            dist.broadcast_object_list(answers)
+            answer = answers[0]
+        if isinstance(answer, Problem):
+            raise answer
+        return answer
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did; `device` is where to compute, any GPU meaning one's own.
+
+    Raises:
+        Problem: there are more processes on this machine than GPUs.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(device=device)
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise Problem(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        yield Processes(dist.get_rank(), world, local_world, device)
+        dist.barrier()
+    finally:
+        gc.collect()  # what still uses the group, such as DDP, goes before it: destroyed after it, it waits for ever
+        dist.destroy_process_group()
+
+
+def mesh_of(team: Processes, parallel: str) -> DeviceMesh | None:
+    """Return the mesh over which weights are sharded, None if every process holds them all.
+
+    `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
+    """
+    if team.world == 1 or parallel == "ddp":
+        return None
+    kind = team.device.type
+    if parallel == "fsdp":
+        return init_device_mesh(kind, (team.world,), mesh_dim_names=("shard",))
+    machines = team.world // team.local_world
+    return init_device_mesh(kind, (machines, team.local_world), mesh_dim_names=("replicate", "shard"))
+
+
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard a network in place, block by block (FSDP2)."""
+    for block in getattr(network, "blocks", ()):
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    if hasattr(network, "full"):
+        register_fsdp_forward_method(network, "full")
+
+
+class Whole(nn.Module):
+    """A network as training asks it, with all its output channels if so: what DDP wraps."""
+
+    def __init__(self, network: nn.Module, call: Callable[..., Tensor]):
+        super().__init__()
+        self.network = network
+        self.call = call
+
+    def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        """Return the network's output."""
+        return self.call(x, t, **conditions)
+
+
+def replicate(network: nn.Module, call: Callable[..., Tensor], team: Processes) -> nn.Module:
+    """Return the network as each process trains it, its gradients averaged over processes."""
+    whole = Whole(network, call)
+    if team.world == 1 or isinstance(next(network.parameters()), DTensor):
+        return whole
+    ids = [team.device] if team.device.type == "cuda" else None
+    return DistributedDataParallel(whole, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def gradients_stay(trained: nn.Module, network: nn.Module, stay: bool) -> Iterator[None]:
+    """Keep gradients from being averaged over processes: more of the same step are to come."""
+    sharded = hasattr(network, "set_requires_gradient_sync")
+    if sharded:
+        network.set_requires_gradient_sync(not stay)  # type: ignore[operator]
+    waits = stay and isinstance(trained, DistributedDataParallel)
+    with trained.no_sync() if waits else nullcontext():  # type: ignore[operator]
+        yield
+
+
+def whole(value: Tensor) -> Tensor:
+    """Return a tensor with all its parts, which all processes hold together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,0 +1,133 @@
+"""What training changes, and how it is kept and found again."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from .. import checkpoints
+from ..data.images import Split
+from ..problem import Problem
+from ..recipe import Recipe
+from ..sample.generate import build_network
+from .averages import Averages
+from .meters import Meters
+from .processes import Processes, mesh_of, shard
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+PIECES = "trained"
+"""The folder of a checkpoint to which each process writes its piece of network and moments, if weights are sharded."""
+
+
+class State:
+    """The network, its averages, the optimiser, what is counted between records, and the number of steps done.
+
+    Args:
+        recipe: the experiment.
+        split: the data, for their shape and classes.
+        team: over whose processes the weights may be sharded.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split, team: Processes):
+        self.network = build_network(recipe, split).to(team.device)
+        self.averages = Averages.of(recipe.ema, lambda: copy.deepcopy(self.network))
+        mesh = mesh_of(team, recipe.compute.parallel)
+        self.sharded = mesh is not None
+        if mesh is not None:
+            for network in (self.network, *self.averages.modules.values()):
+                shard(network, mesh)
+        options = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, fused=True
+        )
+        self.meters = Meters(recipe.log.bins)
+        self.step = 0
+
+    @property
+    def average(self) -> nn.Module:
+        """The average by which samples are made."""
+        return self.averages.modules["ema"]
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """Return all that a checkpoint holds, by part; the tensors are not copied."""
+        return {
+            **self.averages.state_dicts(),
+            "model": self.network.state_dict(),
+            "optimizer": dict(self._moments()),
+            "meters": self.meters.state_dict(),
+        }
+
+    def pieces(self) -> dict[str, Tensor]:
+        """Return network and moments by one name each, of which each process holds a piece."""
+        return {f"{part}.{key}": value for part in ("model", "optimizer") for key, value in self.parts()[part].items()}
+
+    def load(self, checkpoint: Path) -> None:
+        """Go back to a checkpoint, written by however many processes.
+
+        Raises:
+            Problem: it is damaged, or of another network.
+        """
+        try:
+            self.averages.load({name: self._read(checkpoint, name) for name in self.averages.modules})
+            self._load_trained(checkpoint)
+        except (RuntimeError, KeyError) as error:
+            raise Problem(f"{checkpoint} does not fit the recipe: {error}".replace("\n", " ")) from None
+        self.meters.load_state_dict(checkpoints.load(checkpoint, "meters"))
+        self.step = checkpoints.step_of(checkpoint)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                yield f"{name}.{key}", value
+
+    def _load_trained(self, checkpoint: Path) -> None:
+        """Load network and moments, of which there are none if no step was taken."""
+        if not (checkpoint / PIECES).is_dir():
+            self.network.load_state_dict(self._read(checkpoint, "model"))
+            self._set_moments(checkpoints.load(checkpoint, "optimizer"))
+            return
+        reader = dcp.HuggingFaceStorageReader(str(checkpoint / PIECES))
+        weights = {f"model.{key}": value for key, value in self.network.state_dict().items()}
+        moments = {f"optimizer.{key}": value for key, value in self._blank_moments()}
+        if reader.read_metadata().state_dict_metadata.keys().isdisjoint(moments):
+            moments = {}
+        pieces = weights | moments
+        dcp.load(pieces, storage_reader=reader, no_dist=not dist.is_initialized())
+        self.network.load_state_dict({key: pieces[f"model.{key}"] for key in self.network.state_dict()})
+        self._set_moments({key.removeprefix("optimizer."): pieces[key] for key in moments})
+
+    def _blank_moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.network.named_parameters():
+            for key in MOMENTS:
+                yield f"{name}.{key}", torch.zeros(()) if key == "step" else torch.zeros_like(parameter)
+
+    def _set_moments(self, moments: dict[str, Tensor]) -> None:
+        for name, parameter in self.network.named_parameters():
+            if f"{name}.step" in moments:
+                values = {key: moments[f"{name}.{key}"] for key in MOMENTS}
+                self.optimizer.state[parameter] = {key: _like(value, parameter, key) for key, value in values.items()}
+
+    def _read(self, checkpoint: Path, part: str) -> dict[str, Tensor]:
+        """Return a part that is one file, spread as this state's weights are."""
+        values = checkpoints.load(checkpoint, part)
+        if not self.sharded:
+            return values
+        own: dict[str, Any] = self.network.state_dict()
+        return {key: _spread(value, own[key]) for key, value in values.items()}
+
+
+def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:
+    return value.to(parameter.device) if key == "step" else _spread(value.to(parameter.device), parameter)
+
+
+def _spread(value: Tensor, like: Any) -> Tensor:
+    """Return a whole tensor sharded as another is, if that is sharded."""
+    if isinstance(value, DTensor) or not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

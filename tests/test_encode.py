@@ -1,0 +1,307 @@
+"""Writing down latents: what is written is what was encoded, whoever wrote it, whatever happened meanwhile."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from latent_caches import BLOCK, COUNT, SIZE, Numbered, content, killed, noise_of, small, watched, write
+
+from sitkit.recipes.data import encoding, vae
+from sitkit.recipes.data import latents as open_latents
+from sitkit.recipes.data.cache import Source
+from sitkit.recipes.data.latents import verify
+from sitkit.recipes.problem import Problem
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small(tmp_path_factory.mktemp("vae") / "small", seed=0)
+
+
+@pytest.fixture(scope="module")
+def cache(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cache") / "whole"
+    write(out, autoencoder)
+    return out
+
+
+def test_a_cache_holds_what_encoding_gives(cache: Path, autoencoder: Path) -> None:
+    model = import_module("diffusers").AutoencoderKL.from_pretrained(
+        autoencoder, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    moments, labels = (np.load(cache / f"{name}.npy", allow_pickle=False) for name in ("moments", "labels"))
+    images = Numbered()
+    assert moments.shape == (COUNT, 2, 4, SIZE // 2, SIZE // 2)
+    assert moments.dtype == np.float16
+    assert labels.tolist() == images.labels.tolist()
+    for way, pixels in enumerate((images.pixels, images.pixels.flip(-1))):
+        with torch.no_grad():
+            law = model.encode(pixels / 127.5 - 1).latent_dist
+        direct = torch.cat([law.mean, law.std], 1)
+        torch.testing.assert_close(torch.from_numpy(moments[:, way]).float(), direct, rtol=2**-10, atol=1e-6)
+    index = json.loads((cache / "index.json").read_text())
+    assert index["count"] == COUNT
+    assert index["image"] == [3, SIZE, SIZE]
+    assert index["scale"] == 0.18215
+    assert index["vae"]["sha256"] == vae.fingerprint(model)
+    assert not (cache / ".progress").exists()
+    verify(cache)
+
+
+def test_two_processes_write_what_one_writes(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
+    said: dict[int, list[str]] = {}
+    numbers: dict[int, list[int]] = {}
+
+    def work(rank: int) -> None:
+        model = vae.load(str(autoencoder))
+        numbers[rank] = watched(model)
+        said[rank] = write(tmp_path / "out", autoencoder, model=model, rank=rank, world=2)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert content(tmp_path / "out") == content(cache)
+    blocks = {rank: {number // BLOCK for number in done} for rank, done in numbers.items()}
+    assert blocks == {0: {0, 2, 4}, 1: {1, 3, 5}}
+    assert said[0][-1].endswith(f"has the latents of {COUNT} images")
+
+
+def test_a_process_without_others_says_so(autoencoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="process 0 has begun nothing"):
+        write(tmp_path / "out", autoencoder, rank=1, world=2, patience=0.3)
+    with pytest.raises(Problem, match="3 blocks are left to other processes"):
+        write(tmp_path / "out", autoencoder, rank=0, world=2, patience=0.3)
+    with pytest.raises(Problem, match="not finished"):
+        open_latents(str(tmp_path / "out"))
+    model = vae.load(str(autoencoder))
+    numbers = watched(model)
+    write(tmp_path / "out", autoencoder, model=model, rank=1, world=2)
+    assert {number // BLOCK for number in numbers} == {1, 3, 5}
+    numbers.clear()
+    write(tmp_path / "out", autoencoder, model=model, rank=2, world=3)
+    assert "already" in write(tmp_path / "out", autoencoder, model=model)[0] or verify(tmp_path / "out")
+    assert numbers == []  # other numbers of processes find all blocks done
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_whenever_it_is_killed_it_goes_on(cache: Path, autoencoder: Path, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload(
+        ["torch", "diffusers.models.autoencoders.autoencoder_kl", "sitkit.recipes.data.encode"]
+    )
+    out, log = tmp_path / "out", tmp_path / "log"
+    log.touch()
+    for kills in range(13):
+        marked = {int(file.stem) for file in (out / ".progress").glob("[0-9]*.json")}
+        before = len(log.read_text().splitlines())
+        event = chance.randint(1, 40) if kills < 12 else 10**9
+        process = start.Process(target=killed, args=(out, autoencoder, log, event))
+        process.start()
+        process.join(60)
+        again = {int(line) // BLOCK for line in log.read_text().splitlines()[before:]}
+        assert not marked & again  # what is finished is not encoded again
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        if not (out / "index.json").exists():
+            with pytest.raises(Problem, match=r"not finished|there are no latents"):
+                open_latents(str(out))
+    assert kills >= 5
+    assert process.exitcode == 0
+    assert not (out / ".progress").exists()
+    assert {name: data for name, data in content(out).items() if not name.startswith(".")} == content(cache)
+
+
+def test_a_block_cut_short_is_written_again(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Problem):
+        write(out, autoencoder, rank=0, world=2, patience=0.0)
+    with (out / "moments.npy").open("r+b") as stream:
+        stream.seek(-100, os.SEEK_END)  # in block 5, which has no mark
+        stream.write(b"half a block")
+    (out / ".progress" / "00000002.json").write_text("")  # as a disk may leave it when power fails
+    model = vae.load(str(autoencoder))
+    numbers = watched(model)
+    write(out, autoencoder, model=model)
+    assert {number // BLOCK for number in numbers} == {1, 2, 3, 5}
+    assert content(out) == content(cache)
+
+
+def test_a_block_that_was_damaged_meanwhile_is_found_and_encoded_anew(
+    cache: Path, autoencoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Problem):
+        write(out, autoencoder, rank=0, world=2, patience=0.0)
+    with (out / "moments.npy").open("r+b") as stream:
+        stream.seek(200)  # in block 0
+        stream.write(b"?")
+    with pytest.raises(Problem, match=r"1 blocks of moments\.npy were damaged"):
+        write(out, autoencoder)
+    write(out, autoencoder)
+    assert content(out) == content(cache)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_encoding_is_refused_in_a_line(finished: bool, cache: Path, autoencoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if finished:
+        shutil.copytree(cache, out)
+    else:
+        with pytest.raises(Problem):
+            write(out, autoencoder, rank=0, world=2, patience=0.0)
+    before = content(out)
+    other = small(tmp_path / "other", seed=1)
+    scaled = small(tmp_path / "scaled", seed=0, scaling_factor=1.0)
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"autoencoder": other}, "another vae "),
+        ({"autoencoder": scaled}, "another scale "),
+        ({"images": Numbered(size=16)}, r"another image size \(\(3, 8, 8\), now \(3, 16, 16\)\)"),
+        ({"source": Source(description="others", fingerprint="1")}, "another source "),
+    )
+    for settings, what in changes:
+        with pytest.raises(Problem, match=what) as caught:
+            write(out, **{"autoencoder": autoencoder, **settings})
+        assert "\n" not in str(caught.value)
+        assert str(out) in str(caught.value)
+    assert content(out) == before
+
+
+def test_unreadable_images_stop_at_the_end_of_their_block(autoencoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Problem) as caught:
+        write(out, autoencoder, Numbered(unreadable=(5, 7, 10)))
+    assert str(caught.value).splitlines()[1:] == ["  images/5.png is no image", "  images/7.png is no image"]
+    model = vae.load(str(autoencoder))
+    numbers = watched(model)
+    write(out, autoencoder, model=model)  # they were mended
+    assert min(numbers) == 4
+
+
+def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
+    out, bad = tmp_path / "out", Numbered(unreadable=(5, 7, 10))
+    with pytest.raises(Problem):
+        write(out, autoencoder, bad)
+    said = write(out, autoencoder, bad, unreadable="skip", rank=0, world=1)
+    assert said[-1].endswith("has the latents of 18 images, 3 left out")
+    index = verify(out)
+    assert [(one.number, one.reason) for one in index.left_out] == [
+        (number, f"images/{number}.png is no image") for number in (5, 7, 10)
+    ]
+    kept = [number for number in range(COUNT) if number not in (5, 7, 10)]
+    split, whole = open_latents(str(out)), open_latents(str(cache))
+    assert split.training.labels.tolist() == whole.training.labels[kept].tolist()
+    flips, eps = torch.arange(18) % 2 == 0, noise_of((2, 4, 4))[:18]
+    states = split.training.states(torch.arange(18), flips, lambda shape: eps)
+    expected = whole.training.states(torch.tensor(kept), flips, lambda shape: eps)
+    torch.testing.assert_close(states, expected, rtol=1e-3, atol=1e-3)  # other batches, other roundings
+    assert np.isnan(np.load(out / "moments.npy")[[5, 7, 10]]).all()
+
+
+def test_what_was_left_out_once_stops_when_it_may_not_be(autoencoder: Path, tmp_path: Path) -> None:
+    out, bad = tmp_path / "out", Numbered(unreadable=(5,))
+    with pytest.raises(Problem, match="blocks are left"):
+        write(out, autoencoder, bad, unreadable="skip", rank=0, world=2, patience=0.0)
+    write(out, autoencoder, bad, unreadable="skip", rank=1, world=2)
+    with pytest.raises(Problem, match=r"images/5\.png"):
+        write(out, autoencoder, bad)
+    assert not (out / "index.json").exists()
+
+
+def test_a_folder_of_other_things_and_a_full_disk_are_refused(
+    autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(Problem, match="holds other files"):
+        write(tmp_path, autoencoder)
+    needed = COUNT * (2 * 4 * 16 * 2 + 8)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    with pytest.raises(Problem, match=rf"needs {needed:,} bytes and its disk has {needed - 1:,} free"):
+        write(tmp_path / "out", autoencoder)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed))
+    write(tmp_path / "out", autoencoder)
+
+
+def test_a_disk_that_fills_up_is_told_of_and_it_goes_on(
+    cache: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, calls = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", fail_once)
+    with pytest.raises(Problem, match="cannot be written: No space left on device"):
+        write(tmp_path / "out", autoencoder)
+    write(tmp_path / "out", autoencoder)
+    assert content(tmp_path / "out") == content(cache)
+
+
+def test_numbers_that_float16_cannot_hold_are_refused(autoencoder: Path, tmp_path: Path) -> None:
+    model = vae.load(str(autoencoder))
+    model.quant_conv.weight *= 1e9
+    with pytest.raises(Problem, match="image 0 to no float16"):
+        write(tmp_path / "out", autoencoder, model=model)
+
+
+def picture_folder(root: Path) -> Path:
+    from PIL import Image
+
+    for number in range(6):
+        file = root / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 40 * number, dtype=np.uint8)).save(file)
+    return root
+
+
+def test_a_folder_and_the_data_of_a_recipe_are_sources(
+    autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    given: dict[str, Any] = {"size": SIZE, "vae": str(autoencoder), "device": CPU, "say": said.append}
+    pictures = picture_folder(tmp_path / "pictures")
+    (pictures / "b" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(Problem, match=r"1\.png"):
+        encoding.run(str(pictures), tmp_path / "out", **given)
+    encoding.run(str(pictures), tmp_path / "out", unreadable="skip", **given)
+    split = open_latents(str(tmp_path / "out"))
+    assert split.classes == ("a", "b")
+    assert split.training.labels.tolist() == [0, 0, 0, 1, 1]
+    encoding.run("latent_caches:own", tmp_path / "own", **given)
+    split = open_latents(str(tmp_path / "own"), heldout=str(tmp_path / "own" / "heldout"))
+    assert (len(split.training), len(split.heldout)) == (3, 2)
+    assert said[-1].endswith("has the latents of 2 images")
+    for source, what in (
+        ("{kind = 'digits', split = 2.0}", "split must lie between"),
+        ("{kind = 'digits', splt = 0.5}", "splt"),
+        ("digitz", "did you mean 'digits'"),
+        ("{kind = ", "no TOML"),
+    ):
+        with pytest.raises(Problem, match=what):
+            encoding.run(source, tmp_path / "none", **given)
+    with pytest.raises(Problem, match="are 28x28, and --size is 8"):
+        encoding.run("mnist5k", tmp_path / "none", **given)
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(Problem, match="RANK must lie between"):
+        encoding.run("digits", tmp_path / "none", **given)

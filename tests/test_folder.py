@@ -1,0 +1,168 @@
+"""Folders of images: every file is an image by its number, and none is left out in silence."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pictures import SIZES, assert_images, component, encode, noise_of, reference, write_tree
+from sitkit.recipes.data import folder
+from sitkit.recipes.data.images import Images, read_all
+from sitkit.recipes.problem import Problem
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Return a folder of twelve images and no folders."""
+    (tmp_path / "flat").mkdir()
+    for number in range(12):
+        colour = Image.new("RGB", (8, 8), (20 * number, 255 - 20 * number, 7))
+        (tmp_path / f"flat/{number:02}.png").write_bytes(encode(colour))
+    return tmp_path / "flat"
+
+
+def test_a_folder_of_classes(tree: Path) -> None:
+    split = folder(str(tree), 16)
+    assert split.classes == ("cat", "dog")
+    assert split.training.labels.tolist() == [0, 0, 1, 1]
+    assert len(split.heldout) == 0
+    assert split.heldout.read(torch.zeros(0, dtype=torch.int64)).shape == (0, 3, 16, 16)
+    expected = [reference(noise_of(*sides, 3), 16) for sides in SIZES.values()]
+    assert_images(split.training, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+
+
+def test_a_folder_of_files_alone(flat: Path) -> None:
+    split = folder(str(flat), 8)
+    assert split.classes == ()
+    assert split.training.labels.tolist() == [0] * 12
+    assert read_all(split.training)[:, 0, 0, 0].tolist() == [20 * number for number in range(12)]
+
+
+def test_order_is_by_class_and_name_and_not_by_the_file_system(tmp_path: Path) -> None:
+    names = ["a/z.png", "a-b/a.png", "a/b.PNG", "a/B.png", "a/10.png", "a/9.png", "a/b/c.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(Image.new("RGB", (4, 4), (number, 0, 0))))
+    split = folder(str(tmp_path), 4)
+    order = ["a/10.png", "a/9.png", "a/B.png", "a/b/c.png", "a/b.PNG", "a/z.png", "a-b/a.png"]
+    assert read_all(split.training)[:, 0, 0, 0].tolist() == [names.index(name) for name in order]
+    assert split.classes == ("a", "a-b")
+    assert split.training.labels.tolist() == [0] * 6 + [1]
+
+
+def test_files_are_opened_only_when_they_are_asked_for(tree: Path) -> None:
+    for name in SIZES:
+        (tree / name).write_bytes(b"damaged")
+    split = folder(str(tree), 8, split=0.5)
+    assert len(split.training) == len(split.heldout) == 2
+
+
+def test_many_files_are_listed_fast(tmp_path: Path) -> None:
+    for label in range(20):
+        (tmp_path / f"{label}").mkdir()
+        for number in range(250):
+            (tmp_path / f"{label}/{number}.jpg").touch()
+    assert len(folder(str(tmp_path), 8).training) == 5000
+
+
+def test_links_are_followed_but_not_round(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/cat").symlink_to(tree / "cat")
+    assert len(folder(str(tmp_path / "linked"), 8).training) == 2
+    (tree / "cat/round").symlink_to(tree)
+    with pytest.raises(ValueError, match="round links to a folder that it lies in"):
+        folder(str(tree), 8)
+
+
+def test_what_is_held_out(tree: Path, flat: Path) -> None:
+    split = folder(str(flat), 8, split=0.75)
+    reds = [{int(red) for red in read_all(part)[:, 0, 0, 0]} for part in (split.training, split.heldout)]
+    assert [len(red) for red in reds] == [9, 3]
+    assert not reds[0] & reds[1]
+    again = folder(str(flat), 8, split=0.75)
+    assert torch.equal(read_all(again.heldout), read_all(split.heldout))
+    assert_images(split.heldout, read_all(split.heldout))
+    other = folder(str(tree), 8, heldout=str(tree))
+    assert torch.equal(read_all(other.heldout), read_all(other.training))
+    assert torch.equal(other.heldout.labels, other.training.labels)
+
+
+def test_damaged_images_stop_with_their_names(tree: Path) -> None:
+    (tree / "cat/a.png").write_bytes(b"")
+    (tree / "dog/b.png").write_bytes((tree / "dog/b.png").read_bytes()[:200])
+    images = folder(str(tree), 8).training
+    with pytest.raises(Problem, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*$"):
+        read_all(images)
+    assert len(images.read(torch.tensor([1, 2]))) == 2
+    os.remove(tree / "dog/a.webp")
+    with pytest.raises(Problem, match=r"dog/a\.webp cannot be opened: No such file"):
+        images.read(torch.tensor([2]))
+
+
+def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = folder(str(tree), 8)
+    (tree / "cat/deep/b.png").write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match=r"1 of 4 images in .* left out: cat/deep/b\.png"):
+        split = folder(str(tree), 8, unreadable="skip")
+    expected = read_all_of(whole.training, [0, 2, 3])
+    assert torch.equal(read_all(split.training), expected)
+    assert split.training.labels.tolist() == [0, 1, 1]
+    assert json.loads((tree / "unreadable.json").read_text())["unreadable"] == ["cat/deep/b.png"]
+    with monkeypatch.context() as patch:
+        patch.setitem(vars(sys.modules["sitkit.recipes.data.folder"]), "square", None)  # it is known: none is decoded
+        with pytest.warns(UserWarning, match="1 of 4"):
+            split = folder(str(tree), 8, unreadable="skip")
+    assert torch.equal(read_all(split.training), expected)
+    (tree / "dog/c.png").write_bytes(b"damaged too")
+    with pytest.warns(UserWarning, match=r"2 of 5 .*: cat/deep/b\.png, dog/c\.png"):
+        assert len(folder(str(tree), 8, unreadable="skip").training) == 3
+
+
+def test_files_that_cannot_be_opened_are_never_skipped(tree: Path) -> None:
+    (tree / "cat/lost.png").symlink_to(tree / "nowhere.png")
+    with pytest.raises(Problem, match=r"cat/lost\.png cannot be opened: No such file"):
+        folder(str(tree), 8, unreadable="skip")
+
+
+def read_all_of(images: Images, numbers: list[int]) -> Tensor:
+    return images.read(torch.tensor(numbers))
+
+
+def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one/cat").mkdir(parents=True)
+    (tmp_path / "one/cat/a.png").write_bytes(encode(noise_of(8, 8, 3)))
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("there is no folder .*nowhere", {"path": str(tmp_path / "nowhere")}),
+        ("there is no folder .*a.png", {"path": str(tree / "cat/a.png")}),
+        ("holds no image: .* ends in .png", {"path": str(tmp_path / "empty")}),
+        ("size is .* at least 1, got 0", {"size": 0}),
+        ("split must lie between 0 and 1, got 1.5", {"split": 1.5}),
+        ("split = 0.99 leaves none of 4 images", {"split": 0.99}),
+        ("heldout and split: give one", {"heldout": str(tree), "split": 0.5}),
+        ("only one has: dog", {"heldout": str(tmp_path / "one")}),
+    ]
+    for message, fields in wrong:
+        table = {"kind": "folder", "path": str(tree), "size": 8, **fields}
+        with pytest.raises(Problem, match=message) as caught:
+            component(**table).build()
+        assert "\n" not in str(caught.value)
+    (tree / "loose.png").touch()
+    with pytest.raises(ValueError, match=r"beside folders of them: put loose\.png"):
+        folder(str(tree), 8)
+    os.remove(tree / "loose.png")
+    (tree / "bird").mkdir()
+    with pytest.raises(ValueError, match="bird holds no image"):
+        folder(str(tree), 8)

@@ -1,0 +1,111 @@
+"""Many processes train as one does, and go on wherever they were stopped."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
+
+from sitkit.recipes.run import Run
+
+EVERY = ["log.every=1", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5", "train.times.kind=stratified"]
+MODES = ["compute.parallel=ddp", "compute.parallel=fsdp"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, 20 steps."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert finish(command(folder / "run", *EVERY, steps=20), folder / "log") == 0, (folder / "log").read_text()
+    return folder / "run"
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: str, pieces: int) -> None:
+    settings = [*EVERY, mode, f"compute.accumulate={pieces}"]
+    assert finish(command(tmp_path / "run", *settings, processes=2, steps=20), tmp_path / "log") == 0
+    one, two = Run(alone).metrics(), Run(tmp_path / "run").metrics()
+    assert [record["step"] for record in two] == [*range(1, 21)]
+    for key in ("loss", "gradient"):
+        expected = torch.tensor([record[key] for record in one], dtype=torch.float64)
+        torch.testing.assert_close(torch.tensor([r[key] for r in two]).double(), expected, rtol=1e-6, atol=0)
+    theirs = {key: value for key, value in weights(tmp_path / "run").items() if key.startswith(("ema", "width"))}
+    assert len(theirs) > 20
+    for key, value in theirs.items():
+        torch.testing.assert_close(value, weights(alone)[key], rtol=1e-4, atol=2e-5)  # Adam magnifies small ones
+
+
+@pytest.mark.parametrize(("first", "then"), [(MODES[1], MODES[0]), (MODES[0], MODES[1])])
+def test_a_checkpoint_of_two_processes_goes_on_as_one_and_back(
+    alone: Path, tmp_path: Path, first: str, then: str
+) -> None:
+    log, run = tmp_path / "log", tmp_path / "run"
+    for mode, processes, steps in ((first, 2, 6), (first, 1, 11), (then, 2, 20)):
+        assert finish(command(run, *EVERY, mode, processes=processes, steps=steps), log) == 0, log.read_text()
+    assert log.read_text().count("going on after step") == 2
+    expected = torch.tensor([record["loss"] for record in Run(alone).metrics()])
+    torch.testing.assert_close(torch.tensor([r["loss"] for r in Run(run).metrics()]), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_that_are_killed_go_on_to_the_bit(tmp_path: Path, mode: str) -> None:
+    straight, killed, log = tmp_path / "straight", tmp_path / "killed", tmp_path / "log"
+    assert finish(command(straight, *EVERY, mode, processes=2), log) == 0, log.read_text()
+    for step in (2, 7):
+        process = start(command(killed, *EVERY, mode, processes=2), log)
+        wait_for(process, killed, step)
+        kill(process)
+    assert finish(command(killed, *EVERY, mode, processes=2), log) == 0, log.read_text()
+    assert_same(straight, killed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path, mode: str) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    settings = [*EVERY, mode, "checkpoint.every=1000"]
+    process = start(command(run, *settings, processes=2, steps=100_000), log)
+    wait_for(process, run, 3)
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(60)
+    kill(process)
+    assert "interrupted; the same command goes on from here" in log.read_text()
+    saved = int(Run(run).latest().name.removeprefix("step-"))
+    assert saved >= 3
+    assert finish(command(run, *settings, processes=2, steps=saved + 2), log) == 0, log.read_text()
+    assert finish(command(tmp_path / "straight", *settings, processes=2, steps=saved + 2), log) == 0
+    assert_same(tmp_path / "straight", run)
+
+
+def test_one_process_that_fails_alone_ends_them_all(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    settings = [*EVERY, "train.times.kind=launching:FailsOnce"]
+    words = command(tmp_path / "run", *settings, processes=2)
+    assert finish(words, log, timeout=90) != 0
+    assert "sitkit: this process has had enough" in log.read_text()
+
+
+def test_two_machines_train_together_and_one_that_dies_is_waited_for(tmp_path: Path) -> None:
+    """Two agents on one machine; one is killed with all that it started, and started again."""
+    run, logs = tmp_path / "run", [tmp_path / "log0", tmp_path / "log1"]
+    port = 29500 + os.getpid() % 1000
+    meet = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test"]
+    meet += ["--max-restarts=3"]
+    small = command(run, *EVERY, "train.batch=16", processes=1, steps=200)[1:]  # past the interpreter
+    small += ["--set", "checkpoint.every=10"]
+    words = [  # the machine that holds the rendezvous is the one that lives on
+        [*torchrun(1, *meet, f"--rdzv-conf=is_host={host},join_timeout=120,last_call_timeout=1"), *small]
+        for host in (1, 0)
+    ]
+    machines = [start(*pair) for pair in zip(words, logs, strict=True)]
+    wait_for(machines[0], run, 15)
+    assert json.loads((Run(run).latest() / "manifest.json").read_text())["step"] >= 10
+    kill(machines[1])
+    machines[1] = start(words[1], logs[1])
+    codes = [machine.wait(200) for machine in machines]
+    assert codes == [0, 0], [log.read_text()[-3000:] for log in logs]
+    assert any("going on after step" in log.read_text() for log in logs)
+    assert [record["step"] for record in Run(run).metrics()] == [*range(1, 201)]
