@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pictures import component, encode, noise_of, reference
+from image_files import component, encode, noise_of, reference
 from sitkit.recipes.data.crop import ORIENTATION, Unreadable, square
 from sitkit.recipes.data.parts import stratified
 from sitkit.recipes.problem import Problem

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pictures import assert_images, component
+from image_files import assert_images, component
 from sitkit.recipes.data import emoji
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.data.parts import Part

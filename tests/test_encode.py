@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latent_caches import BLOCK, COUNT, SIZE, Numbered, content, killed, noise_of, small, watched, write
 
+from latent_caches import BLOCK, COUNT, SIZE, Numbered, content, killed, noise_of, small, watched, write
 from sitkit.recipes.data import encoding, vae
 from sitkit.recipes.data import latents as open_latents
 from sitkit.recipes.data.cache import Source

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pictures import SIZES, assert_images, component, encode, noise_of, reference, write_tree
+from image_files import SIZES, assert_images, component, encode, noise_of, reference, write_tree
 from sitkit.recipes.data import folder
 from sitkit.recipes.data.images import Images, read_all
 from sitkit.recipes.problem import Problem

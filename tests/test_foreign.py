@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pictures import component
+from image_files import component
 from sitkit.recipes.data import edm2, lightningdit, vae
 from sitkit.recipes.problem import Problem
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pictures import SIZES, assert_images, component, write_tree
+from image_files import SIZES, assert_images, component, write_tree
 from sitkit.recipes.data import folder, huggingface
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.problem import Problem

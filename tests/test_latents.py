@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latent_caches import COUNT, Numbered, noise_of, small, write
 
+from latent_caches import COUNT, Numbered, noise_of, small, write
 from sitkit.recipes.data import latents as open_latents
 from sitkit.recipes.data import vae
 from sitkit.recipes.data.images import to_pixels

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
 
+from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
 from sitkit.recipes.run import Run
 
 EVERY = ["log.every=1", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5", "train.times.kind=stratified"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from latent_caches import small
 from safetensors.torch import load_file, save_file
 
+from latent_caches import small
 from sitkit.recipes.data import vae
 from sitkit.recipes.problem import Problem
 
