@@ -15,8 +15,9 @@ demo: $(VENV)/.demo
 	$(BIN)/sitkit evaluate $(RUN)
 	@echo "samples of every class, with guidance: $(RUN)/ode.png (by ODE) and $(RUN)/sde.png (by SDE)"
 
+# A process for each of two cores: most tests are too small for more threads.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -29,11 +30,11 @@ lint: $(VENV)/.dev
 	MYPYPATH=build/site:tests:benchmarks $(BIN)/mypy tests benchmarks
 	MYPYPATH=build/site $(BIN)/mypy examples
 
-# The tests once more, with the oldest versions that pyproject.toml allows.
+# The tests once more, but for those of many processes, with the oldest versions that pyproject.toml allows.
 lowest:
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > build/lowest.txt
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt PYTEST='-m "not processes"'
 
 # Installs the extra of that name, anew when what is to be installed has changed.
 $(VENV)/.%: pyproject.toml $(CONSTRAINTS)

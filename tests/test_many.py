@@ -11,6 +11,7 @@ import torch
 from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
 from sitkit.recipes.run import Run
 
+pytestmark = pytest.mark.processes
 EVERY = ["log.every=1", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5", "train.times.kind=stratified"]
 MODES = ["compute.parallel=ddp", "compute.parallel=fsdp"]
 
