@@ -1,6 +1,7 @@
 """Patches, positions, times and labels as vectors of the transformer's width (DiT, arXiv 2212.09748, sec. 3.2)."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 from einops import rearrange
@@ -41,8 +42,8 @@ class PatchEmbedding(nn.Module):
 class TimeEmbedding(nn.Module):
     """Cosines and sines of `time_scale` t at 128 frequencies, then an MLP of two layers: (B,) -> (B, width).
 
-    The angles are taken in t's own precision (float32 at least), whatever autocast says: bfloat16 has some
-    1,290 values in [0, 1] only.
+    Whatever autocast says, the angles are taken in t's own precision (float32 at least), for bfloat16 has some 1,290
+    values in [0, 1] only, and the MLP in that of its weights: from B rows it makes what every token of them sees.
     """
 
     frequencies: Tensor
@@ -57,7 +58,10 @@ class TimeEmbedding(nn.Module):
         """Embed the times."""
         angles = t[:, None].to(torch.promote_types(t.dtype, torch.float32)) * self.frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        vectors: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
+        kind = t.device.type
+        here = torch.amp.is_autocast_available(kind)  # nor is it on `meta`, where autocast(enabled=False) raises
+        with torch.autocast(kind, enabled=False) if here else nullcontext():
+            vectors: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return vectors
 
 
