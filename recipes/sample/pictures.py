@@ -14,6 +14,7 @@ from ..problem import Problem
 SIDE = 48
 """Images are enlarged by whole factors to about this many pixels."""
 GAP = 4
+MOST_COLUMNS = 24
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -38,12 +39,12 @@ def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int =
 
 
 def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) -> Image.Image:
-    """Return a grid of images with a column, and its caption, for every class that occurs; a square one without."""
-    if labels is None:
-        return tile(pixels, columns=max(1, round(len(pixels) ** 0.5)))
-    present = torch.unique(labels).tolist()
+    """Return a grid of images with a column, and its caption, for every class that occurs; a square one if too many."""
+    columns = max(1, round(len(pixels) ** 0.5))
+    present = [] if labels is None else torch.unique(labels).tolist()
+    if not 0 < len(present) <= MOST_COLUMNS:
+        return tile(pixels, columns)
     if len(present) == 1:
-        columns = max(1, round(len(pixels) ** 0.5))
         return tile(pixels, columns, [classes[present[0]]] * min(columns, len(pixels)))
     by_class = [pixels[labels == label] for label in present]
     rows = max(len(images) for images in by_class)

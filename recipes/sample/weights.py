@@ -23,18 +23,17 @@ def read_average(checkpoint: Path, name: str = "ema") -> dict[str, Tensor]:
     Raises:
         Problem: there is no such average, or the checkpoint is damaged.
     """
-    if (checkpoint / f"{name}.safetensors").exists():
+    known = sorted(file.stem for file in checkpoint.glob("*.safetensors") if file.stem.startswith(("ema", "width-")))
+    if name in known:
         return checkpoints.load(checkpoint, name)
-    known = sorted(file.stem for file in checkpoint.glob("*.safetensors") if file.stem.startswith(("ema", "width")))
-    try:
-        width = float(name.removeprefix("width-"))
-    except ValueError:
-        width = 0.0
     kept = _Kept(checkpoint)
-    if not name.startswith("width-") or not len(kept):
-        raise Problem(
-            f"{checkpoint} has no average '{name}'; known: {', '.join(known)}, and, if ema.widths, any width-"
-        )
+    try:
+        width = float(name.removeprefix("width-")) if name.startswith("width-") else None
+    except ValueError:
+        width = None
+    if width is None or not kept:
+        others = ", and width- with any number below 0.2887" if kept else ""
+        raise Problem(f"{checkpoint} has no average '{name}'; known: {', '.join(known)}{others}")
     wanted = (checkpoints.step_of(checkpoint), width)
     if misfit(kept.profiles, wanted) > POOR:
         print(

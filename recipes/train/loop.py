@@ -14,7 +14,7 @@ from ..progress import progress
 from ..reading import to_toml
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.generate import balanced_labels, draw
+from ..sample.generate import draw
 from ..sample.pictures import label_grid, save_picture
 from .batches import Batches, ahead
 from .journal import Journal
@@ -24,7 +24,7 @@ from .signals import interrupts
 from .state import State
 from .step import Outcome, Step
 
-GRID_ROWS = 8
+GRID_ROWS, GRID_COLUMNS = 8, 10
 
 
 def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str], None] = print) -> None:
@@ -108,8 +108,9 @@ def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, jour
     """Draw a few samples of every class, always from the same noise."""
     if not (team.leads or state.sharded):
         return
-    count = GRID_ROWS * min(10, max(1, len(split.classes)))
-    labels = balanced_labels(torch.arange(count), split)
+    columns = min(GRID_COLUMNS, max(1, len(split.classes)))
+    count = GRID_ROWS * columns
+    labels = torch.arange(count) % columns if split.classes else None
     drawn = draw(state.average, recipe, split, count, seed=recipe.seed, labels=labels, quiet=True)
     if team.leads:
         file = journal.run.folder / "grids" / f"{checkpoints.name(state.step)}.png"
