@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sitkit.interpolants import GVP, Interpolant, Linear
 from sitkit.recipes.data.images import to_pixels
-from sitkit.recipes.evaluate.metrics import frechet_distance, moments
+from sitkit.recipes.metrics import frechet_distance, moments
 from sitkit.recipes.run import Run
 from sitkit.recipes.sample.generate import balanced_labels, load_network
 from sitkit.samplers import KL, RK4, Diffusion, Field, Sigma, adaptive, sample

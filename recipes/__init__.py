@@ -8,7 +8,7 @@
 | read or prepare data | `data/` |
 | train | `train/`, `run`, `checkpoints` |
 | sample | `sample/` |
-| evaluate | `evaluate/` |
+| evaluate | `evaluate/`, `metrics` |
 | play in the plane | `plane/` |
 | use the command line | `cli` |
 

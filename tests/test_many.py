@@ -12,7 +12,9 @@ from launching import assert_same, command, finish, kill, start, torchrun, wait_
 from sitkit.recipes.run import Run
 
 pytestmark = pytest.mark.processes
-EVERY = ["log.every=1", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5", "train.times.kind=stratified"]
+EVERY = ["log.every=1", "grid.every=7", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5"]
+EVERY += ["train.times.kind=stratified"]
+HYBRID = ["path=ddpm", "objective=hybrid", "train.times.kind=grid", "backbone.learn_sigma=true"]
 MODES = ["compute.parallel=ddp", "compute.parallel=fsdp"]
 
 
@@ -55,12 +57,12 @@ def test_a_checkpoint_of_two_processes_goes_on_as_one_and_back(
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_that_are_killed_go_on_to_the_bit(tmp_path: Path, mode: str) -> None:
     straight, killed, log = tmp_path / "straight", tmp_path / "killed", tmp_path / "log"
-    assert finish(command(straight, *EVERY, mode, processes=2), log) == 0, log.read_text()
-    for step in (2, 7):
-        process = start(command(killed, *EVERY, mode, processes=2), log)
-        wait_for(process, killed, step)
-        kill(process)
-    assert finish(command(killed, *EVERY, mode, processes=2), log) == 0, log.read_text()
+    settings = [*EVERY, *HYBRID, mode]
+    assert finish(command(straight, *settings, processes=2), log) == 0, log.read_text()
+    process = start(command(killed, *settings, processes=2), log)
+    wait_for(process, killed, 7)
+    kill(process)
+    assert finish(command(killed, *settings, processes=2), log) == 0, log.read_text()
     assert_same(straight, killed)
 
 
@@ -70,7 +72,7 @@ def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path, mode:
     settings = [*EVERY, mode, "checkpoint.every=1000"]
     process = start(command(run, *settings, processes=2, steps=100_000), log)
     wait_for(process, run, 3)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM if mode == MODES[0] else signal.SIGINT)
     process.wait(60)
     kill(process)
     assert "interrupted; the same command goes on from here" in log.read_text()

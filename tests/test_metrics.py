@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sitkit.recipes.evaluate.metrics import energy_distance, frechet_distance, moments, nearer_share, nearest
+from sitkit.recipes.metrics import energy_distance, frechet_distance, moments, nearer_share, nearest
 
 
 def gaussian(features: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from .. import checkpoints
 from ..data.images import Images, Split, read_all
 from ..intervals import resolve
+from ..metrics import frechet_distance, moments, nearer_share
 from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run, write_whole
 from ..sample.generate import Samples, balanced_labels, draw, load_network
-from .metrics import frechet_distance, moments, nearer_share
 from .report import write_report
 
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from ..data.images import Split, read_all
+from ..metrics import nearest
 from ..run import Run
 from ..sample.generate import Samples
 from ..sample.pictures import label_grid, tile
-from .metrics import nearest
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -14,7 +14,7 @@ from sitkit.objectives import Matching
 from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
 
 from ..components import nearest
-from ..evaluate.metrics import energy_distance
+from ..metrics import energy_distance
 from ..problem import Problem
 from ..progress import progress
 from . import pictures as plane_pictures

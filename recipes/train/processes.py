@@ -114,7 +114,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Shard a network in place, block by block (FSDP2)."""
     for block in getattr(network, "blocks", ()):
         fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or averages stay whole after a picture was drawn
     if hasattr(network, "full"):
         register_fsdp_forward_method(network, "full")
 

@@ -5,18 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""From a person, a cluster, and a cluster that warns."""
+
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a word that can be asked for; a second one acts as ever."""
+    """Turn the first signal to stop into a word that can be asked for; a second one acts as ever."""
     heard = False
 
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal heard
         heard = True
-        signal.signal(number, former[signal.Signals(number)])
+        for one, handler in former.items():
+            signal.signal(one, handler)
 
-    former = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, hear) for number in STOP}
     try:
         yield lambda: heard
     finally:
