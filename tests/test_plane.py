@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sitkit.recipes.evaluate.metrics import energy_distance
+from sitkit.recipes.metrics import energy_distance
 from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde, learn, plane
 from sitkit.recipes.plane.targets import TARGETS
 
