@@ -7,6 +7,7 @@ it.
 """
 
 from .dit import DiT as DiT
+from .dit import dit as dit
 from .loading import load_dit as load_dit
 from .loading import load_sit as load_sit
 from .mixture import Mixture as Mixture

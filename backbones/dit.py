@@ -42,3 +42,29 @@ class DiT(nn.Module):
         """
         timestep = (self.steps * (1 - t.to(torch.promote_types(t.dtype, torch.float32))) - 1).clamp(min=0)
         return self.network.full(x, timestep, y)
+
+
+def dit(
+    *,
+    input_size: int,
+    patch_size: int,
+    in_channels: int,
+    hidden_size: int,
+    depth: int,
+    num_heads: int,
+    num_classes: int,
+    learn_sigma: bool = True,
+    steps: int = 1000,
+) -> DiT:
+    """Return a DiT of these sizes, with the initial weights of `SiT`, whose arguments and errors these are."""
+    network = SiT(
+        input_size=input_size,
+        patch_size=patch_size,
+        in_channels=in_channels,
+        hidden_size=hidden_size,
+        depth=depth,
+        num_heads=num_heads,
+        num_classes=num_classes,
+        learn_sigma=learn_sigma,
+    )
+    return DiT(network, steps)

@@ -36,7 +36,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed the patches, row by row."""
         patches: Tensor = self.proj(x)
-        return rearrange(patches, "b d h w -> b (h w) d")
+        tokens = rearrange(patches, "b d h w -> b (h w) d")
+        return tokens.contiguous()  # or every block would be strided so, and torch 2.13 compiles it wrongly for CPUs
 
 
 class TimeEmbedding(nn.Module):

@@ -21,6 +21,9 @@ from .sit import SiT
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 """Heads by width, in the published sizes (SiT, arXiv 2401.08740, table 9)."""
 
+MOST = 6
+"""How many keys a message names."""
+
 Source = str | Path | Mapping[str, Any]
 
 
@@ -39,10 +42,14 @@ def load_sit(source: Source, *, num_heads: int | None = None, ema: bool = True) 
     state = _state(source, "ema" if ema else "model")
     try:
         network = SiT(**_sizes(state, num_heads))
-        network.load_state_dict(state)
+        fits = network.load_state_dict(state, strict=False)
     except (KeyError, RuntimeError) as error:
-        said = " ".join(str(error).split())
+        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: {said[:300]}") from None
+    for what, keys in (("lacks", fits.missing_keys), ("also has", fits.unexpected_keys)):
+        if keys:
+            named = ", ".join(keys[:MOST]) + (f" and {len(keys) - MOST} more" if len(keys) > MOST else "")
+            raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: it {what} {named}")
     return network.eval()
 
 
@@ -83,17 +90,20 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _sizes(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
     """Return the arguments of the SiT that has these weights."""
-    hidden_size, in_channels, patch_size, _ = state["x_embedder.proj.weight"].shape
+    embedding, positions = state["x_embedder.proj.weight"], state["pos_embed"]
+    if (embedding.ndim, positions.ndim) != (4, 3):
+        raise RuntimeError(f"its first layer is of shape {tuple(embedding.shape)}, pos_embed {tuple(positions.shape)}")
+    hidden_size, in_channels, patch_size, _ = embedding.shape
     heads = num_heads or HEADS.get(hidden_size)
     if heads is None:
         raise ValueError(f"no published size has width {hidden_size}: give num_heads")
     classes = state.get("y_embedder.embedding_table.weight")
     return {
-        "input_size": patch_size * round(state["pos_embed"].shape[1] ** 0.5),
+        "input_size": patch_size * round(positions.shape[1] ** 0.5),
         "patch_size": patch_size,
         "in_channels": in_channels,
         "hidden_size": hidden_size,
-        "depth": 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1),
+        "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
         "num_heads": heads,
         "num_classes": 0 if classes is None else len(classes) - 1,
         "learn_sigma": len(state["final_layer.linear.bias"]) == 2 * patch_size**2 * in_channels,

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,11 +72,16 @@ def found(folder: Path) -> list[Path]:
 
 def newest(folder: Path, say: Say = lambda line: print(line, file=sys.stderr)) -> Path | None:
     """Return the newest checkpoint of which every file is as it was written, or None; the damaged are said."""
-    for checkpoint in reversed(found(folder)):
+    return newest_of(found(folder), say)
+
+
+def newest_of(candidates: Sequence[Path], say: Say) -> Path | None:
+    """Return the last of some checkpoints of which every file is as it was written, or None; the damaged are said."""
+    for place, checkpoint in reversed([*enumerate(candidates)]):
         try:
             verify(checkpoint)
         except Problem as problem:
-            say(f"{problem}; the checkpoint before it is used")
+            say(f"{problem}; " + ("the checkpoint before it is used" if place else "there is no checkpoint before it"))
         else:
             return checkpoint
     return None
@@ -86,7 +91,7 @@ def verify(checkpoint: Path) -> None:
     """Compare every file of a checkpoint with its manifest.
 
     Raises:
-        Problem: a file is missing or damaged.
+        Problem: a file is missing or damaged, the manifest among them.
     """
     for key in _entries(checkpoint):
         _verified(checkpoint, key)
@@ -111,9 +116,12 @@ def tidy(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def prune(folder: Path, keep: int, milestone: int | Literal["none"]) -> None:
-    """Remove all but the newest `keep` checkpoints and those whose step is a multiple of `milestone`."""
-    for checkpoint in found(folder)[:-keep]:
+def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) -> None:
+    """Remove all but the newest `keep` checkpoints up to step `last` and those whose step is a multiple of `milestone`.
+
+    Later ones are damaged, or training would have gone on from them: they are not counted among those that are kept.
+    """
+    for checkpoint in [one for one in found(folder) if step_of(one) <= last][:-keep]:
         if milestone == "none" or step_of(checkpoint) % milestone:
             doomed = checkpoint.with_suffix(".tmp")  # never a checkpoint with some of its files
             os.replace(checkpoint, doomed)
@@ -123,22 +131,29 @@ def prune(folder: Path, keep: int, milestone: int | Literal["none"]) -> None:
 def _entries(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / MANIFEST
     try:
-        entries: dict[str, Any] = json.loads(file.read_text())["files"]
-        return dict(entries)
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        entries, step = dict(manifest["files"]), manifest["step"]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(file, str(error) or type(error).__name__) from None
+        raise _damaged(file, _reason(error)) from None
+    if step != step_of(checkpoint):
+        raise _damaged(file, f"it is of step {step}")
+    return entries
 
 
 def _verified(checkpoint: Path, key: str) -> Path:
     file = checkpoint / key
     try:
         entry = _entries(checkpoint)[key]
-        same = _sha256(file) == entry["sha256"]
+        same = file.stat().st_size == entry["bytes"] and _sha256(file) == entry["sha256"]
     except (OSError, KeyError, TypeError) as error:
-        raise _damaged(file, str(error) or type(error).__name__) from None
+        raise _damaged(file, _reason(error)) from None
     if not same:
-        raise _damaged(file, "its sha256 is not that of the manifest")
+        raise _damaged(file, f"its size or sha256 is not that of {MANIFEST}")
     return file
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _damaged(file: Path, reason: str) -> Problem:

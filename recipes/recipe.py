@@ -45,12 +45,12 @@ class EMA(Section):
 
     Step k averages with decay min(decay, (1 + k) / (10 + k)), so that short runs are averaged over their own length.
     `more` are further decays. `widths` are averages by powers of the step, of that relative standard deviation, from
-    which any length can be made afterwards (EDM2, arXiv 2312.02696, sec. 3).
+    which any length can be made afterwards (EDM2, arXiv 2312.02696, sec. 3); the widest, 1 / sqrt(12), is a plain mean.
     """
 
     decay: Decay = 0.9999
     more: tuple[Decay, ...] = ()
-    widths: tuple[Annotated[float, Field(gt=0, lt=0.289)], ...] = ()
+    widths: tuple[Annotated[float, Field(gt=0, lt=12**-0.5)], ...] = ()
 
 
 class Train(Section):

@@ -170,7 +170,10 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     """Return the records that were written whole: a crash may have cut the last one short."""
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+    except (OSError, ValueError) as error:
+        raise Problem(f"{file} is damaged ({error}): mend or remove it") from None
 
 
 def _append(file: Path, record: dict[str, Any]) -> None:

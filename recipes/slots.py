@@ -48,7 +48,8 @@ def _is_solver(thing: Any) -> bool:
 
 def is_stochastic(solver: Any) -> bool:
     """Return whether a solver is one for SDEs: noise enters its steps."""
-    return any(_takes(*names)(solver) for names in (("sde", "noise"), ("model", "path", "noise"), ("w", "noise")))
+    made_of = (("sde",), ("model", "path"), ("velocity", "path"), ("w",))
+    return any(_takes(*names, "noise")(solver) for names in made_of)
 
 
 def solves(solver: Any, kind: str) -> bool:

@@ -83,6 +83,22 @@ def uniform_log_snr(path: Path, steps: int, *, limit: float = 3.0, interval: Int
     return _with_ends(times[1 - begins : len(times) - 1 + ends], interval)
 
 
+def timesteps(path: Path, steps: int, *, count: int = 1000, interval: Interval = ALL) -> Tensor:
+    """Return the times of `steps` of the `count` timesteps of DDPM's chain, and then that of the data.
+
+    They are evenly spread from the first to the last and rounded to whole ones, as DiT's are; timestep k is the time
+    1 - (k + 1) / count. Within an interval it is all scaled.
+
+    Raises:
+        ValueError: more steps than there are timesteps.
+    """
+    low, high = _checked(steps, interval)
+    if steps > count:
+        raise ValueError(f"there are {count} timesteps, got steps = {steps}")
+    rounded = torch.linspace(0, count - 1, steps, dtype=torch.float64).round().flip(0)
+    return _with_ends(low + (high - low) * (1 - (rounded[1:] + 1) / count), interval)
+
+
 def fitted(
     path: Path, steps: int, *, roughness: Roughness = NORMAL, interval: Interval = ALL, mesh: int = 4096
 ) -> Tensor:

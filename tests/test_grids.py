@@ -38,6 +38,7 @@ GRIDS: dict[str, Grid] = {
     "shifted": grids.shifted,
     "uniform_log_snr": grids.uniform_log_snr,
     "fitted": grids.fitted,
+    "timesteps": grids.timesteps,
 }
 
 

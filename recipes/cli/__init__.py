@@ -3,6 +3,7 @@
 Torch and the recipes are imported by the command that needs them, so that `--help` answers at once.
 """
 
+from . import convert as convert
 from . import show as show
 from . import train as train
 from . import use as use

@@ -56,7 +56,7 @@ def resample(recipe: "Recipe", settings: list[str] | None, *more: str) -> "Recip
 
     allowed = ("sampler", "guidance", *more)
     for setting in settings or ():
-        if setting.partition(".")[0] not in allowed:
+        if setting.partition("=")[0].partition(".")[0] not in allowed:
             raise Problem(f"--set {setting}: of a trained run only {', '.join(allowed)} can be changed")
     return override(recipe.model_dump(mode="json"), settings or ())
 

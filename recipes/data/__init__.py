@@ -3,6 +3,7 @@
 A data set of one's own is such a function, `"package.module:name"`, whose parameters are the keys beside it.
 """
 
+from .absent import absent as absent
 from .emoji import emoji as emoji
 from .folder import folder as folder
 from .foreign import edm2 as edm2

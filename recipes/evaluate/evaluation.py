@@ -57,9 +57,10 @@ def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch
         Problem: there is no good checkpoint, or a package is missing.
     """
     split = recipe.data.build()
+    held = len(split.heldout)  # asked before anything is computed, for there may be no data
     checkpoint = run.latest()
     network = load_network(recipe, split, checkpoint, device, average)
-    count = len(split.heldout) if recipe.evaluation.num == "auto" else recipe.evaluation.num
+    count = held if recipe.evaluation.num == "auto" else recipe.evaluation.num
     seeds = range(seed, seed + recipe.evaluation.draws)
     free = recipe.model_copy(update={"guidance": recipe.guidance.model_copy(update={"scale": 1.0})})
     labels = balanced_labels(torch.arange(count), split)

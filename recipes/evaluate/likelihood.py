@@ -59,12 +59,12 @@ def likelihood(
         Problem: there is no good checkpoint, or the ODE cannot be solved.
     """
     split = recipe.data.build()
+    if not isinstance(split.heldout, InMemory):
+        raise Problem("bits per dimension are those of pixels held in memory; this run's data are absent or not such")
     checkpoint = run.latest()
     network = load_network(recipe, split, checkpoint, device, average)
     objective = recipe.objective.build(path=recipe.path.build())
     low, high = velocity_interval(recipe)
-    if not isinstance(split.heldout, InMemory):
-        raise Problem("bits per dimension are those of pixels held in memory; this run's data are not such")
     pixels, labels = split.heldout.pixels[:num], split.heldout.labels[:num]
     size = pixels[0].numel()
     probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes

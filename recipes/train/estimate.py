@@ -201,7 +201,7 @@ def _without_numbers(recipe: Recipe) -> Iterator[None]:
     """Name the network that asks for numbers where there are none."""
     try:
         yield
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise Problem(f"backbone = {recipe.backbone.kind} cannot be measured by shapes alone: {reason}") from error
 

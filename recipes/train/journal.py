@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..data.images import Split
+from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
 from .estimate import forward_macs
@@ -34,7 +35,7 @@ class Journal:
         self.recipe = recipe
         self.state = state
         self.team = team
-        self.macs = forward_macs(recipe, split.training.shape, len(split.classes)) if team.leads else 0
+        self.macs = _macs(recipe, split) if team.leads else None
         self.sinks = open_sinks(recipe, run.folder, state.step) if team.leads else []
         self.start = self.since = time.monotonic()
         self.before = state.step
@@ -69,7 +70,8 @@ class Journal:
     def _speed(self, step: int) -> dict[str, Any]:
         """Return seconds since the start, images and floating-point operations a second since the last record.
 
-        The operations are those that the network needs, three times a forward pass, of all processes.
+        The operations are those that the network needs, three times a forward pass, of all processes; without them is
+        the record of a network that cannot be counted.
         """
         now = time.monotonic()
         rate = (step - self.before) * self.recipe.train.batch / max(now - self.since, 1e-9)
@@ -77,9 +79,17 @@ class Journal:
         return {
             "seconds": round(now - self.start, 3),
             "images_per_second": round(rate, 3),
-            "teraflops": 6e-12 * self.macs * rate,
+            **({} if self.macs is None else {"teraflops": 6e-12 * self.macs * rate}),
             "memory_gib": round(_peak_memory(self.team.device) / 2**30, 3),
         }
+
+
+def _macs(recipe: Recipe, split: Split) -> int | None:
+    """Return the multiply-accumulates of the network on an image, None if shapes alone do not tell."""
+    try:
+        return forward_macs(recipe, split.training.shape, len(split.classes))
+    except Problem:
+        return None
 
 
 def _peak_memory(device: torch.device) -> float:

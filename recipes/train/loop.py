@@ -59,6 +59,8 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))
         journal = stack.enter_context(closing(Journal(run, recipe, split, state, team)))
         steps = recipe.train.steps
+        if team.agree(lambda: _grid_is_due(state.step, recipe) and not _grid_file(run, state.step).exists()):
+            _save_grid(state, recipe, split, team, journal)  # the run was killed between the checkpoint and its grid
         advance = stack.enter_context(progress("training", steps, state.step, unit="steps", quiet=not team.leads))
         interrupted = stack.enter_context(interrupts())
         for step, pieces in ahead(batches, range(state.step + 1, steps + 1), recipe.compute.workers):
@@ -73,7 +75,7 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
                 advance(0, journal.record(step))
             if last or outcome.stop or step % recipe.checkpoint.every == 0:
                 saver.save(state)
-            if last or step % recipe.grid.every == 0:
+            if _grid_is_due(step, recipe):
                 _save_grid(state, recipe, split, team, journal)
             advance(1)
             if outcome.stop:
@@ -87,7 +89,13 @@ def _go_on(state: State, run: Run, team: Processes, say: Callable[[str], None]) 
 
     def choose() -> Path | None:
         checkpoints.tidy(run.checkpoints)
-        return checkpoints.newest(run.checkpoints, say)
+        newest = checkpoints.newest(run.checkpoints, say)
+        if newest is None and checkpoints.found(run.checkpoints):
+            raise Problem(
+                f"no checkpoint of {run.folder} is good: put one back, or remove {run.checkpoints} to train from the "
+                "first step again"
+            )
+        return newest
 
     checkpoint = team.agree(choose)
     if checkpoint:
@@ -104,6 +112,14 @@ def _check_patience(in_a_row: int, step: int, outcome: Outcome, recipe: Recipe, 
         )
 
 
+def _grid_is_due(step: int, recipe: Recipe) -> bool:
+    return step > 0 and (step == recipe.train.steps or step % recipe.grid.every == 0)
+
+
+def _grid_file(run: Run, step: int) -> Path:
+    return run.folder / "grids" / f"{checkpoints.name(step)}.png"
+
+
 def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, journal: Journal) -> None:
     """Draw a few samples of every class, always from the same noise."""
     if not (team.leads or state.sharded):
@@ -113,6 +129,6 @@ def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, jour
     labels = torch.arange(count) % columns if split.classes else None
     drawn = draw(state.average, recipe, split, count, seed=recipe.seed, labels=labels, quiet=True)
     if team.leads:
-        file = journal.run.folder / "grids" / f"{checkpoints.name(state.step)}.png"
+        file = _grid_file(journal.run, state.step)
         save_picture(label_grid(drawn.pixels, labels, split.classes), file)
         journal.picture(file, state.step)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 
 from .. import checkpoints
-from ..problem import Problem
 from ..progress import progress
 from ..recipe import Recipe
 from ..run import Run
@@ -35,15 +34,9 @@ def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Calla
     split, team = recipe.data.build(), Processes(device=device)
     state, batches = State(recipe, split, team), Batches(recipe, split, team)
     take_step = Step(recipe, split, state, team)
-    for checkpoint in reversed(checkpoints.found(run.checkpoints)):
-        if checkpoints.step_of(checkpoint) < step:
-            try:
-                checkpoints.verify(checkpoint)
-            except Problem as problem:
-                say(f"{problem}; the checkpoint before it is used")
-                continue
-            state.load(checkpoint)
-            break
+    before = [one for one in checkpoints.found(run.checkpoints) if checkpoints.step_of(one) < step]
+    if checkpoint := checkpoints.newest_of(before, say):
+        state.load(checkpoint)
     say(f"from step {state.step} of {run.folder}")
     with progress("repeating", step - 1, state.step, unit="steps") as advance:
         for number in range(state.step + 1, step):

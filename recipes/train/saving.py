@@ -103,7 +103,7 @@ class Saver:
         if piece:
             piece.result()  # of all processes
         checkpoints.finish(draft, self.recipe.model_dump(mode="json"))
-        checkpoints.prune(self.folder, self.recipe.checkpoint.keep, self.recipe.checkpoint.milestone)
+        checkpoints.prune(self.folder, step, self.recipe.checkpoint.keep, self.recipe.checkpoint.milestone)
 
     def _problem(self, error: BaseException) -> Problem:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,153 @@
+"""Released weights as runs: a file of SiT's or DiT's training becomes a folder to sample from.
+
+Its recipe says how the network is to be read: SiT's as the velocity along the straight path, DiT's as the noise (and
+the variance, where that was learnt) of the 1,000 timesteps of `DDPM`. Of the training the file says nothing: neither
+does the training part of the recipe, nor the step, 0.
+
+The two families have the same layers by the same names. All that may tell them apart is the second half of their
+output: in DiT it is the range of the variance; in SiT nothing trains it, and zeros stay zeros (`doubt`).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sitkit.backbones import DiT, SiT, load_dit, load_sit
+
+from . import checkpoints
+from .data.vae import USUAL
+from .problem import Problem
+from .reading import override
+from .recipe import Recipe
+from .run import Run
+
+Family = Literal["sit", "dit"]
+READ_AS: dict[Family, dict[str, Any]] = {
+    "sit": {"path": "linear", "objective": {"kind": "matching", "predict": "velocity"}},
+    "dit": {"path": "ddpm", "objective": "hybrid"},
+}
+PLAIN_DIT = {"kind": "matching", "predict": "noise"}
+"""Of a DiT whose variance was not learnt."""
+LATENT_CHANNELS = 4
+"""Of the autoencoder of SiT and DiT."""
+
+
+def read_weights(file: Path, family: Family, *, num_heads: int | None = None, ema: bool = True) -> SiT | DiT:
+    """Return the network of a file, as `load_sit` or `load_dit` does.
+
+    Raises:
+        Problem: there is no such file, or the weights in it are not all, and only, those of such a network.
+    """
+    try:
+        load: Callable[..., SiT | DiT] = load_dit if family == "dit" else load_sit
+        return load(file, num_heads=num_heads, ema=ema)
+    except (ValueError, OSError) as error:
+        raise Problem(str(error)) from None
+
+
+def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
+    """Return the recipe by which a network is sampled from, without data and with the usual sampler, unguided.
+
+    Args:
+        network: what `read_weights` has returned.
+        vae: the autoencoder that makes pixels of states, a folder or an id, or `none`; `auto` is SiT's and DiT's for
+            states of 4 channels, and none for 1 or 3.
+
+    Raises:
+        Problem: states of so many channels are no pixels, and no autoencoder is named.
+    """
+    family: Family = "dit" if isinstance(network, DiT) else "sit"
+    sit = _layers(network)
+    block: Any = sit.blocks[0]
+    backbone = {
+        "kind": family,
+        "patch_size": sit.patch_size,
+        "hidden_size": sit.pos_embed.shape[-1],
+        "depth": len(sit.blocks),
+        "num_heads": block.attn.num_heads,
+        "learn_sigma": _learns_sigma(sit),
+    }
+    if vae == "auto":
+        vae = USUAL if sit.in_channels == LATENT_CHANNELS else "none"
+    shape = [sit.in_channels, sit.input_size, sit.input_size]
+    parts = {
+        **READ_AS[family],
+        "data": {"kind": "absent", "shape": shape, "classes": sit.num_classes, "vae": vae},
+        "backbone": backbone,
+        "train": {"steps": 1, "batch": 256, "times": "grid" if family == "dit" else "uniform"},
+    }
+    if family == "dit" and not _learns_sigma(sit):
+        parts["objective"] = PLAIN_DIT
+    return override(parts)
+
+
+def doubt(network: SiT | DiT) -> str | None:
+    """Return why weights may not be of the family that was named, if the second half of the output says so."""
+    sit = _layers(network)
+    if not _learns_sigma(sit):
+        return None
+    linear = sit.final_layer.linear
+    rows = torch.arange(len(linear.bias)) % (2 * sit.in_channels) >= sit.in_channels  # channels are counted fastest
+    trained = bool(linear.weight[rows].any() or linear.bias[rows].any())
+    if trained == isinstance(network, DiT):
+        return None
+    if trained:
+        return "the second half of the output is not zero, as DiT's is not: if samples are noise, try --family dit"
+    return "the second half of the output is zero, as SiT's is: if samples are noise, try --family sit"
+
+
+def check_free(folder: Path) -> None:
+    """Raise a problem unless a folder is new or empty."""
+    if (folder / "recipe.json").exists():
+        raise Problem(f"{folder} holds a run already; give another --out")
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise Problem(f"{folder} is not empty; give another --out")
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written: {error.strerror}") from None
+
+
+def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
+    """Write a run of one checkpoint, after step 0, into a folder that is new or empty: whole, or not at all.
+
+    Raises:
+        Problem: there is something in the folder, it cannot be written, or the recipe's data are of another shape or
+            other classes than the network's.
+    """
+    check_free(folder)
+    _check_data(network, recipe)
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as place:
+            with Run.begin(Path(place) / "run", recipe) as run:
+                draft = checkpoints.begin(run.checkpoints, 0)
+                checkpoints.write(draft, "ema", network.state_dict())
+                checkpoints.finish(draft, json.loads(run.recipe_file.read_text()))
+            os.rename(run.folder, folder)  # fails if another process has filled it by now
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _check_data(network: SiT | DiT, recipe: Recipe) -> None:
+    split = recipe.data.build()
+    sit = _layers(network)
+    wanted = ((sit.in_channels, sit.input_size, sit.input_size), sit.num_classes)
+    given = (tuple(split.training.shape), len(split.classes))
+    if given != wanted:
+        raise Problem(
+            f"data.kind = {recipe.data.kind}: the network is for states {wanted[0]} of {wanted[1]} classes, "
+            f"the data have {given[0]} of {given[1]}"
+        )
+
+
+def _layers(network: SiT | DiT) -> SiT:
+    return network.network if isinstance(network, DiT) else network
+
+
+def _learns_sigma(sit: SiT) -> bool:
+    return len(sit.final_layer.linear.bias) > sit.patch_size**2 * sit.in_channels

@@ -1,0 +1,61 @@
+"""No data: what is known of those that a network was trained on elsewhere."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..problem import Problem
+from .images import NoiseOf, Split, to_pixels
+from .vae import USUAL, decoder
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Images of which the shape is known, and nothing else: whoever asks how many there are is told of the problem."""
+
+    shape: tuple[int, int, int]
+
+    @property
+    def labels(self) -> Tensor:
+        """Raise the problem."""
+        raise _problem()
+
+    def __len__(self) -> int:
+        raise _problem()
+
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+        """Raise the problem."""
+        raise _problem()
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Raise the problem."""
+        raise _problem()
+
+
+def absent(
+    shape: tuple[int, int, int], classes: int = 0, vae: str = USUAL, scale: float = 0.18215, shift: float = 0.0
+) -> Split:
+    """Return data that are not there: enough to sample by, not to train, to measure or to compare with.
+
+    Args:
+        shape: (C, H, W) of a state.
+        classes: how many there are; their names are their numbers.
+        vae: the autoencoder that makes pixels of states, a folder or an id; `none` if states are pixels in [-1, 1].
+        scale: what latents were multiplied by, by default SiT's and DiT's factor.
+        shift: what was taken off them before.
+
+    Raises:
+        Problem: states of so many channels are no pixels.
+    """
+    names = tuple(str(label) for label in range(classes))
+    if vae == "none" and shape[0] not in (1, 3):
+        raise Problem(f"states of {shape[0]} channels are no pixels: name the vae that makes pixels of them")
+    decode = to_pixels if vae == "none" else decoder(vae, scale=scale, shift=shift)
+    return Split(Absent(shape), Absent(shape), names, decode)
+
+
+def _problem() -> Problem:
+    return Problem(
+        "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
+        "--set data.path=DIR` makes a run that has data"
+    )

@@ -1,0 +1,200 @@
+"""Faults to train with: an objective that is not finite for some samples, and patches that a fork asks for by name."""
+
+import errno
+import itertools
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from sitkit.objectives import Field, Matching
+from sitkit.recipes import checkpoints, randomness, run
+from sitkit.recipes.train import loop
+from sitkit.recipes.train.saving import Saver
+from sitkit.recipes.train.state import State
+from sitkit.recipes.train.step import Step
+
+CHANGES = ("mkdir", "serialize_file", "write", "fsync", "replace", "unlink", "rmdir")
+"""The calls of the system by which a save changes what is on the disk, and `serialize_file`, which is safetensors'."""
+
+
+@dataclass(frozen=True)
+class Sometimes:
+    """Matching, but that the loss of the samples of some numbers is no number: they are known by their noise."""
+
+    path: Any
+    numbers: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
+        loss = Matching(self.path)(model, x, eps, t)
+        noise = randomness.noise(self.seed, randomness.Stream.NOISE, torch.tensor(self.numbers), tuple(x.shape[1:]))
+        chosen = (eps[:, None] == noise).flatten(2).all(2).any(1)
+        return loss * torch.where(chosen, torch.nan, 1.0)
+
+    def field(self, model: Field, /) -> Field:
+        return Matching(self.path).field(model)
+
+
+def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
+    """Let something happen before each call of a function, which gets its arguments."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        act(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, patched)
+
+
+def die_saving(step: int, copies: str) -> None:
+    """When a step is saved, let forks do so first, each in a copy of the run, and each be killed at another stage.
+
+    The stages are just before every call that changes the disk, and in the middle of every file's content. A copy has
+    the number of its stage, whose name is in its file `stage`.
+    """
+    original = Saver._write
+
+    def write(saver: Saver, at: int, *args: Any) -> None:
+        for number in itertools.count(1) if at == step else ():
+            copy = Path(copies) / f"{number:03}"
+            shutil.copytree(saver.folder.parent, copy)
+            pid = os.fork()
+            if not pid:
+                saver.folder = copy / "checkpoints"
+                sys.setprofile(_Death(number, copy / "stage"))
+                original(saver, at, *args)
+                os._exit(0)
+            if os.waitpid(pid, 0)[1] == 0:
+                break  # there are no more stages
+        original(saver, at, *args)
+
+    Saver._write = write  # type: ignore[method-assign]
+
+
+class _Death:
+    """Watches the calls of a thread, and kills the process at the stage of that number."""
+
+    def __init__(self, number: int, note: Path):
+        self.left = number
+        self.note = note
+
+    def __call__(self, frame: FrameType, event: str, called: Any) -> None:
+        name = "" if isinstance(getattr(called, "__self__", None), str) else called.__name__ if called else ""
+        if event == "c_call" and name in CHANGES:
+            self.pass_by(f"before {name}")
+            if name == "write":
+                self.pass_by("within write", lambda: _cut(frame.f_locals["self"], frame.f_locals["data"][:100]))
+        if event == "c_return" and name == "serialize_file":
+            self.pass_by("within serialize_file", lambda: os.truncate(frame.f_locals["filename"], 1000))
+
+    def pass_by(self, stage: str, act: Callable[[], object] = lambda: None) -> None:
+        self.left -= 1
+        if not self.left:
+            act()
+            self.note.write_text(stage)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _cut(file: Path, content: str) -> None:
+    file.write_text(content)
+
+
+def fill_disk(step: int, owner: str, name: str) -> None:
+    """Leave no space on the device from the save of a step on, as a function of a module finds out."""
+    full = False
+
+    def write(saver: Saver, at: int, *args: Any) -> None:
+        nonlocal full
+        full = at == step
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _before(Saver, "_write", write)
+    _before(sys.modules[owner], name, refuse)
+
+
+def fill_records(step: int, file: str) -> None:
+    """Leave no space on the device for more than half of the record of a step, in a file."""
+
+    def refuse(path: Path, record: dict[str, Any]) -> None:
+        if path.name == file and record["step"] == step:
+            with path.open("a") as stream:
+                stream.write('{"step": ')
+            path.rename(path.with_name("full"))
+            path.symlink_to("/dev/full")  # of the next write
+
+    _before(run, "_append", refuse)
+
+
+def limit_files(step: int, size: int) -> None:
+    """Let files grow no larger than so many bytes from the save of a step on: what is more, the system refuses."""
+
+    def limit(saver: Saver, at: int, *args: Any) -> None:
+        if at == step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    _before(Saver, "_write", limit)
+
+
+def fill_picture(step: int) -> None:
+    """Leave no space on the device for the picture after a step."""
+
+    def refuse(picture: Image, file: Any, *args: Any, **kwargs: Any) -> None:
+        if checkpoints.name(step) in str(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _before(Image, "save", refuse)
+
+
+def die_before_picture(step: int, folder: str) -> None:
+    """Be killed between the checkpoint of a step and its picture."""
+
+    def die(state: State, *args: Any) -> None:
+        if state.step == step:
+            while not (Path(folder) / checkpoints.name(step)).exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _before(loop, "_save_grid", die)
+
+
+def signals(step: int, *numbers: int) -> None:
+    """Send this process signals, one after the other, when a step begins."""
+
+    def send(take_step: Step, at: int, *args: Any, **kwargs: Any) -> None:
+        if at == step:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+    _before(Step, "__call__", send)
+
+
+def lose(step: int, file: str) -> None:
+    """Lose a file when a step begins."""
+
+    def remove(take_step: Step, at: int, *args: Any, **kwargs: Any) -> None:
+        if at == step:
+            os.remove(file)
+
+    _before(Step, "__call__", remove)
+
+
+def slow_saves(seconds: float) -> None:
+    """Let every save take so long."""
+    _before(checkpoints, "finish", lambda *args: time.sleep(seconds))
