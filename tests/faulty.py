@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -76,13 +77,26 @@ def die_saving(step: int, copies: str) -> None:
             if not pid:
                 saver.folder = copy / "checkpoints"
                 sys.setprofile(_Death(number, copy / "stage"))
-                original(saver, at, *args)
-                os._exit(0)
-            if os.waitpid(pid, 0)[1] == 0:
+                try:
+                    original(saver, at, *args)
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert code in (0, -signal.SIGKILL)
+            if code == 0:
                 break  # there are no more stages
         original(saver, at, *args)
 
-    Saver._write = write  # type: ignore[method-assign]
+    save = Saver.save
+
+    def save_alone(saver: Saver, state: State) -> None:
+        save(saver, state)
+        saver.wait()  # so that what is forked holds no lock that another thread would have to release
+
+    setattr(Saver, "_write", write)  # noqa: B010 (mypy allows no other way)
+    setattr(Saver, "save", save_alone)  # noqa: B010
 
 
 class _Death:
@@ -93,7 +107,9 @@ class _Death:
         self.note = note
 
     def __call__(self, frame: FrameType, event: str, called: Any) -> None:
-        name = "" if isinstance(getattr(called, "__self__", None), str) else called.__name__ if called else ""
+        if not event.startswith("c_") or isinstance(getattr(called, "__self__", None), str):
+            return
+        name = called.__name__
         if event == "c_call" and name in CHANGES:
             self.pass_by(f"before {name}")
             if name == "write":

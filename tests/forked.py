@@ -4,6 +4,7 @@ Each fork may be given faults, functions of `faulty.py` by name, which it calls 
 """
 
 import atexit
+import hashlib
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 from launching import assert_same
 from sitkit.recipes import checkpoints
 
-IMPORTED = ("faulty", "sitkit.recipes.cli", "sitkit.recipes.train.loop", "sitkit.recipes.train.replay")
+IMPORTED: tuple[str, ...] = ("faulty", "sitkit.recipes.cli", "sitkit.recipes.train.loop", "sitkit.recipes.train.replay")
 IMPORTED += ("sitkit.recipes.train.estimate", "sklearn.datasets", "torch._dynamo", "PIL.PngImagePlugin")
 
 
@@ -132,6 +133,12 @@ def goes_on(run: Path, straight: Path, log: Path, *settings: str) -> None:
     for name in ("skipped.jsonl", "grids/step-00000007.png"):
         assert (run / name).exists() == (straight / name).exists()
         assert not (run / name).exists() or (run / name).read_bytes() == (straight / name).read_bytes()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return what is in a folder, but for unfinished saves."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and ".tmp" not in str(file.parent)]
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def serve() -> dict[str, Any] | None:

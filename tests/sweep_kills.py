@@ -8,7 +8,6 @@ Some steps are skipped, as the loss of some samples is no number. Exit code 1 if
 import argparse
 import random
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -123,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,7 +11,7 @@ from released import CPU, LOADERS, convert, save, sitkit, weights
 from sitkit.backbones import load_dit, load_sit
 from sitkit.interpolants import DDPM
 from sitkit.recipes import checkpoints
-from sitkit.recipes.convert import doubt, read_weights, recipe_of, write_run
+from sitkit.recipes.convert import Family, doubt, read_weights, recipe_of, write_run
 from sitkit.recipes.data import absent
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.problem import Problem
@@ -69,9 +69,10 @@ def test_the_official_checkpoint_becomes_a_run_as_training_writes_it(tmp_path: P
 
 
 def test_the_recipe_says_how_the_network_is_read(tmp_path: Path) -> None:
+    cases: list[tuple[Family, dict[str, Any]]] = [("sit", {}), ("dit", {}), ("dit", {"learn_sigma": False})]
     sit, dit, plain = (
         recipe_of(read_weights(save(tmp_path / "x.pt", **sizes), family, num_heads=2)).model_dump(mode="json")
-        for family, sizes in (("sit", {}), ("dit", {}), ("dit", {"learn_sigma": False}))  # type: ignore[arg-type]
+        for family, sizes in cases
     )
     backbone = {"patch_size": 2, "hidden_size": 16, "depth": 2, "num_heads": 2, "learn_sigma": True}
     assert sit["backbone"] == {"kind": "sit", **backbone, "time_scale": 1.0}

@@ -333,6 +333,8 @@ def test_moments_do_not_depend_on_batches(sizes: list[int], features: int, mean:
         one.merge(other)
         assert_moments_of(one, x)
         assert other.count == before
+        one.update(x + 1)
+        assert_moments_of(one, torch.cat([x, x + 1]))
 
 
 def test_moments_of_batches_that_differ_more_than_points_do() -> None:
@@ -364,6 +366,8 @@ def test_moments_take_features_of_any_dtype_and_leave_them_and_each_other_alone(
 
 def test_moments_refuse_what_they_do_not_have() -> None:
     seen = Moments(3)
+    seen.merge(Moments(3))
+    assert seen.reduce().count == 0
     with pytest.raises(ValueError, match="no features were seen"):
         _ = seen.mean
     with pytest.raises(ValueError, match="two feature vectors or more, not 0"):
@@ -390,7 +394,8 @@ def reduce_one(rank: int, world: int, folder: str) -> None:
     none = Moments(4).reduce()
     seen = Moments(4)
     if rank < world - 1:
-        seen.update(drawn(20 + rank, 4, rank, mean=1e5 * (rank + 1)))
+        for part in torch.split(drawn(20 + rank, 4, rank, mean=1e5 * (rank + 1)), 7):
+            seen.update(part)
     whole = seen.reduce()
     again = seen.reduce()
     assert again.mean.equal(whole.mean)

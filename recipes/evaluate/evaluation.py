@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..data.images import Images, Split, read_all
+from ..data.images import Split, read_all
 from ..intervals import resolve
 from ..metrics import frechet_distance, moments, nearer_share
 from ..problem import Problem
@@ -146,13 +146,13 @@ def _accuracy(draws: list[Samples], split: Split) -> Number:
         raise Problem(f"the classifier needs scikit-learn: pip install 'sitkit[demo]' ({error})") from error
     classifier = SVC(C=10.0).fit(_features(read_all(split.training)).numpy(), split.training.labels.numpy())
 
-    def accuracy(images: Images | Samples) -> float:
-        assert images.labels is not None
-        return float(classifier.score(_features(images.pixels).numpy(), images.labels.numpy()))
+    def accuracy(pixels: Tensor, labels: Tensor | None) -> float:
+        assert labels is not None
+        return float(classifier.score(_features(pixels).numpy(), labels.numpy()))
 
-    values = [accuracy(samples) for samples in draws]
+    values = [accuracy(samples.pixels, samples.labels) for samples in draws]
     meaning = "of guided samples, by a support vector machine trained on the training images; real: on held-out images"
-    return Number("share of the wanted class", values, accuracy(split.heldout), meaning)
+    return Number("share of the wanted class", values, accuracy(read_all(split.heldout), split.heldout.labels), meaning)
 
 
 def _manifest(

@@ -109,9 +109,6 @@ class Moments:
         if whole.count:
             whole._shift = sums[:-1] / whole.count
             offset = (self._shift - whole._shift) + self._offset
-            offsets = offset * self.count
-            sums = torch.cat([offsets[None], self._scatter + torch.outer(offset, offsets)])
-            dist.all_reduce(sums)
-            whole._offset = sums[0] / whole.count
-            whole._scatter = sums[1:] - torch.outer(whole._offset, whole._offset) * whole.count
+            whole._scatter = self._scatter + torch.outer(offset, offset) * self.count
+            dist.all_reduce(whole._scatter)
         return whole

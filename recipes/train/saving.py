@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
 
 from .. import checkpoints
 from ..problem import Problem
@@ -91,10 +92,10 @@ class Saver:
 
     def _write_piece(self, folder: Path, values: dict[str, Tensor]) -> Future[Any]:
         """Begin to write what this process holds of tensors, of which a copy is taken: safetensors, no pickle."""
-        storage = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        storage = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         copies = {key: value.detach().clone() if value.device.type == "cpu" else value for key, value in values.items()}
-        future: Future[Any] = dcp.async_save(copies, storage_writer=storage, process_group=self.group)
-        return future
+        saving = async_save(copies, storage_writer=storage, process_group=self.group)
+        return saving.upload_completion if isinstance(saving, AsyncSaveResponse) else saving
 
     def _write(self, step: int, parts: dict[str, dict[str, Tensor]], piece: Future[Any] | None) -> None:
         draft = self.folder / f"{checkpoints.name(step)}.tmp" if piece else checkpoints.begin(self.folder, step)

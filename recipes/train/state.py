@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_pieces
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .. import checkpoints
@@ -92,13 +93,13 @@ class State:
             self.network.load_state_dict(self._read(checkpoint, "model"))
             self._set_moments(checkpoints.load(checkpoint, "optimizer"))
             return
-        reader = dcp.HuggingFaceStorageReader(str(checkpoint / PIECES))
+        reader = HuggingFaceStorageReader(str(checkpoint / PIECES))
         weights = {f"model.{key}": value for key, value in self.network.state_dict().items()}
         moments = {f"optimizer.{key}": value for key, value in self._blank_moments()}
         if reader.read_metadata().state_dict_metadata.keys().isdisjoint(moments):
             moments = {}
         pieces = weights | moments
-        dcp.load(pieces, storage_reader=reader, no_dist=not dist.is_initialized())
+        load_pieces(pieces, storage_reader=reader, no_dist=not dist.is_initialized())
         self.network.load_state_dict({key: pieces[f"model.{key}"] for key in self.network.state_dict()})
         self._set_moments({key.removeprefix("optimizer."): pieces[key] for key in moments})
 
