@@ -4,6 +4,7 @@ Each fork may be given faults, functions of `faulty.py` by name, which it calls 
 """
 
 import atexit
+import gc
 import hashlib
 import importlib
 import json
@@ -173,5 +174,6 @@ def become(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
+    gc.freeze()  # or every fork would copy what its collections touch
     if work := serve():
         become(work)

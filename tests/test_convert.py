@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from released import CPU, LOADERS, convert, save, sitkit, weights
 
+from released import CPU, LOADERS, convert, save, sitkit, weights
 from sitkit.backbones import load_dit, load_sit
 from sitkit.interpolants import DDPM
 from sitkit.recipes import checkpoints

@@ -5,12 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from forked import contents, finish, goes_on, last_words, words
 from typer.testing import CliRunner
 
+from forked import contents, finish, goes_on, last_words, words
 from sitkit.recipes import checkpoints
 from sitkit.recipes.cli import app
 from sitkit.recipes.problem import Problem
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from forked import Fault, contents, finish, goes_on, good, last_words, start, words
 
+from forked import Fault, contents, finish, goes_on, good, last_words, start, words
 from launching import assert_same
 from sitkit.recipes import checkpoints
 from sitkit.recipes.run import Run
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from forked import finish, goes_on, good, last_words, together, words
 from PIL import Image
 
+from forked import finish, goes_on, good, last_words, together, words
 from launching import assert_same
 from sitkit.recipes import checkpoints
 from sitkit.recipes.reading import read
@@ -20,6 +20,8 @@ from sitkit.recipes.train.batches import Batches
 from sitkit.recipes.train.processes import Processes
 from sitkit.recipes.train.state import State
 from sitkit.recipes.train.step import Step
+
+pytestmark = pytest.mark.processes
 
 SOMETIMES = ["log.every=1", "objective.kind=faulty:Sometimes", "objective.numbers=[20, 17]"]  # two of step 3
 IN_A_ROW = ["objective.kind=faulty:Sometimes", "objective.numbers=[10, 25, 39, 47]"]  # of steps 2, 4, 5 and 6

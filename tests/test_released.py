@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from released import LOADERS, convert, sitkit, states, weights
 from torch import Tensor
 
 from latent_caches import small
+from released import LOADERS, convert, sitkit, states, weights
 from sitkit.backbones import SiT, load_sit
 from sitkit.interpolants import DDPM
 from sitkit.recipes.data import vae

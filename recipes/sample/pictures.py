@@ -20,7 +20,7 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int = SIDE) -> Image.Image:
     """Return images (N, C, H, W) uint8, C = 1 or 3, row by row; captions, if any, head the columns."""
-    factor = max(1, side // pixels.shape[-1])
+    factor = max(1, round(side / pixels.shape[-1]))
     large = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2).expand(-1, 3, -1, -1)
     height, width = large.shape[-2:]
     rows = -(-len(large) // columns)
@@ -34,8 +34,15 @@ def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int =
     draw = ImageDraw.Draw(canvas)
     for column, caption in enumerate(captions):
         middle = GAP + column * (width + GAP) + width // 2
-        draw.text((middle, head // 2 + 2), caption, INK, ImageFont.load_default(14), anchor="mm")
+        font = _font_for(caption, width + GAP)
+        draw.text((middle, head // 2 + 2), caption, INK, font, anchor="mm")
     return canvas
+
+
+def _font_for(caption: str, width: int) -> Any:
+    """Return the largest font, of 6 to 14 pixels, in which a caption is no wider than a column, if there is one."""
+    fonts = (ImageFont.load_default(size) for size in range(14, 5, -1))
+    return next((font for font in fonts if font.getlength(caption) <= width), ImageFont.load_default(6))
 
 
 def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) -> Image.Image:
