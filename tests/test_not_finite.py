@@ -114,10 +114,10 @@ def test_a_file_that_is_lost_while_training(tmp_path: Path) -> None:
     for workers in (0, 2):
         run, said = tmp_path / f"run{workers}", tmp_path / f"said{workers}"
         content = (images / "05.png").read_bytes()
-        fault = ("lose", 5 - workers, str(images / "05.png"))  # so many steps are ahead
+        fault = ("lose", 5 - workers, str(images / "05.png"))  # so many steps may be ahead
         assert finish(words(run, *settings, f"compute.workers={workers}"), said, fault) == 2
         assert last_words(said) == f"sitkit: {images}/05.png cannot be opened: No such file or directory"
-        assert good(run)[-1] >= 4
+        assert good(run)[-1] >= 4 - workers
         (images / "05.png").write_bytes(content)
         goes_on(run, tmp_path / "straight", log, *settings)
 
