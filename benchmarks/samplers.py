@@ -21,9 +21,9 @@ from harness import Bench, Store
 from summary import summarise, table
 from tasks import NETWORK_CALLS, Exact, Network, Sizes, Task
 
+from sitkit.recipes.files import write_whole
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.progress import progress
-from sitkit.recipes.run import write_whole
 
 TASKS = ("plane", "manifold", "digits", "mnist5k")
 NETWORK_CONTENDERS = (

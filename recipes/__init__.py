@@ -6,7 +6,7 @@
 | see what `auto` stands for | `intervals` |
 | find what is decided by chance, and how | `randomness` |
 | read or prepare data | `data/` |
-| train | `train/`, `run`, `checkpoints` |
+| train | `train/`, `run`, `checkpoints`, `files` |
 | sample | `sample/` |
 | evaluate | `evaluate/`, `metrics` |
 | play in the plane | `plane/` |

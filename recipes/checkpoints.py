@@ -4,7 +4,6 @@
 recipe, and `manifest.json` with the size and sha256 of each file. It is built as `step-00000060.tmp/`.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .files import flush, sha256
 from .problem import Problem
 
 MANIFEST = "manifest.json"
@@ -51,17 +51,17 @@ def finish(draft: Path, recipe: Mapping[str, Any]) -> Path:
     """Make a checkpoint of a draft that has all its parts: recipe and manifest, on the disk, by its name."""
     (draft / "recipe.json").write_text(json.dumps(recipe, indent=2))
     files = {file.relative_to(draft).as_posix(): file for file in sorted(draft.rglob("*")) if file.is_file()}
-    entries = {key: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for key, file in files.items()}
+    entries = {key: {"bytes": file.stat().st_size, "sha256": sha256(file)} for key, file in files.items()}
     for path in (*files.values(), *(path for path in draft.rglob("*") if path.is_dir())):
-        _flush(path)
+        flush(path)
     final = draft.with_suffix("")
     (draft / MANIFEST).write_text(json.dumps({"step": step_of(final), "files": entries}, indent=2))
     for path in (draft / MANIFEST, draft):
-        _flush(path)
+        flush(path)
     if final.exists():  # damaged, or of steps that are trained again
         shutil.rmtree(final)
     os.replace(draft, final)
-    _flush(draft.parent)
+    flush(draft.parent)
     return final
 
 
@@ -144,7 +144,7 @@ def _verified(checkpoint: Path, key: str) -> Path:
     file = checkpoint / key
     try:
         entry = _entries(checkpoint)[key]
-        same = file.stat().st_size == entry["bytes"] and _sha256(file) == entry["sha256"]
+        same = file.stat().st_size == entry["bytes"] and sha256(file) == entry["sha256"]
     except (OSError, KeyError, TypeError) as error:
         raise _damaged(file, _reason(error)) from None
     if not same:
@@ -158,16 +158,3 @@ def _reason(error: Exception) -> str:
 
 def _damaged(file: Path, reason: str) -> Problem:
     return Problem(f"{file} is damaged ({reason})")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import checkpoints
+from .files import write_whole
 from .problem import Problem
 from .reading import override
 from .recipe import Recipe
@@ -137,16 +137,6 @@ class Run:
             Problem: it cannot be written.
         """
         _append(self.skipped_file, record)
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that it is there with all its content or as it was before."""
-    draft = file.with_name(f".{file.name}.tmp")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str], folder: Path) -> None:

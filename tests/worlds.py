@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,3 +94,9 @@ def slope(steps: Sequence[float], errors: list[float]) -> float:
     y = torch.tensor(errors, dtype=torch.float64).log()
     x, y = x - x.mean(), y - y.mean()
     return float(-(x * y).sum() / (x * x).sum())
+
+
+def drawn(count: int, features: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> torch.Tensor:
+    """Return features, some wider than others, of a stream that NumPy has promised to keep."""
+    draws = np.random.RandomState(seed).standard_normal((count, features))
+    return torch.from_numpy(mean + scale * draws * np.linspace(0.5, 1.5, features))

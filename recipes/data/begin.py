@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import flush, write_whole
 from ..problem import Problem
-from ..run import write_whole
-from .cache import INDEX, MOMENTS, PROGRESS, Content, Index, Source, flush, read_index
+from .cache import INDEX, MOMENTS, PROGRESS, Content, Index, Source, read_index
 from .draft import BEGUN, SECONDS_BETWEEN_LOOKS, Begun, Draft, start
 
 

@@ -11,8 +11,6 @@ Why standard deviations and not the logarithms of variances: in float16 they kee
 logarithm near -20 is rounded to 2^-7, and so its standard deviation to 0.4 per cent. The largest, e^10, fits.
 """
 
-import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,11 +19,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from ..components import Section
+from ..files import sha256
 from ..problem import Problem
 
 INDEX, MOMENTS, LABELS, PROGRESS = "index.json", "moments.npy", "labels.npy", ".progress"
-PIECE = 1 << 24
-"""Bytes that are read at once."""
 
 Count = Annotated[int, Field(ge=1)]
 Shape = tuple[Count, Count, Count]
@@ -145,25 +142,6 @@ def array(folder: Path, name: str, shape: tuple[int, ...], dtype: type[np.generi
             f"{folder}: {name} is {found.dtype} {found.shape} instead of {np.dtype(dtype)} {shape}; {_anew(folder)}"
         )
     return np.asarray(found)
-
-
-def sha256(file: Path, advance: Callable[[int], None] = lambda count: None) -> str:
-    """Return a file's sha256, hexadecimal; `advance` is told of the bytes read."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(PIECE):
-            digest.update(piece)
-            advance(len(piece))
-    return digest.hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Return when a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _anew(folder: Path) -> str:

@@ -20,10 +20,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from ..components import Section
+from ..files import flush, sha256, write_whole
 from ..problem import Problem
 from ..progress import progress
-from ..run import write_whole
-from .cache import INDEX, LABELS, MOMENTS, PROGRESS, Content, Count, File, Index, LeftOut, flush, sha256
+from .cache import INDEX, LABELS, MOMENTS, PROGRESS, Content, Count, File, Index, LeftOut
 
 BEGUN = "begun.json"
 SECONDS_BETWEEN_LOOKS = 0.2

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from .. import checkpoints
 from ..data.images import Split, read_all
+from ..files import write_whole
 from ..intervals import resolve
 from ..metrics import frechet_distance, moments, nearer_share
 from ..problem import Problem
 from ..recipe import Recipe
-from ..run import Run, write_whole
+from ..run import Run
 from ..sample.generate import Samples, balanced_labels, draw, load_network
 from .report import write_report
 

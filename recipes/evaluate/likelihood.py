@@ -18,11 +18,12 @@ from sitkit.samplers import (
 
 from .. import randomness
 from ..data.images import InMemory
+from ..files import write_whole
 from ..intervals import velocity_interval
 from ..problem import Problem
 from ..progress import progress
 from ..recipe import Recipe
-from ..run import Run, write_whole
+from ..run import Run
 from ..sample.generate import all_channels, load_network
 
 EXACT_UP_TO = 256

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sitkit.samplers import Field
 
-from ..run import write_whole
+from ..files import write_whole
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from ..files import write_whole
 from ..problem import Problem
 from ..recipe import Recipe
-from ..run import write_whole
 
 Record: TypeAlias = Mapping[str, Any]
 """`step`, and beside it numbers and short lists of numbers by name; None in a list is no number."""
