@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .dit import DiT
+from .repa import turned
 from .sit import SiT
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
@@ -56,6 +57,14 @@ def load_sit(source: Source, *, num_heads: int | None = None, ema: bool = True) 
 def load_dit(source: Source, *, num_heads: int | None = None, ema: bool = True) -> DiT:
     """Return the DiT whose weights these are, in evaluation mode; arguments and errors are those of `load_sit`."""
     return DiT(load_sit(source, num_heads=num_heads, ema=ema)).eval()
+
+
+def load_repa(source: Source, *, num_heads: int | None = None, ema: bool = True) -> SiT:
+    """Return the SiT that REPA's weights stand for, time and velocity turned; arguments and errors as of `load_sit`."""
+    state = _state(source, "ema" if ema else "model")
+    if "t_embedder.mlp.0.weight" not in state:
+        raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: it lacks t_embedder.mlp.0.weight")
+    return load_sit(turned(state), num_heads=num_heads)
 
 
 def _state(source: Source, part: str) -> dict[str, Tensor]:

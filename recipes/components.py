@@ -13,13 +13,14 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, create_model
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from .problem import Problem
@@ -147,6 +148,25 @@ class Slot:
         fields = json.dumps({key: dump(field) for key, field in value.items() if key != "kind"})
         return Component(self, canonical, self.model(target).model_validate_json(fields))
 
+    def read(self, text: str) -> Component:
+        """Return the component that a kind, or its table in TOML such as `{kind = "sigma", scale = 2.0}`, stands for.
+
+        Raises:
+            Problem: there is none.
+        """
+        try:
+            value = tomllib.loads(f"value = {text}")["value"] if text.lstrip().startswith("{") else text
+            component = self.parse(value)
+        except tomllib.TOMLDecodeError as error:
+            raise Problem(f"{text} is no TOML: {error}") from error
+        except PydanticCustomError as error:
+            raise Problem(error.message()) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Problem(f"{text}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        assert component is not None
+        return component
+
     @cache  # noqa: B019 (slots are few and live as long as the program)
     def model(self, target: Any) -> type[Fields]:
         """Return the section whose keys are the fields of a component in this slot."""
@@ -200,5 +220,5 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def _snake(name: str) -> str:
-    """Return SineSquared as sine_squared, SiT as sit, EulerMaruyama as euler_maruyama, KLEta as kl_eta."""
-    return re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", "_", name).lower()
+    """Return SineSquared as sine_squared, SiT as sit, KLEta as kl_eta, DINOv2 as dinov2."""
+    return re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z](?!\d))", "_", name).lower()

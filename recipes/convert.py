@@ -1,11 +1,12 @@
-"""Released weights as runs: a file of SiT's or DiT's training becomes a folder to sample from.
+"""Released weights as runs: a file of SiT's, DiT's or REPA's training becomes a folder to sample from.
 
 Its recipe says how the network is to be read: SiT's as the velocity along the straight path, DiT's as the noise (and
 the variance, where that was learnt) of the 1,000 timesteps of `DDPM`. Of the training the file says nothing: neither
 does the training part of the recipe, nor the step, 0.
 
 The two families have the same layers by the same names. All that may tell them apart is the second half of their
-output: in DiT it is the range of the variance; in SiT nothing trains it, and zeros stay zeros (`doubt`).
+output: in DiT it is the range of the variance; in SiT nothing trains it, and zeros stay zeros (`doubt`). REPA's has
+layers beside them, and its time runs the other way, which other weights of the same network mend (`load_repa`).
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from sitkit.backbones import DiT, SiT, load_dit, load_sit
+from sitkit.backbones import DiT, SiT, load_dit, load_repa, load_sit
 
 from . import checkpoints
 from .data.vae import USUAL
@@ -26,8 +27,9 @@ from .reading import override
 from .recipe import Recipe
 from .run import Run
 
-Family = Literal["sit", "dit"]
-READ_AS: dict[Family, dict[str, Any]] = {
+Family = Literal["sit", "dit", "repa"]
+LOADERS: dict[Family, Callable[..., SiT | DiT]] = {"sit": load_sit, "dit": load_dit, "repa": load_repa}
+READ_AS: dict[Literal["sit", "dit"], dict[str, Any]] = {
     "sit": {"path": "linear", "objective": {"kind": "matching", "predict": "velocity"}},
     "dit": {"path": "ddpm", "objective": "hybrid"},
 }
@@ -38,14 +40,13 @@ LATENT_CHANNELS = 4
 
 
 def read_weights(file: Path, family: Family, *, num_heads: int | None = None, ema: bool = True) -> SiT | DiT:
-    """Return the network of a file, as `load_sit` or `load_dit` does.
+    """Return the network of a file, as `LOADERS` of its family does.
 
     Raises:
         Problem: there is no such file, or the weights in it are not all, and only, those of such a network.
     """
     try:
-        load: Callable[..., SiT | DiT] = load_dit if family == "dit" else load_sit
-        return load(file, num_heads=num_heads, ema=ema)
+        return LOADERS[family](file, num_heads=num_heads, ema=ema)
     except (ValueError, OSError) as error:
         raise Problem(str(error)) from None
 
@@ -61,7 +62,7 @@ def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
     Raises:
         Problem: states of so many channels are no pixels, and no autoencoder is named.
     """
-    family: Family = "dit" if isinstance(network, DiT) else "sit"
+    family: Literal["sit", "dit"] = "dit" if isinstance(network, DiT) else "sit"
     sit = _layers(network)
     block: Any = sit.blocks[0]
     backbone = {

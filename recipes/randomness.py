@@ -28,6 +28,7 @@ class Stream(IntEnum):
     CURVE = 7
     FLIP = 8
     LATENT = 9
+    LABEL = 10
 
 
 class Order:

@@ -146,10 +146,16 @@ class Guidance(Section):
 
 
 class Evaluation(Section):
-    """What `sitkit evaluate` draws: `draws` times as many samples as `num`, or as there are held-out images."""
+    """What `sitkit evaluate` draws and looks at: `draws` times `num` samples, or as many as are held out."""
 
     num: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
-    draws: Annotated[int, Field(ge=2)] = 5
+    draws: Count = 1
+    labels: Literal["random", "balanced"] = "random"
+    """Classes at random, as in the papers, or in turn, which lowers FID."""
+    unguided: bool = False
+    """Whether to draw without guidance, too, where there is any."""
+    features: Annotated[Component, slots.FEATURES] = Field(default={}, validate_default=True)
+    """What makes features of images: of Inception, the numbers are those of the papers."""
 
 
 class Recipe(Section):

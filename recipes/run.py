@@ -13,8 +13,9 @@ from .files import write_whole
 from .problem import Problem
 from .reading import override
 from .recipe import Recipe
+from .tables import differing
 
-MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.")
+MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""
 
 
@@ -150,10 +151,10 @@ def _lock(file: IO[str], folder: Path) -> None:
 def _check_same(kept: Recipe, recipe: Recipe, folder: Path) -> None:
     """Raise a problem unless a run can go on with a recipe."""
     fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
-    differing = _differing(kept, recipe)
-    differing = [key for key in differing if key in fixed or not key.startswith(MAY_CHANGE)]
-    if differing:
-        raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(differing)}")
+    keys = differing(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    changed = [key for key in keys if key in fixed or not key.startswith(MAY_CHANGE)]
+    if changed:
+        raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(changed)}")
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
@@ -172,16 +173,3 @@ def _append(file: Path, record: dict[str, Any]) -> None:
             stream.write(json.dumps(record) + "\n")
     except OSError as error:
         raise Problem(f"{file} cannot be written: {error.strerror}; checkpoints are good") from error
-
-
-def _differing(one: Recipe, other: Recipe) -> list[str]:
-    """Return the keys, dotted, at which two recipes differ."""
-    flat = [_flatten(recipe.model_dump(mode="json")) for recipe in (one, other)]
-    return [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
-
-
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in table.items():
-        leaves |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves

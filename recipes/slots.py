@@ -67,6 +67,11 @@ def _is_grid(thing: Any) -> bool:
     return inspect.isfunction(thing) and _takes("path", "steps", "interval")(thing) and not _takes("velocity")(thing)
 
 
+def _is_extractor(thing: Any) -> bool:
+    """Return whether a thing is a class of functions from images to features."""
+    return _is_callable(thing) and hasattr(thing, "frechet")
+
+
 def wants_loss_curve(w: Component) -> bool:
     """Return whether a w(t) follows from how well the network has learnt."""
     return _takes("loss_curve")(w.slot.find(w.kind))
@@ -109,3 +114,4 @@ GRID = Slot(
     nested={"roughness": ROUGHNESS},
     absent="auto",
 )
+FEATURES = Slot("features", "sitkit.recipes.features", _is_extractor, usual="pixels")

@@ -39,7 +39,7 @@ def words(key: Tensor, index: Tensor, count: int) -> Tensor:
     blocks = torch.arange(-(-count // 4), device=index.device)
     rows, columns = torch.meshgrid(index, blocks, indexing="ij")
     counter = torch.stack([columns, torch.zeros_like(rows), rows & _LOW, rows >> 32 & _LOW], dim=-1)
-    return philox(counter, key.to(index.device)).flatten(1)[:, :count]
+    return philox(counter, key.to(index.device, non_blocking=True)).flatten(1)[:, :count]
 
 
 def uniform(key: Tensor, index: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from sitkit.backbones import DiT, SiT, load_dit, load_sit
 from sitkit.recipes.cli import app
 from sitkit.recipes.cli.app import resample
 from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import draw, load_network
+from sitkit.recipes.sample.generate import Drawing, draw, load_network
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -64,8 +64,8 @@ def convert(folder: Path, family: str, *more: object, **sizes: Any) -> Run:
 
 def states(run: Run, *settings: str, count: int = 3) -> Tensor:
     """Return samples as states, in place of pixels."""
-    recipe = resample(run.recipe(), [*settings])
+    recipe = resample(run.recipe(), [*settings], "sampler", "guidance")
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
     kept = replace(split, decode=lambda x: x)
-    return draw(network, recipe, kept, count, seed=5, labels=torch.arange(count) % 5, quiet=True).pixels
+    return draw(Drawing(network, recipe, kept, 5), count, torch.arange(count) % 5, quiet=True).pixels

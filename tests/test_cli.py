@@ -83,6 +83,9 @@ def test_evaluation_writes_numbers_and_one_page(run: Path) -> None:
     report = json.loads((run / "report.json").read_text())
     assert list(report["numbers"]) == [
         "Frechet distance of pixels",
+        "precision",
+        "recall",
+        "kernel distance of pixels",
         "share nearer to training than held-out",
         "share of the wanted class",
     ]

@@ -191,6 +191,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(command: str, said: str, tmp_p
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
+def test_repas_velocity_is_turned(tmp_path: Path) -> None:
+    """Its time is 1 - t, from data to noise, and so its velocity is minus ours."""
+    plain = weights(learn_sigma=False)
+    file = save(tmp_path / "repa.pt", {"ema": {f"module.{key}": value for key, value in (plain | REPA).items()}})
+    code, said = sitkit("convert", file, "--family", "repa", "--out", tmp_path / "run", *HERE)
+    assert code == 0, said
+    run = Run.find(tmp_path / "run")
+    found = load_network(run.recipe(), run.recipe().data.build(), run.latest(), CPU)
+    theirs = load_sit(plain, num_heads=2)
+    x, t, y = torch.randn(7, 4, 4, 4), torch.linspace(0, 1, 7), torch.arange(7) % 6
+    with torch.no_grad():
+        torch.testing.assert_close(found(x, t, y), -theirs(x, 1 - t, y), rtol=1e-4, atol=1e-5)
+    cut = save(tmp_path / "cut.pt", {"ema": REPA})
+    code, said = sitkit("convert", cut, "--family", "repa", "--out", tmp_path / "x")
+    assert (code, "it lacks t_embedder" in said) == (2, True)
+
+
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_what_fails_while_it_is_written_leaves_nothing(
     failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

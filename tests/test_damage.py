@@ -87,7 +87,7 @@ def test_samples_are_drawn_from_the_checkpoint_before_a_damaged_one(straight: Pa
     shutil.copytree(straight, run)
     damage(run / "checkpoints/step-00000007/ema.safetensors", "cut")
     for arguments in (["sample", str(run), "--num", "4", "--out", str(tmp_path / "a.png")], ["evaluate", str(run)]):
-        settings = ["--set", "sampler.steps=1"] + (["--set", "evaluation.num=4"] if arguments[0] == "evaluate" else [])
+        settings = ["--set", "sampler.steps=1"] + (["--set", "evaluation.num=10"] if arguments[0] == "evaluate" else [])
         result = CliRunner().invoke(app, [*arguments, *settings])
         assert result.exit_code == 0, result.output
         assert result.output.count("step-00000007/ema.safetensors is damaged") == 1

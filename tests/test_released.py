@@ -51,7 +51,7 @@ def test_every_sampler_draws_pixels_from_the_command_line(family: str, tmp_path:
     for number, chosen in enumerate([*SAMPLERS[family], ["guidance.channels=1"]]):
         sets = [part for one in (*chosen, scales[number > 0], "sampler.steps=4") for part in ("--set", one)]
         file = tmp_path / f"{number}.npz"
-        code, said = sitkit("sample", run.folder, "--num", 6, "--out", file, *sets)
+        code, said = sitkit("sample", run.folder, "--num", 6, "--labels", "balanced", "--out", file, *sets)
         assert code == 0, said
         assert np.load(file)["labels"].tolist() == [0, 1, 2, 3, 4, 0]
         drawn.append(np.load(file)["arr_0"].astype(int))
@@ -181,6 +181,7 @@ def test_the_page_of_published_numbers_says_what_runs(tmp_path: Path) -> None:
         if words[:2] == ["sitkit", "sample"]:
             run, rest = runs["dit" if "dit" in words[2] else "sit"], words[words.index("--set") :]
             assert words[3:7] == ["--num", "50000", "--seed", "0"]
+            assert words[9:11] == ["--labels", "random"]
             code, said = sitkit("sample", run.folder, "--num", 1, "--out", tmp_path / "x.npz", *rest)
             rows = 500 if "guidance.scale=1.5" in settings else 250
             assert (code, f"250 network calls a batch, {rows} network rows" in said) == (0, True), said

@@ -19,7 +19,7 @@ from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import build_network, draw, load_network
+from sitkit.recipes.sample.generate import Drawing, build_network, draw, load_network
 from sitkit.recipes.train.batches import Batches
 from sitkit.recipes.train.loop import train
 from sitkit.recipes.train.processes import Processes
@@ -231,12 +231,12 @@ def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> Non
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
     labels = torch.arange(20) % 10
-    whole = draw(network, recipe, split, 20, seed=3, labels=labels, quiet=True)
-    parts = draw(network, recipe, split, 20, seed=3, labels=labels, batch=7, quiet=True)
+    whole = draw(Drawing(network, recipe, split, 3), 20, labels, quiet=True)
+    parts = draw(Drawing(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
     assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matrix products round by their shape
-    fewer = draw(network, recipe, split, 7, seed=3, labels=labels[:7], batch=7, quiet=True)
+    fewer = draw(Drawing(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
     assert torch.equal(fewer.pixels, parts.pixels[:7])
-    other = draw(network, recipe, split, 20, seed=4, labels=labels, quiet=True)
+    other = draw(Drawing(network, recipe, split, 4), 20, labels, quiet=True)
     assert not torch.equal(other.pixels, whole.pixels)
 
 
@@ -258,7 +258,7 @@ def test_calls_are_counted(run: Run, settings: list[str], calls: int, rows: int)
     recipe = tiny("sampler.steps=5", *settings)
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
-    drawn = draw(network, recipe, split, 10, seed=0, labels=torch.arange(10), batch=4, quiet=True)
+    drawn = draw(Drawing(network, recipe, split, 0), 10, torch.arange(10), batch=4, quiet=True)
     assert (drawn.calls, drawn.rows) == (calls, rows)
 
 
@@ -284,7 +284,7 @@ def test_a_perfect_network_draws_the_data() -> None:
         steps = 4 if solver == "auto" else 200
         settings = [f"path={path}", f"sampler.kind={kind}", f"sampler.solver={solver}", f"sampler.steps={steps}"]
         recipe = read("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
-        drawn = draw(Exact(1, 1), recipe, split, 3, seed=0, labels=torch.arange(3), quiet=True)
+        drawn = draw(Drawing(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
         allowed = 10 if solver == "euler_maruyama" or (solver, path) == ("heun", "vp") else 1  # these leave some noise
         assert (drawn.pixels.int() - pixels.int()).abs().max() <= allowed, settings
 

@@ -4,9 +4,12 @@ Torch and the recipes are imported by the command that needs them, so that `--he
 """
 
 from . import convert as convert
+from . import likelihood as likelihood
+from . import measure as measure
+from . import sample as sample
 from . import show as show
+from . import study as study
 from . import train as train
-from . import use as use
 from .app import app as app
 
 

@@ -50,14 +50,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(run)
 
 
-def resample(recipe: "Recipe", settings: list[str] | None, *more: str) -> "Recipe":
-    """Return a run's recipe with settings that can still be chosen after training."""
+AFTER_TRAINING = ("sampler", "guidance")
+
+
+def resample(recipe: "Recipe", settings: list[str] | None, *allowed: str, of: str = "a trained run") -> "Recipe":
+    """Return a recipe with settings, of which some parts can still be chosen."""
     from ..reading import override
 
-    allowed = ("sampler", "guidance", *more)
     for setting in settings or ():
         if setting.partition("=")[0].partition(".")[0] not in allowed:
-            raise Problem(f"--set {setting}: of a trained run only {', '.join(allowed)} can be changed")
+            raise Problem(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
     return override(recipe.model_dump(mode="json"), settings or ())
 
 

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from .app import Settings, command, resample
+from .app import AFTER_TRAINING, Settings, command, resample
 
 
 @command
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .safetensors file of SiT's or DiT's layers.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt or .safetensors file of such layers.")],
     family: Annotated[
-        Literal["sit", "dit"], typer.Option(help="Whose they are; the names of the weights do not tell.")
+        Literal["sit", "dit", "repa"], typer.Option(help="Whose they are; the names of the weights do not tell.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the run, new or empty.")],
     vae: Annotated[
@@ -32,7 +32,7 @@ def convert(
 
     check_free(out)
     network = read_weights(file, family, num_heads=num_heads, ema=ema)
-    recipe = resample(recipe_of(network, vae), settings, "data", "evaluation")
+    recipe = resample(recipe_of(network, vae), settings, *AFTER_TRAINING, "data", "evaluation")
     write_run(network, recipe, out)
     if said := doubt(network):
         typer.echo(f"{file}: {said}", err=True)

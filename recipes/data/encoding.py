@@ -1,19 +1,15 @@
 """What `sitkit encode` does: from the name of a source to its latents in a folder."""
 
 import hashlib
-import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
 
 from .. import slots
-from ..components import Component
 from ..problem import Problem
+from ..share import Share
 from . import vae as autoencoders
 from .cache import Source
 from .encode import encode
@@ -53,13 +49,9 @@ def run(
     Raises:
         Problem: the source is none, its images are of another size, or they cannot be encoded.
     """
-    rank, world = (_number(name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if not 0 <= rank < world:
-        raise Problem(f"RANK must lie between 0 and WORLD_SIZE - 1, got {rank} of {world}")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", _number("LOCAL_RANK", 0))
+    share = Share.of_environment()
     split, described = _open(source, size)
-    model = autoencoders.load(vae).to(device)
+    model = autoencoders.load(vae).to(share.device(device))
     parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
     for images, folder in parts:
         encode(
@@ -71,9 +63,9 @@ def run(
             vae_source=vae,
             batch=batch,
             unreadable=unreadable,
-            rank=rank,
-            world=world,
-            say=say if rank == 0 else lambda line: None,
+            rank=share.rank,
+            world=share.world,
+            say=say if share.leads else lambda line: None,
         )
 
 
@@ -89,7 +81,10 @@ def _open(source: str, size: int) -> tuple[Split, Source]:
             )
         except ValueError as error:
             raise Problem(f"{source}: {error}") from error
-    data = _parse(source)
+    try:
+        data = slots.DATA.read(source)
+    except Problem as problem:
+        raise Problem(f"{source} is neither a folder nor data: {problem}") from None
     split = data.build()
     if not isinstance(split, Split):
         raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
@@ -98,22 +93,6 @@ def _open(source: str, size: int) -> tuple[Split, Source]:
         raise Problem(f"the images of {data.kind} are {height}x{width}, and --size is {size}")
     fields = data.fields.model_dump_json()
     return split, Source(description=f"{data.kind} {fields}", fingerprint=f"{data.kind} {fields}")
-
-
-def _parse(source: str) -> Component:
-    """Return the data that a kind or a table in TOML names."""
-    try:
-        value = tomllib.loads(f"data = {source}")["data"] if source.lstrip().startswith("{") else source
-        data = slots.DATA.parse(value)
-    except tomllib.TOMLDecodeError as error:
-        raise Problem(f"{source} is no TOML: {error}") from error
-    except PydanticCustomError as error:
-        raise Problem(f"{source} is neither a folder nor data: {error.message()}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Problem(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    assert data is not None
-    return data
 
 
 def _fingerprint(text: str, images: Images) -> str:
@@ -126,10 +105,3 @@ def _fingerprint(text: str, images: Images) -> str:
     if isinstance(images, InMemory):
         digest.update(images.pixels.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _number(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isdecimal():
-        raise Problem(f"{name} must be a number, got '{value}'")
-    return int(value)

@@ -150,6 +150,16 @@ class Decoder:
             parts = torch.split(states.float(), self.batch)
             return torch.cat([to_pixels(vae.decode(part / self.scale + self.shift).sample) for part in parts])
 
+    def describe(self) -> dict[str, Any]:
+        """Return what decodes, for a manifest: name, sha256 of all weights (`fingerprint`), scale and shift.
+
+        Raises:
+            Problem: the autoencoder cannot be loaded, or is not the expected one.
+        """
+        if self._vae is None:
+            self._vae = self._load()
+        return {"vae": self.source, "vae_sha256": fingerprint(self._vae), "scale": self.scale, "shift": self.shift}
+
     def _load(self) -> VAE:
         vae = load(self.source)
         for what, prefixes in (("sha256", ("",)), ("encoder_sha256", ENCODER)):

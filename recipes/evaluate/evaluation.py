@@ -1,179 +1,223 @@
-"""Measuring a run against held-out data."""
+"""What `sitkit evaluate` does: samples of a run, or a folder of samples, compared with real images."""
 
+import hashlib
 import json
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .. import checkpoints
-from ..data.images import Split, read_all
+from ..components import Component
+from ..data.images import Split
+from ..features import Extractor
 from ..files import write_whole
-from ..intervals import resolve
-from ..metrics import frechet_distance, moments, nearer_share
 from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.generate import Samples, balanced_labels, draw, load_network
-from .report import write_report
+from ..sample.folder import begin, draw_into, wait
+from ..sample.generate import Drawing, load_network
+from ..sample.labels import Labels
+from ..sample.manifest import identity
+from ..sample.sampling import Request
+from ..sample.shards import SampleFolder
+from ..share import Share
+from .classes import per_class
+from .extraction import blocks_of, extract, stored
+from .measure import LEAST, Compared, Number, measure
+from .reference import Extraction, Reference, of_heldout, of_path
+from .report import Shown, page
+from .statistics import Statistics, gather
+
+KEPT = 50_000
+"""Samples of which features are kept, at most: as many as ADM compares."""
+SAMPLES, STATISTICS, FEATURES = "samples", "statistics", "features"
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number with what it means: its values, one a draw, beside what real images would give."""
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be measured, and how.
 
-    name: str
-    values: list[float]
-    real: float
-    meaning: str
+    Args:
+        features: the extractor, as a recipe has it.
+        reference: what to compare with; None for what the data hold out.
+        crop: whether images of a reference folder are cut to the size of samples, or refused.
+        batch: images at once.
+        device: where to compute.
+        out: the folder of the report.
+        share: which of the processes this is.
+    """
 
-    @property
-    def mean(self) -> float:
-        """The mean over draws."""
-        return sum(self.values) / len(self.values)
+    features: Component
+    reference: Path | None
+    crop: bool
+    batch: int
+    device: torch.device
+    out: Path
+    share: Share = field(default_factory=Share)
 
-    @property
-    def spread(self) -> float:
-        """The standard deviation over draws."""
-        return float(torch.tensor(self.values, dtype=torch.float64).std())
+    def extraction(self) -> Extraction:
+        """Return how images become features.
+
+        Raises:
+            Problem: a package is missing.
+        """
+        extractor: Extractor = self.features.build()
+        extractor.sha256  # noqa: B018  # weights that cannot be had are told of before anything is drawn
+        return Extraction(self.features, extractor, self.batch, self.device, self.share, self.out / STATISTICS)
 
 
-def evaluate(run: Run, recipe: Recipe, device: torch.device, *, seed: int, batch: int, average: str = "ema") -> str:
-    """Measure a run's newest checkpoint, write `report.json` and `report.html`, and return the table.
+def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average: str = "ema") -> dict[str, Any] | None:
+    """Draw samples of a run's newest checkpoint, measure them, and write `report.json` and `report.html`.
+
+    All may be interrupted, and goes on where it stopped: samples stay in `samples` in the report's folder.
 
     Args:
         run: the run.
         recipe: its recipe, with the sampler, guidance and evaluation that are wanted.
-        device: where to sample.
+        question: what is to be measured.
         seed: of the first draw; the others follow.
-        batch: samples at once.
         average: which average of the weights.
 
+    Returns:
+        The report; None for processes that only help.
+
     Raises:
-        Problem: there is no good checkpoint, or a package is missing.
+        Problem: there is no good checkpoint, nothing to compare with, or a package is missing.
     """
+    how = question.extraction()
     split = recipe.data.build()
-    held = len(split.heldout)  # asked before anything is computed, for there may be no data
+    count = _count(recipe, split, question)
+    labels = Labels(split.classes, recipe.evaluation.labels)
     checkpoint = run.latest()
-    network = load_network(recipe, split, checkpoint, device, average)
-    count = held if recipe.evaluation.num == "auto" else recipe.evaluation.num
-    seeds = range(seed, seed + recipe.evaluation.draws)
-    free = recipe.model_copy(update={"guidance": recipe.guidance.model_copy(update={"scale": 1.0})})
-    labels = balanced_labels(torch.arange(count), split)
-    sample = partial(draw, network, split=split, count=count, labels=labels, batch=batch)
-    plain = [sample(free, seed=one, what="samples without guidance") for one in seeds]
-    numbers = [_frechet(plain, split), _memory(plain, split)]
-    guided = plain
-    if split.classes:
-        if recipe.guidance.scale != 1:
-            guided = [sample(recipe, seed=one, what="guided samples") for one in seeds]
-        numbers.append(_accuracy(guided, split))
-    manifest = _manifest(recipe, checkpoint, average, count, seed, plain[0], guided[0])
-    report = {"numbers": {number.name: _describe(number) for number in numbers}, "manifest": manifest}
-    try:
-        write_whole(run.folder / "report.json", json.dumps(report, indent=2).encode())
-        page = write_report(run, report, split, plain[0], guided[0])
-        write_whole(run.folder / "report.html", page.encode())
-    except OSError as error:
-        raise Problem(f"{run.folder} cannot be written: {error.strerror}") from error
-    return table(report) + f"\n{run.folder / 'report.html'}"
+    network = cache(lambda: load_network(recipe, split, checkpoint, question.device, average))
+    guidance = recipe.guidance.model_copy(update={"scale": 1.0})
+    recipes = {"": recipe}
+    if recipe.evaluation.unguided and recipe.guidance.scale != 1 and split.classes:
+        recipes["without guidance"] = recipe.model_copy(update={"guidance": guidance})
+    sets: dict[str, list[SampleFolder]] = {}
+    for what, one in recipes.items():
+        sets[what] = []
+        for number in range(seed, seed + recipe.evaluation.draws):
+            request = Request(run, one, split, labels, number, question.batch, average, question.device)
+            content = request.content(checkpoint, count)
+            digest = hashlib.sha256(json.dumps(identity(content.manifest)).encode()).hexdigest()[:12]
+            samples = begin(question.out / SAMPLES / f"seed-{number}-{digest}", content, question.share)
+            name = " ".join(["samples", what, f"{number - seed + 1} of {recipe.evaluation.draws}"])
+            draw = lambda: Drawing(network(), one, split, number)  # noqa: B023, E731  # called before the next is made
+            draw_into(samples, draw, labels, batch=question.batch, share=question.share, what=" ".join(name.split()))
+            sets[what].append(samples)
+    return _report(sets, split, run, recipe, how, question)
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """Return the numbers of a report as aligned lines."""
-    head = f"{'':42}{'samples':>20}{'real':>10}"
-    return "\n".join(
-        [head, *(f"{name:42}{_with_spread(n):>20}{n['real']:>10.4g}" for name, n in report["numbers"].items())]
-    )
+def _count(recipe: Recipe, split: Split, question: Question) -> int:
+    """Return how many samples to draw; asked before anything is computed, for there may be nothing to compare with."""
+    if question.reference is None and len(split.heldout) < LEAST:
+        raise Problem(f"the data hold {len(split.heldout)} images out: name something to compare with by --reference")
+    if recipe.evaluation.num == "auto" and recipe.data.kind == "absent":
+        raise Problem("there are no held-out images to count: say how many samples, --set evaluation.num=50000")
+    count = len(split.heldout) if recipe.evaluation.num == "auto" else recipe.evaluation.num
+    if count < LEAST:
+        raise Problem(f"evaluation.num is {count}, and numbers take {LEAST} samples or more")
+    return count
 
 
-def _with_spread(number: Mapping[str, Any]) -> str:
-    return f"{number['mean']:.4g} +- {number['spread']:.2g}"
+def evaluate_samples(folder: Path, recipe: Recipe, question: Question) -> dict[str, Any] | None:
+    """Measure a folder of samples, as `evaluate` does, by the data of a recipe unless a reference is named.
+
+    Raises:
+        Problem: there are no samples, or nothing to compare with.
+    """
+    samples = SampleFolder.open(folder)
+    samples.check()
+    split = recipe.data.build() if question.reference is None else None
+    return _report({"": [samples]}, split, None, recipe, question.extraction(), question)
 
 
-def _describe(number: Number) -> dict[str, Any]:
-    return {
-        "mean": number.mean,
-        "spread": number.spread,
-        "real": number.real,
-        "values": number.values,
-        "meaning": number.meaning,
+def _report(
+    sets: dict[str, list[SampleFolder]],
+    split: Split | None,
+    run: Run | None,
+    recipe: Recipe,
+    how: Extraction,
+    question: Question,
+) -> dict[str, Any] | None:
+    """Look at samples and at what they are compared with, and write the report."""
+    looked = {what: _look(folders, how) for what, folders in sets.items()}
+    first = sets[""][0]
+    reference, training = _references(split, first, how, question)
+    if reference is None:
+        return None
+    against = Compared(how.extractor, reference.statistics, training.statistics if training else None, how.device)
+    numbers = {what: measure(draws, against) for what, draws in looked.items()}
+    report = {
+        "numbers": _side_by_side(numbers),
+        "classes": per_class(looked[""][0], against, first.content.classes),
+        "manifest": _manifest(sets, recipe, reference, how),
     }
-
-
-def _features(pixels: Tensor) -> Tensor:
-    """Return pixels as vectors in [0, 1], (N, C H W) float32."""
-    return pixels.flatten(1).float() / 255
-
-
-def _frechet(draws: list[Samples], split: Split) -> Number:
-    heldout = moments(_features(read_all(split.heldout)))
-    values = [frechet_distance(*moments(_features(samples.pixels)), *heldout) for samples in draws]
-    floor = frechet_distance(*moments(_features(read_all(split.training))), *heldout)
-    meaning = "between samples without guidance and held-out images; real: between training and held-out images"
-    return Number("Frechet distance of pixels", values, floor, meaning)
-
-
-def _memory(draws: list[Samples], split: Split) -> Number:
-    training, heldout = _features(read_all(split.training)), _features(read_all(split.heldout))
-    values = [nearer_share(_features(samples.pixels), training, heldout) for samples in draws]
-    meaning = (
-        "of samples without guidance; real: the share of a third of all images nearer to the second than to the first"
-    )
-    return Number("share nearer to training than held-out", values, _memory_of_real(split), meaning)
-
-
-def _memory_of_real(split: Split, partitions: int = 10) -> float:
-    """Return what `_memory` would be for samples that are real: thirds of all images, mean over random partitions."""
-    images = _features(torch.cat([read_all(split.training), read_all(split.heldout)]))
-    third = len(images) // 3
-    shares = []
-    for seed in range(partitions):
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        one, other, fresh = (images[order[third * k : third * (k + 1)]] for k in range(3))
-        shares.append(nearer_share(fresh, one, other))
-    return sum(shares) / partitions
-
-
-def _accuracy(draws: list[Samples], split: Split) -> Number:
+    shown = Shown(report, {what: folders[0] for what, folders in sets.items()}, looked[""][0], reference, training, run)
     try:
-        from sklearn.svm import SVC
-    except ImportError as error:
-        raise Problem(f"the classifier needs scikit-learn: pip install 'sitkit[demo]' ({error})") from error
-    classifier = SVC(C=10.0).fit(_features(read_all(split.training)).numpy(), split.training.labels.numpy())
+        question.out.mkdir(parents=True, exist_ok=True)
+        write_whole(question.out / "report.json", json.dumps(report, indent=2).encode())
+        write_whole(question.out / "report.html", page(shown).encode())
+    except OSError as error:
+        raise Problem(f"{question.out} cannot be written: {error.strerror}") from error
+    return report
 
-    def accuracy(pixels: Tensor, labels: Tensor | None) -> float:
-        assert labels is not None
-        return float(classifier.score(_features(pixels).numpy(), labels.numpy()))
 
-    values = [accuracy(samples.pixels, samples.labels) for samples in draws]
-    meaning = "of guided samples, by a support vector machine trained on the training images; real: on held-out images"
-    return Number("share of the wanted class", values, accuracy(read_all(split.heldout), split.heldout.labels), meaning)
+def _look(folders: Sequence[SampleFolder], how: Extraction) -> list[Statistics]:
+    """Return the statistics of samples, once all were drawn and looked at; nothing for processes that only help."""
+    found = []
+    for samples in folders:
+        blocks = blocks_of(samples.folder / FEATURES / how.key, len(samples))
+        wait(samples, how.share)
+        what = "looking at samples"
+        extract(samples, how.extractor, blocks, batch=how.batch, device=how.device, share=how.share, what=what)
+        if how.share.leads:
+            how.share.wait(lambda: len(blocks.missing()), f"blocks of {blocks.folder}")  # noqa: B023  # called at once
+            found.append(gather(stored(blocks), len(samples), samples.labels, KEPT))
+    return found
+
+
+def _references(
+    split: Split | None, samples: SampleFolder, how: Extraction, question: Question
+) -> tuple[Reference | None, Reference | None]:
+    """Return what samples are compared with, and the training images, if both are of the run's data."""
+    if question.reference is not None:
+        content = samples.content
+        return of_path(question.reference, content.image, content.classes, how, question.crop), None
+    assert split is not None
+    heldout = of_heldout(split.heldout, "held-out images", how)
+    training = of_heldout(split.training, "training images", how)
+    return heldout, training
+
+
+def _side_by_side(numbers: dict[str, list[Number]]) -> dict[str, Any]:
+    """Return the numbers by name, with those of other sets of samples beside the first's."""
+    found = {number.name: number.describe() for number in numbers[""]}
+    for what, others in numbers.items():
+        for number in others if what else ():
+            said = number.describe()
+            found[number.name][what] = {key: said[key] for key in ("mean", "spread", "values", "bias")}
+    return found
 
 
 def _manifest(
-    recipe: Recipe, checkpoint: Any, average: str, count: int, seed: int, plain: Samples, guided: Samples
+    sets: dict[str, list[SampleFolder]], recipe: Recipe, reference: Reference, how: Extraction
 ) -> dict[str, Any]:
-    """Return everything that the numbers depend on."""
-    files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
-    return {
-        "recipe": resolve(recipe).model_dump(mode="json"),
-        "checkpoint": checkpoint.name,
-        "average": average,
-        "average_sha256": files.get(f"{average}.safetensors", {}).get("sha256", "made of several"),
-        "samples": count,
-        "draws": recipe.evaluation.draws,
-        "first_seed": seed,
-        "labels": "every class in turn",
-        "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
-        "features": "pixels / 255",
-        "network_calls": plain.calls,
-        "network_rows_a_sample": {"without guidance": plain.rows, "guided": guided.rows},
-        "versions": {name: version(name) for name in ("sitkit", "torch", "numpy")}
-        | {"python": platform.python_version()},
+    """Return everything that the numbers depend on; of evaluation, what the recipe says now."""
+    first = sets[""][0]
+    costs = {what or "as the recipe says": folders[0].get(0) for what, folders in sets.items()}
+    kept = first.content.manifest
+    return kept | {
+        "recipe": kept["recipe"] | {"evaluation": recipe.model_dump(mode="json")["evaluation"]},
+        "samples": len(first),
+        "draws": len(sets[""]),
+        "seeds": [folder.content.manifest["seed"] for folder in sets[""]],
+        "network_calls": {what: one.calls for what, one in costs.items()},
+        "network_rows_a_sample": {what: one.rows for what, one in costs.items()},
+        "features": how.describe(),
+        "reference": reference.about,
     }

@@ -1,33 +1,39 @@
 """How probable held-out images are under the ODE of a trained network, in bits per dimension."""
 
+import hashlib
 import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from sitkit.samplers import (
-    Counted,
-    Divergence,
-    Exact,
-    Field,
-    Hutchinson,
-    bits_per_dimension,
-    dequantise,
-    log_likelihood,
-)
+from sitkit.samplers import Field
 
-from .. import randomness
-from ..data.images import InMemory
+from .. import checkpoints
+from ..data.images import InMemory, Split, to_pixels
 from ..files import write_whole
 from ..intervals import velocity_interval
 from ..problem import Problem
-from ..progress import progress
 from ..recipe import Recipe
 from ..run import Run
 from ..sample.generate import all_channels, load_network
+from ..sample.manifest import versions
+from ..share import Share
+from .bits import SOLVER, Found, Kept, Measure, batches, collect, measure
 
 EXACT_UP_TO = 256
 """Numbers in an image, above which the divergence is estimated unless the number of probes is given."""
+MEANING = (
+    "over images: it contains the chance of dequantisation and of probes, both of which are drawn once for each image"
+)
+PARTS = ("data", "path", "objective", "backbone")
+"""The parts of a recipe that bits depend on, besides the weights."""
 
 
 def likelihood(
@@ -40,67 +46,156 @@ def likelihood(
     seed: int,
     batch: int,
     average: str = "ema",
-) -> str:
-    """Measure a run's newest checkpoint on held-out images, write `likelihood.json`, and return a line for the reader.
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
+    say: Callable[[str], None],
+) -> None:
+    """Measure a run's newest checkpoint on held-out images, write `likelihood.json`, and tell of it.
 
-    The network is asked for the image's own class, without guidance. An image's dequantisation and probes are functions
-    of the seed and its number.
+    The network is asked for the image's own class, without guidance. Every batch's bits are kept in the folder
+    `likelihood` as they are found, under a name made of all that they depend on (`bits.Kept`): called again, it goes on
+    with those that are missing, and with more images it adds theirs. Of images on the disk that name knows the labels
+    and the words of the recipe: whoever exchanges files under their names removes the folder.
+
+    Started by torchrun, or with RANK and WORLD_SIZE set, each process does its share; on GPUs, process LOCAL_RANK of a
+    machine uses the GPU of that number.
 
     Args:
         run: the run.
         recipe: its recipe.
         device: where to compute.
-        num: how many images, from the first.
+        num: how many images, from the first; all if there are fewer.
         probes: of the divergence's estimate; 0 is the exact one, None the exact one for small images.
         seed: of dequantisation and probes.
-        batch: images at once.
+        batch: images at once, see `bits` for what depends on them.
         average: which average of the weights.
+        rtol: the error allowed of a step of the solver, relative.
+        atol: the same, absolute.
+        say: is told of the result; by process 0 only.
 
     Raises:
-        Problem: there is no good checkpoint, or the ODE cannot be solved.
+        Problem: the data have no pixels or none held out, there is no good checkpoint, the ODE cannot be solved, the
+            folder cannot be written, or other processes do not answer.
     """
+    share = Share.of_environment()
+    device = share.device(device)
     split = recipe.data.build()
-    if not isinstance(split.heldout, InMemory):
-        raise Problem("bits per dimension are those of pixels held in memory; this run's data are absent or not such")
+    num = min(num, _held_out(split))
     checkpoint = run.latest()
     network = load_network(recipe, split, checkpoint, device, average)
-    objective = recipe.objective.build(path=recipe.path.build())
-    low, high = velocity_interval(recipe)
-    pixels, labels = split.heldout.pixels[:num], split.heldout.labels[:num]
-    size = pixels[0].numel()
-    probes = (0 if size <= EXACT_UP_TO else 1) if probes is None else probes
-    counted = Counted(all_channels(network, objective))
-    pieces = []
-    parts = torch.split(torch.arange(len(pixels)), batch)
-    with progress("likelihood", len(pixels), unit="images") as advance:
-        for index in parts:
-            noise = randomness.uniforms(seed, randomness.Stream.DEQUANTISATION, index, tuple(pixels.shape[1:]))
-            x = dequantise(pixels[index], noise).to(device)
-            model: Field = partial(counted, y=labels[index].to(device)) if split.classes else counted
-            divergence: Divergence = Hutchinson(probes, seed, index) if probes else Exact()
-            try:
-                found = log_likelihood(objective.field(model), x, interval=(high, low), divergence=divergence)
-            except ValueError as error:
-                raise Problem(f"{checkpoint}: {error}") from error
-            pieces.append(bits_per_dimension(found.log_prob.double().cpu(), size))
-            advance(len(index))
-    bits = torch.cat(pieces)
-    spread = float(bits.std()) / len(bits) ** 0.5 if len(bits) > 1 else None
-    report = {
-        "bits per dimension": float(bits.mean()),
-        "standard error": spread,
-        "images": len(bits),
-        "probes": probes or "exact",
-        "interval": [high, low],
-        "network calls a batch": counted.calls / len(parts),
-        "seed": seed,
+    high_to_low = velocity_interval(recipe)[::-1]
+    probes = (0 if math.prod(split.heldout.shape) <= EXACT_UP_TO else 1) if probes is None else probes
+    how = Measure(high_to_low, probes, seed, rtol, atol)
+    of_batches = {
         "checkpoint": checkpoint.name,
+        "average": average,
+        "average sha256": _sha256(checkpoint, average, network),
+        **asdict(how),
+        "solver": SOLVER,
+        "batch": batch,
     }
+    parts = batches(num, batch)
+    kept = _keep(run.folder / "likelihood", of_batches, recipe, split, share)
+    measure(_velocities(network, recipe, split), split.heldout, parts, how, kept, device, share)
+    if not share.leads:
+        return
+    report = _report(collect(parts, kept, share), split) | of_batches | {"probes": probes or "exact"}
+    report["versions"] = versions() | {"torchdiffeq": version("torchdiffeq")}
+    file = run.folder / "likelihood.json"
     try:
-        write_whole(run.folder / "likelihood.json", json.dumps(report, indent=2).encode())
-    except OSError as failed:
-        raise Problem(f"{run.folder} cannot be written: {failed.strerror}") from failed
-    return (
-        f"{report['bits per dimension']:.4f} +- {spread or 0:.4f} bits per dimension on {len(bits)} held-out images, "
-        f"{report['network calls a batch']:.0f} network calls a batch: {run.folder / 'likelihood.json'}"
+        write_whole(file, json.dumps(report, indent=2).encode())
+    except OSError as error:
+        raise Problem(f"{run.folder} cannot be written: {error.strerror}") from error
+    spread = "" if report["standard error"] is None else f" +- {report['standard error']:.4f}"
+    say(
+        f"{report['bits per dimension']:.4f}{spread} bits per dimension on {num} held-out images, "
+        f"{report['network calls a batch']:.0f} network calls a batch: {file}"
     )
+
+
+def _held_out(split: Split) -> int:
+    """Return how many held-out images there are.
+
+    Raises:
+        Problem: there are none, or the states of the network are not their pixels.
+    """
+    count = len(split.heldout)  # of absent data a problem of its own
+    if split.decode is not to_pixels:
+        raise Problem(
+            "bits per dimension are those of pixels, and this run's network sees latents, whose density says nothing "
+            "of that of pixels: train on pixels for a likelihood, or measure samples with `sitkit evaluate`"
+        )
+    if not count:
+        raise Problem("this run's data hold out no images to measure: data.heldout or data.split name some")
+    return count
+
+
+def _velocities(network: nn.Module, recipe: Recipe, split: Split) -> Callable[[Tensor], Field]:
+    """Return the network's velocities, by the labels of images."""
+    objective = recipe.objective.build(path=recipe.path.build())
+    model = all_channels(network, objective)
+
+    def velocity_of(labels: Tensor) -> Field:
+        velocity: Field = objective.field(partial(model, y=labels) if split.classes else model)
+        return velocity
+
+    return velocity_of
+
+
+def _keep(folder: Path, of_batches: Mapping[str, Any], recipe: Recipe, split: Split, share: Share) -> Kept:
+    """Return where to keep bits, under a name made of all that they depend on, which `KEY.json` spells out."""
+    dumped = recipe.model_dump(mode="json")
+    everything = {
+        **of_batches,
+        "recipe": {part: dumped[part] for part in PARTS},
+        "classes": split.classes,
+        "images sha256": _digest(_content(split)),
+        "sitkit": version("sitkit"),
+    }
+    content = json.dumps(everything, indent=2, sort_keys=True).encode()
+    kept = Kept(folder, hashlib.sha256(content).hexdigest()[:16])
+    try:
+        folder.mkdir(exist_ok=True)
+        if share.leads:
+            write_whole(folder / f"{kept.key}.json", content)
+    except OSError as error:
+        raise Problem(f"{folder} cannot be written: {error.strerror}") from error
+    return kept
+
+
+def _content(split: Split) -> list[Tensor]:
+    """Return what is at hand of held-out images: their labels, and pixels that are in memory."""
+    images = split.heldout
+    return [images.labels, images.pixels] if isinstance(images, InMemory) else [images.labels]
+
+
+def _sha256(checkpoint: Path, average: str, network: nn.Module) -> str:
+    """Return the sha256 of an average's file, or of its tensors if it was made of several files."""
+    files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
+    entry = files.get(f"{average}.safetensors")
+    return str(entry["sha256"]) if entry else _digest(network.state_dict().values())
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _report(found: list[Found], split: Split) -> dict[str, Any]:
+    """Return what the numbers of all images come to."""
+    bits = torch.tensor([one for part in found for one in part.bits], dtype=torch.float64)
+    labels = split.heldout.labels[: len(bits)]
+    by_class = {name: bits[labels == label] for label, name in enumerate(split.classes)}
+    return {
+        **_mean(bits),
+        "standard error is": MEANING,
+        "classes": {name: _mean(some) for name, some in by_class.items() if len(some)},
+        "network calls a batch": sum(part.calls for part in found) / len(found),
+    }
+
+
+def _mean(bits: Tensor) -> dict[str, Any]:
+    error = float(bits.std()) / len(bits) ** 0.5 if len(bits) > 1 else None
+    return {"bits per dimension": float(bits.mean()), "standard error": error, "images": len(bits)}

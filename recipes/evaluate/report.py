@@ -5,17 +5,22 @@ import html
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import torch
 from PIL import Image
+from torch import Tensor
 
-from ..data.images import Split, read_all
 from ..metrics import nearest
 from ..run import Run
-from ..sample.generate import Samples
 from ..sample.pictures import label_grid, tile
+from ..sample.shards import SampleFolder
+from .reference import Reference
+from .sources import Pictures
+from .statistics import Statistics
+from .table import other_sets, too_few, with_spread
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -27,33 +32,79 @@ td:first-child, th:first-child { text-align: left } td:last-child { text-align: 
 img { max-width: 100%; image-rendering: pixelated } pre { background: #f6f6f6; padding: 1rem; overflow-x: auto }
 """
 NEIGHBOURS = 12
-PER_CLASS = 8
+PER_CLASS, MOST_CLASSES = 8, 12
+"""Of a grid: images of a class, and classes, the first ones."""
 
 
-def write_report(run: Run, report: Mapping[str, Any], split: Split, plain: Samples, guided: Samples) -> str:
-    """Return the HTML of a report: the numbers, the samples, their nearest neighbours, the loss, the manifest."""
-    manifest = report["manifest"]
-    title = f"{run.folder.resolve().name}, {manifest['checkpoint']}"
-    rows = [_row(name, number) for name, number in report["numbers"].items()]
-    scale = manifest["recipe"]["guidance"]["scale"]
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a report shows.
+
+    Args:
+        report: its numbers and manifest.
+        sets: a draw of each set of samples, by what it is; the recipe's own is "".
+        samples: what is known of the features of the recipe's own.
+        reference: what they were compared with.
+        training: the training images, if they are at hand.
+        run: the run, if the samples were drawn for this report.
+    """
+
+    report: Mapping[str, Any]
+    sets: Mapping[str, SampleFolder]
+    samples: Statistics
+    reference: Reference
+    training: Reference | None
+    run: Run | None
+
+
+def page(shown: Shown) -> str:
+    """Return the HTML of a report: numbers, samples, their nearest neighbours, classes, loss, manifest."""
+    manifest, first = shown.report["manifest"], shown.sets[""]
+    where = shown.run.folder if shown.run else first.folder
+    title = f"{where.resolve().name}, {manifest['checkpoint']}"
+    draws = f"{manifest['draws']} draws of " if manifest["draws"] > 1 else ""
+    calls = ", ".join(f"{calls} ({what})" for what, calls in manifest["network_calls"].items())
+    classes = first.content.classes
     sections = [
         f"<h1>{html.escape(title)}</h1>",
-        "<table><tr><th></th><th>samples</th><th>real</th><td></td></tr>" + "".join(rows) + "</table>",
-        f"<p>{manifest['draws']} draws of {manifest['samples']} samples, {manifest['network_calls']} calls each.</p>",
-        _figure("Samples without guidance", _grid(plain, split)),
-        _figure(f"Samples with guidance {scale:g}", _grid(guided, split)) if guided is not plain else "",
-        _figure("Held-out images", _grid(Samples(read_all(split.heldout), split.heldout.labels, 0, 0), split)),
-        _figure("Samples (above), the nearest training image, the nearest held-out image", _neighbours(plain, split)),
-        _figure("Training loss", _loss(run)),
+        _numbers(shown.report["numbers"]),
+        f"<p>{draws}{manifest['samples']} samples; network calls each: {html.escape(calls)}.</p>",
+        *(f"<p>{html.escape(line)}.</p>" for line in too_few(shown.report)),
+        *(_figure(f"Samples {what}".strip(), _grid(one, one.labels, classes)) for what, one in shown.sets.items()),
+        *_real(shown, classes),
+        _classes(shown.report["classes"]),
+        _figure("Training loss", _loss(shown.run)) if shown.run and shown.run.metrics() else "",
         f"<h2>Manifest</h2><pre>{html.escape(json.dumps(manifest, indent=2))}</pre>",
     ]
     head = f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    return head + "\n".join(sections)
+    return head + "\n".join(section for section in sections if section)
 
 
-def _row(name: str, number: Mapping[str, Any]) -> str:
-    cells = [html.escape(name), f"{number['mean']:.4g} ± {number['spread']:.2g}", f"{number['real']:.4g}"]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in (*cells, html.escape(number["meaning"]))) + "</tr>"
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    others = other_sets(numbers)
+    rows = [["", "samples", *others, "real", ""]]
+    for name, number in numbers.items():
+        beside = [with_spread(number[what]) if what in number else "" for what in others]
+        real = "" if number["real"] is None else f"{number['real']:.4g}"
+        rows.append([name, with_spread(number), *beside, real, number["meaning"]])
+    return _table(rows)
+
+
+def _classes(classes: list[dict[str, Any]]) -> str:
+    """Return a table of the classes, if there are any; folded, if there are many."""
+    if not classes:
+        return ""
+    head = ["class", "samples", "reference", "of the wanted class", "distance of means", "real", ""]
+    keys = ("samples", "reference", "wanted", "distance", "real")
+    rows = [[one["class"], *("" if one[key] is None else f"{one[key]:.4g}" for key in keys), ""] for one in classes]
+    return f"<h2>Classes</h2><details{' open' * (len(rows) <= 2 * MOST_CLASSES)}>{_table([head, *rows])}</details>"
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def _figure(caption: str, picture: Image.Image) -> str:
@@ -63,21 +114,39 @@ def _figure(caption: str, picture: Image.Image) -> str:
     return f"<h2>{html.escape(caption)}</h2><img alt='{html.escape(caption)}' src='data:image/png;base64,{source}'>"
 
 
-def _grid(samples: Samples, split: Split) -> Image.Image:
-    """Return the first few images of every class."""
-    if samples.labels is None or not split.classes:
-        return label_grid(samples.pixels[: PER_CLASS**2], None, ())
-    first = torch.cat([(samples.labels == label).nonzero()[:PER_CLASS, 0] for label in range(len(split.classes))])
-    return label_grid(samples.pixels[first], samples.labels[first], split.classes)
+def _real(shown: Shown, classes: tuple[str, ...]) -> list[str]:
+    """Return figures of the reference's images and of samples' neighbours, if images are at hand."""
+    pictures = shown.reference.pictures
+    if pictures is None:
+        return [
+            f"<p>{html.escape(str(shown.reference.about.get('source')))} has statistics, and no images to show.</p>"
+        ]
+    return [
+        _figure("Images of the reference", _grid(pictures, pictures.labels, classes)),
+        _figure(*_neighbours(shown, pictures)),
+    ]
 
 
-def _neighbours(samples: Samples, split: Split) -> Image.Image:
-    """Return a few samples above their nearest neighbours among training and held-out images."""
-    chosen = samples.pixels[:NEIGHBOURS]
-    rows = [chosen]
-    for images in (read_all(split.training), read_all(split.heldout)):
-        rows.append(images[nearest(chosen.flatten(1).float(), images.flatten(1).float())])
-    return tile(torch.cat(rows), columns=len(chosen))
+def _grid(images: Pictures, labels: Tensor | None, classes: tuple[str, ...]) -> Image.Image:
+    """Return the first few images of every class, or of the first classes."""
+    if labels is None or not classes:
+        return label_grid(images.read(torch.arange(min(PER_CLASS**2, len(images)))), None, ())
+    some = [(labels == label).nonzero()[:PER_CLASS, 0] for label in range(len(classes))]
+    first = torch.cat([one for one in some if len(one)][:MOST_CLASSES])
+    return label_grid(images.read(first), labels[first], classes)
+
+
+def _neighbours(shown: Shown, pictures: Pictures) -> tuple[str, Image.Image]:
+    """Return a few samples above their nearest neighbours in features, of training images and of the reference."""
+    some = shown.samples.features[:NEIGHBOURS]
+    rows = [shown.sets[""].read(shown.samples.numbers[:NEIGHBOURS])]
+    sets = [(shown.reference, pictures)]
+    if shown.training and shown.training.pictures:
+        sets.insert(0, (shown.training, shown.training.pictures))
+    for known, images in sets:
+        rows.append(images.read(known.statistics.numbers[nearest(some, known.statistics.features)]))
+    among = "the nearest training image, the nearest held-out image" if len(sets) > 1 else "the nearest real image"
+    return f"Samples (above), {among}", tile(torch.cat(rows), columns=len(some))
 
 
 def _loss(run: Run) -> Image.Image:

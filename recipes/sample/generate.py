@@ -1,6 +1,6 @@
 """Drawing samples: a network, a resolved sampler and guidance, put together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from sitkit.samplers import (
 )
 
 from .. import slots
-from ..components import nearest
 from ..data.images import Split
 from ..intervals import grid, resolve_sampler
 from ..problem import Problem
@@ -91,66 +90,58 @@ def load_network(
     return network.to(device).eval()
 
 
-def balanced_labels(numbers: Tensor, split: Split) -> Tensor | None:
-    """Return a label for each sample number, every class in turn; None if there are no classes."""
-    return numbers % len(split.classes) if split.classes else None
-
-
-def choose_labels(numbers: Tensor, split: Split, names: Sequence[str]) -> Tensor | None:
-    """Return a label for each sample number: the named classes in turn, or all of them if none is named.
-
-    Raises:
-        Problem: there is no class of such a name.
-    """
-    for name in names:
-        if name not in split.classes:
-            raise Problem(
-                f"no class '{name}'{nearest(name, [*split.classes])}; known: {', '.join(split.classes) or 'none'}"
-            )
-    if not names:
-        return balanced_labels(numbers, split)
-    return torch.tensor([split.classes.index(name) for name in names])[numbers % len(names)]
-
-
-def draw(
-    network: nn.Module,
-    recipe: Recipe,
-    split: Split,
-    count: int,
-    *,
-    seed: int,
-    labels: Tensor | None,
-    batch: int = 512,
-    what: str = "sampling",
-    quiet: bool = False,
-) -> Samples:
-    """Return samples number 0 to count - 1, which depend on the seed and their number and label, not on the batch.
+class Drawing:
+    """Draws samples, which depend on the seed and on their number and label, not on what is drawn with them.
 
     Args:
         network: called as (x, t, y=labels), or without y if there are no classes.
         recipe: its path, objective, sampler and guidance are used.
-        split: the data, for their shape and classes.
-        count: how many.
+        split: the data, for their shape and classes, and how states become pixels.
         seed: of the sampling, which is independent of the training's.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, split: Split, seed: int):
+        self.network = network
+        self.recipe = recipe
+        self.split = split
+        self.seed = seed
+        self.device = next(network.parameters()).device
+        self.call = all_channels(network, recipe.objective.build(path=recipe.path.build()))
+        self.curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
+
+    def __call__(self, numbers: Tensor, labels: Tensor | None) -> Samples:
+        """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU."""
+        counted = Counted(self.call)
+        x = noise(self.seed, Stream.START, numbers, self.split.training.shape).to(self.device)
+        y = None if labels is None else labels.to(self.device)
+        keyed = Keyed(self.seed, numbers.to(self.device))
+        x = _sample(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
+        return Samples(self.split.decode(x).cpu(), labels, counted.calls, counted.rows // len(numbers))
+
+
+def draw(
+    drawing: Drawing,
+    count: int,
+    labels: Tensor | None,
+    *,
+    batch: int = 256,
+    quiet: bool = False,
+) -> Samples:
+    """Return samples number 0 to count - 1, all in memory.
+
+    Args:
+        drawing: what draws them.
+        count: how many.
         labels: (count,), or None.
         batch: how many at once.
-        what: what to call this in the progress.
         quiet: whether to show no progress.
     """
-    device = next(network.parameters()).device
-    objective = recipe.objective.build(path=recipe.path.build())
-    counted = Counted(all_channels(network, objective))
-    curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
     pieces = []
-    parts = torch.split(torch.arange(count), batch)
-    with progress(what, count, unit="images", quiet=quiet) as advance:
-        for index in parts:
-            x = noise(seed, Stream.START, index, split.training.shape).to(device)
-            y = None if labels is None else labels[index].to(device)
-            x = _sample(counted, recipe, x, y, len(split.classes), Keyed(seed, index.to(device)), curve)
-            pieces.append(split.decode(x).cpu())
-            advance(len(index))
-    return Samples(torch.cat(pieces), labels, counted.calls // len(parts), counted.rows // count)
+    with progress("sampling", count, unit="images", quiet=quiet) as advance:
+        for numbers in torch.split(torch.arange(count), batch):
+            pieces.append(drawing(numbers, None if labels is None else labels[numbers]))
+            advance(len(numbers))
+    return Samples(torch.cat([piece.pixels for piece in pieces]), labels, pieces[-1].calls, pieces[-1].rows)
 
 
 def _sample(

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
@@ -33,6 +33,11 @@ class Batch:
     """Their classes, (P,) int64."""
     y: Tensor | None
     """Their classes, some replaced by the null class, (P,) int64."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return it on a device, to which it is copied without waiting for what that is at."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Batch(**{name: None if part is None else _send(part, device) for name, part in parts.items()})
 
 
 class Batches:
@@ -80,6 +85,11 @@ class Batches:
             labels = self.data.labels[images]
             y = randomness.drop(seed, numbers, labels, self.null, train.label_dropout)
         return Batch(numbers, images, x, t, labels, y)
+
+
+def _send(value: Tensor, device: torch.device) -> Tensor:
+    pinned = value.pin_memory() if device.type == "cuda" else value  # or the copy would wait
+    return pinned.to(device, non_blocking=True)
 
 
 def ahead(make: Callable[[int], list[Batch]], steps: range, workers: int) -> Iterator[tuple[int, list[Batch]]]:

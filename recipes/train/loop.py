@@ -14,9 +14,10 @@ from ..progress import progress
 from ..reading import to_toml
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.generate import draw
+from ..sample.generate import Drawing, draw
 from ..sample.pictures import label_grid, save_picture
 from .batches import Batches, ahead
+from .heap import keep_freed_memory
 from .journal import Journal
 from .processes import Processes, processes
 from .saving import Saver
@@ -40,6 +41,8 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
         Problem: the recipe cannot be built, the folder cannot be used, or numbers do not become finite again.
         KeyboardInterrupt: the run was interrupted; a checkpoint has been written.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     with processes(device) as team:
         try:
             _train(recipe, folder, team, say if team.leads else lambda line: None)
@@ -127,7 +130,7 @@ def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, jour
     columns = min(GRID_COLUMNS, max(1, len(split.classes)))
     count = GRID_ROWS * columns
     labels = torch.arange(count) % columns if split.classes else None
-    drawn = draw(state.average, recipe, split, count, seed=recipe.seed, labels=labels, quiet=True)
+    drawn = draw(Drawing(state.average, recipe, split, recipe.seed), count, labels, quiet=True)
     if team.leads:
         file = _grid_file(journal.run, state.step)
         save_picture(label_grid(drawn.pixels, labels, split.classes), file)

@@ -19,6 +19,9 @@ from .batches import Batch
 from .processes import Processes, gradients_stay, replicate, whole
 from .state import State
 
+CLIP_EPS = 1e-6
+"""Added to the norm by which gradients are cut, as torch does."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -59,14 +62,15 @@ class Step:
         """
         state = self.state
         losses = self.backward(pieces)
-        norm = self.gradient_norm()
-        flags = torch.tensor([float(not losses.isfinite().all() or not math.isfinite(norm)), float(stop)]).double()
+        told = torch.cat([self._norm()[None].to(losses), losses]).cpu()  # the step's one wait for the device
+        norm, losses = float(told[0]), told[1:]
+        flags = torch.tensor([float(not told.isfinite().all()), float(stop)]).double()
         t = torch.cat([piece.t for piece in pieces])
         sums = state.meters.sort(t, losses.nan_to_num())
-        total = self.team.sum(torch.cat([flags, sums.flatten()])).cpu()
+        total = self.team.sum(torch.cat([flags, sums.flatten()]))
         sums, bad = total[2:].reshape(2, -1), None
         if total[0]:
-            numbers = torch.cat([piece.numbers for piece in pieces])[~losses.isfinite().cpu()].tolist()
+            numbers = torch.cat([piece.numbers for piece in pieces])[~losses.isfinite()].tolist()
             bad = tuple(sorted(number for part in self.team.gather(numbers) for number in part))
         else:
             self._update(step, norm)
@@ -86,21 +90,20 @@ class Step:
 
     def losses(self, piece: Batch) -> Tensor:
         """Return the loss of each sample of a piece, (P,) float32."""
-        device = self.team.device
-        x, t = piece.x.to(device, non_blocking=True), piece.t.to(device, non_blocking=True)
-        numbers = piece.numbers.to(device)
-        eps = randomness.noise(self.recipe.seed, randomness.Stream.NOISE, numbers, self.shape)
+        piece = piece.to(self.team.device)
+        eps = randomness.noise(self.recipe.seed, randomness.Stream.NOISE, piece.numbers, self.shape)
         if self.coupling:
-            labels = None if piece.labels is None else piece.labels.to(device)
-            eps = self.coupling(x, eps, labels)
-        model: Field = self._field if piece.y is None else partial(self._field, y=piece.y.to(device))
-        loss: Tensor = self.objective(model, x, eps, t)
+            eps = self.coupling(piece.x, eps, piece.labels)
+        model: Field = self._field if piece.y is None else partial(self._field, y=piece.y)
+        loss: Tensor = self.objective(model, piece.x, eps, piece.t)
         return loss
 
     def gradient_norm(self) -> float:
         """Return the norm of the gradient of all weights."""
-        gradients = [p.grad for p in self.state.network.parameters() if p.grad is not None]
-        return float(whole(torch.nn.utils.get_total_norm(gradients)))
+        return float(self._norm())
+
+    def _norm(self) -> Tensor:
+        return whole(torch.nn.utils.get_total_norm(_gradients(self.state.network)))
 
     def _field(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
@@ -109,9 +112,9 @@ class Step:
 
     def _update(self, step: int, norm: float) -> None:
         recipe, state = self.recipe, self.state
-        if recipe.optimizer.clip != "none":
-            limit, parameters = torch.tensor(norm, device=self.team.device), [*state.network.parameters()]
-            torch.nn.utils.clip_grads_with_norm_(parameters, recipe.optimizer.clip, limit)
+        clip = recipe.optimizer.clip
+        if clip != "none" and norm + CLIP_EPS > clip:  # or else all gradients would be read and written as they are
+            torch._foreach_mul_(_gradients(state.network), clip / (norm + CLIP_EPS))
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         state.optimizer.step()
@@ -126,6 +129,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     done = (step - options.warmup) / max(1, steps - options.warmup)
     falls = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[options.schedule]
     return options.lr * (1 - (1 - options.final) * falls)
+
+
+def _gradients(network: nn.Module) -> list[Tensor]:
+    return [p.grad for p in network.parameters() if p.grad is not None]
 
 
 def _economise(network: nn.Module, recipe: Recipe) -> None:

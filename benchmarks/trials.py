@@ -1,0 +1,238 @@
+"""Networks that are timed, and what is timed of them: a forward pass, and a whole step of training.
+
+All train with AdamW (fused), the gradient's norm cut at 1 and one average of the weights by one call for all of them.
+sitkit takes the step of its recipes, data and what is counted for the log included; the others are given as short a
+step as can be written.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from eager import PlainSiT
+from torch import Tensor, nn
+
+from sitkit.recipes.data.images import NoiseOf, Split
+from sitkit.recipes.reading import read
+from sitkit.recipes.train.batches import Batches
+from sitkit.recipes.train.heap import keep_freed_memory
+from sitkit.recipes.train.processes import Processes
+from sitkit.recipes.train.state import State
+from sitkit.recipes.train.step import Step
+
+SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+"""Depth, width and heads (SiT, arXiv 2401.08740, table 9)."""
+
+MODES = ("float32", "tf32", "bf16")
+CLASSES, CHANNELS, PATCH = 1000, 4, 2
+MATRIX = 4096
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One thing to time.
+
+    Args:
+        contender: sitkit, plain, diffusers, or matrix: a product of two large matrices.
+        size: of the network.
+        batch: images at once.
+        side: of the latent images; (side / 2)^2 tokens.
+        depth: blocks, if not as many as the size has.
+        mode: how products are rounded.
+        compiled: whether the blocks are.
+        device: cpu or cuda.
+        threads: of torch.
+    """
+
+    contender: str
+    size: str = "S"
+    batch: int = 8
+    side: int = 32
+    depth: int | None = None
+    mode: str = "float32"
+    compiled: bool = False
+    device: str = "cpu"
+    threads: int = 2
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Depth, width and heads."""
+        depth, width, heads = SIZES[self.size]
+        return self.depth or depth, width, heads
+
+    def operations(self) -> int:
+        """Return the operations of products in a forward pass of the whole batch, or of the matrices."""
+        if self.contender == "matrix":
+            return 2 * MATRIX**3
+        depth, width, _ = self.shape
+        return 2 * self.batch * multiply_accumulates((self.side // PATCH) ** 2, width, depth)
+
+
+def multiply_accumulates(tokens: int, width: int, depth: int) -> int:
+    """Return those of a forward pass over one image, by formula: linear maps, and both products of the attention."""
+    N, D, pixels = tokens, width, PATCH**2 * CHANNELS
+    block = 12 * N * D**2 + 2 * N**2 * D + 6 * D**2
+    return depth * block + 2 * N * D * pixels + (256 * D + D**2) + 2 * D**2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is timed of a setup."""
+
+    forward: Callable[[], object]
+    step: Callable[[], object]
+
+
+class Latents:
+    """Images that are random latents, kept in memory."""
+
+    def __init__(self, side: int, count: int = 64):
+        generator = torch.Generator().manual_seed(0)
+        self.values = torch.randn(count, CHANNELS, side, side, generator=generator)
+        self.labels = torch.randint(CLASSES, (count,), generator=generator)
+        self.shape = (CHANNELS, side, side)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+        """Return the latents."""
+        return self.values[numbers]
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return nothing of use: there are no pixels."""
+        raise NotImplementedError
+
+
+def build(setup: Setup) -> Trial:
+    """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all."""
+    torch.set_num_threads(setup.threads)
+    torch.manual_seed(0)
+    if setup.mode == "tf32":
+        torch.set_float32_matmul_precision("high")
+    if setup.contender == "matrix":
+        return matrix(setup)
+    return ours(setup) if setup.contender == "sitkit" else theirs(setup)
+
+
+def matrix(setup: Setup) -> Trial:
+    """Return a product of two square matrices."""
+    dtype = torch.bfloat16 if setup.mode == "bf16" else torch.float32
+    one, other, out = (torch.randn(MATRIX, MATRIX, device=setup.device).to(dtype) for _ in range(3))
+    return Trial(lambda: torch.mm(one, other, out=out), lambda: None)
+
+
+def stir(network: nn.Module) -> None:
+    """Let nothing be zero, which no processor should be told."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+
+
+def ours(setup: Setup) -> Trial:
+    """Return sitkit's network and step."""
+    if setup.device == "cpu":
+        keep_freed_memory()
+    depth, width, heads = setup.shape
+    recipe = read(
+        "imagenet256-s",
+        [
+            "backbone.kind=sit",
+            f"backbone.patch_size={PATCH}",
+            *(f"backbone.{key}={value}" for key, value in zip(("depth", "hidden_size", "num_heads"), setup.shape, strict=True)),
+            "backbone.learn_sigma=false",
+            f"train.batch={setup.batch}",
+            f"train.precision={'bf16' if setup.mode == 'bf16' else 'float32'}",
+            "optimizer.clip=1.0",
+            "compute.accumulate=1",
+            f"compute.compile={'true' if setup.compiled else 'false'}",
+        ],
+    )
+    images = Latents(setup.side)
+    split, team = Split(images, images, tuple(map(str, range(CLASSES)))), Processes(device=torch.device(setup.device))
+    state = State(recipe, split, team)
+    stir(state.network)
+    take, batches, done = Step(recipe, split, state, team), Batches(recipe, split, team), [0]
+
+    def step() -> None:
+        done[0] += 1
+        take(done[0], batches(done[0]))
+
+    return Trial(forward(state.network, setup, lambda x, t, y: state.network(x, t, y)), step)
+
+
+def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[[], object]:
+    """Return a forward pass without gradients."""
+    x = torch.randn(setup.batch, CHANNELS, setup.side, setup.side, device=setup.device)
+    t, y = torch.rand(len(x), device=setup.device), torch.randint(CLASSES, (len(x),), device=setup.device)
+
+    @torch.no_grad()
+    def run() -> None:
+        network.eval()
+        with torch.autocast(setup.device, torch.bfloat16, enabled=setup.mode == "bf16"):
+            call(x, t, y)
+        network.train()
+
+    return run
+
+
+def theirs(setup: Setup) -> Trial:
+    """Return another network and a step around it."""
+    network, call = NETWORKS[setup.contender](setup)
+    stir(network)
+    average = copy.deepcopy(network).requires_grad_(False)
+    blocks = network.blocks if setup.contender == "plain" else network.transformer_blocks
+    if setup.compiled:
+        for block in blocks:
+            block.compile()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+    images = Latents(setup.side)
+
+    def step() -> None:
+        rows = torch.randint(len(images), (setup.batch,))
+        x, y = images.values[rows].to(setup.device), images.labels[rows].to(setup.device)
+        eps, t = torch.randn_like(x), torch.rand(len(x), device=setup.device)
+        share = t.reshape(-1, 1, 1, 1)
+        with torch.autocast(setup.device, torch.bfloat16, enabled=setup.mode == "bf16"):
+            output = call(share * x + (1 - share) * eps, t, y)
+        loss = (output.float() - (x - eps)).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 1e-4)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(setup.contender)
+
+    return Trial(forward(network, setup, call), step)
+
+
+def plain(setup: Setup) -> tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Return the paper's network as it is read, with sitkit's positions."""
+    depth, width, heads = setup.shape
+    network = PlainSiT(side=setup.side, width=width, depth=depth, heads=heads, classes=CLASSES).to(setup.device)
+    return network, network
+
+
+def diffusers(setup: Setup) -> tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Return diffusers' DiT of the same shape, which embeds time and label in every block anew."""
+    depth, width, heads = setup.shape
+    network = import_module("diffusers").DiTTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=width // heads,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=depth,
+        sample_size=setup.side,
+        patch_size=PATCH,
+        num_embeds_ada_norm=CLASSES,
+    )
+    network.to(setup.device)
+    return network, lambda x, t, y: network(x, (1000 * t).long(), y).sample
+
+
+NETWORKS = {"plain": plain, "diffusers": diffusers}

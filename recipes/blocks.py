@@ -1,0 +1,121 @@
+"""Arrays of many rows in a folder, a file for every block of rows.
+
+A block is written aside and renamed, so that its file is whole or not there, and may be made by any process. The files
+are npz, uncompressed, named by the number of their first row; their crc32 are checked whenever one is read.
+"""
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .files import flush
+from .problem import Problem
+
+BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged npz raises; RuntimeError, where a bit says encrypted, or compressed in a way not known."""
+ARRAYS = "arrays"
+"""The array that says how many others there are: a zip file with a bit changed may seem to hold fewer."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows in a folder.
+
+    Args:
+        folder: where the files are.
+        count: how many rows there are in all.
+        size: how many rows a block has; the last may have fewer.
+        advice: what to do about a block that is not there or damaged, such as 'the same command goes on'.
+    """
+
+    folder: Path
+    count: int
+    size: int
+    advice: str
+
+    @property
+    def all(self) -> range:
+        """The numbers of all blocks."""
+        return range(-(-self.count // self.size))
+
+    def rows(self, block: int) -> range:
+        """Return the numbers of a block's rows."""
+        first = block * self.size
+        return range(first, min(first + self.size, self.count))
+
+    def missing(self, blocks: Iterable[int] | None = None) -> list[int]:
+        """Return which blocks, of all or of some, are not there, cut short, or of another number of rows."""
+        return [block for block in (self.all if blocks is None else blocks) if not self._is_whole(block)]
+
+    def put(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a block: arrays of its rows, and arrays without dimensions.
+
+        Raises:
+            Problem: the folder cannot be written, as when the disk is full.
+        """
+        file = self.file(block)
+        draft = file.with_name(f".{file.name}.tmp")
+        content = io.BytesIO()
+        whole = {**arrays, ARRAYS: np.array(len(arrays))}
+        np.savez(content, **whole)  # type: ignore[arg-type]  # of a flag that np.savez has beside the arrays
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content.getbuffer())
+            flush(draft)
+            os.replace(draft, file)
+        except OSError as error:
+            why = f"{self.folder} cannot be written: {error.strerror}"
+            raise Problem(f"{why}; mend that, and the same command goes on") from error
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+
+    def get(self, block: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return the arrays of a block, all or some.
+
+        Raises:
+            Problem: it is not there, or damaged.
+        """
+        file = self.file(block)
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in names or arrays.files}
+            if names is None and int(found.pop(ARRAYS)) != len(found):
+                raise ValueError(f"of its arrays there are only {', '.join(found)}")
+        except FileNotFoundError:
+            raise Problem(
+                f"{self.folder} lacks {len(self.missing())} of {len(self.all)} files; {self.advice}"
+            ) from None
+        except BROKEN as error:
+            raise Problem(f"{file} is damaged ({error}): remove it; {self.advice}") from error
+        for name, array in found.items():
+            if array.ndim and len(array) != len(self.rows(block)):
+                raise Problem(f"{file}: {name} has {len(array)} rows instead of {len(self.rows(block))}; {self.advice}")
+        return found
+
+    def file(self, block: int) -> Path:
+        """Return the file of a block."""
+        return self.folder / f"{block * self.size:08d}.npz"
+
+    def _is_whole(self, block: int) -> bool:
+        """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
+        try:
+            with zipfile.ZipFile(self.file(block)) as archive:
+                shapes = [_shape(archive, name) for name in archive.namelist()]
+        except BROKEN:
+            return False
+        return all(shape[0] == len(self.rows(block)) for shape in shapes if shape)
+
+
+def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(name) as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+    return shape

@@ -1,0 +1,51 @@
+"""The command that measures a run in bits per dimension."""
+
+from typing import Annotated
+
+import typer
+
+from .app import Average, Device, RunFolder, command, device_of, writable
+
+
+@command
+def likelihood(
+    folder: RunFolder,
+    num: Annotated[int, typer.Option(min=1, help="How many held-out images, from the first.")] = 512,
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random probes of the divergence; 0 is exact, the default for images of up to 256 numbers."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of dequantisation and probes.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once; they share the solver's steps.")] = 64,
+    rtol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, relative.")] = 1e-5,
+    atol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, absolute.")] = 1e-6,
+    average: Average = "ema",
+    device: Device = "auto",
+) -> None:
+    """Measure held-out images in bits per dimension under a run's newest checkpoint, or go on with it where it stopped.
+
+    It writes likelihood.json into DIR, and every batch of images into DIR/likelihood as it is found. Under torchrun
+    each process does its share.
+
+    Example: sitkit likelihood runs/digits --num 128
+    """
+    from ..evaluate.likelihood import likelihood as run_likelihood
+    from ..run import Run
+
+    run = Run.find(folder)
+    writable(folder / "likelihood.json")
+    run_likelihood(
+        run,
+        run.recipe(),
+        device_of(device),
+        num=num,
+        probes=probes,
+        seed=seed,
+        batch=batch,
+        average=average,
+        rtol=rtol,
+        atol=atol,
+        say=typer.echo,
+    )

@@ -1,0 +1,79 @@
+"""Commands that draw samples, and hand them on."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, command, device_of, resample, writable
+
+
+@command
+def sample(
+    folder: RunFolder,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="PLACE", help="A folder; or a .png grid, or an .npz with arr_0 (N, H, W, 3) uint8 and labels."
+        ),
+    ],
+    num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at once, 256 at most in a folder; changes none.")] = 256,
+    label: Annotated[list[str] | None, typer.Option(help="A class to draw, by name; may be repeated.")] = None,
+    labels: Annotated[
+        Literal["auto", "balanced", "random"],
+        typer.Option(help="Classes in turn or at random; by default as evaluation.labels, in turn for a .png."),
+    ] = "auto",
+    settings: Settings = None,
+    average: Average = "ema",
+    device: Device = "auto",
+) -> None:
+    """Draw samples from a run's newest checkpoint, or go on with it where it stopped.
+
+    Into a folder or an array, with torchrun by any number of processes.
+
+    Example: sitkit sample runs/digits --num 50000 --out samples/sde --set sampler.kind=sde --set guidance.scale=2
+    """
+    from ..run import Run
+    from ..sample.labels import Labels
+    from ..sample.sampling import Request, check_out, to_array, to_folder, to_picture
+    from ..share import Share
+
+    check_out(out)
+    writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
+    run = Run.find(folder)
+    recipe = resample(run.recipe(), settings, *AFTER_TRAINING)
+    split = recipe.data.build()
+    usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
+    rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))
+    share = Share.of_environment()
+    request = Request(run, recipe, split, rule, seed, batch, average, share.device(device_of(device)))
+    if out.suffix == ".png":
+        drawn = to_picture(request, num, out) if share.leads else None
+    elif out.suffix == ".npz":
+        drawn = to_array(request, num, out, share)
+    else:
+        drawn = to_folder(request, num, out, share)
+    if drawn is not None:
+        typer.echo(f"{out}: {num} samples, {drawn.calls} network calls a batch, {drawn.rows} network rows a sample")
+
+
+@command
+def export(
+    samples: Annotated[Path, typer.Argument(metavar="SAMPLES", help="A folder of samples.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PLACE", help="An .npz for ADM's evaluator, or a new folder of PNG files.")
+    ],
+) -> None:
+    """Write samples as other programs read them: an array, or PNG files.
+
+    Example: sitkit export samples/sde --out samples/sde.npz
+    """
+    from ..sample.export import export as run_export
+    from ..sample.shards import SampleFolder
+
+    found = SampleFolder.open(samples)
+    writable(out if out.suffix == ".npz" else out / "labels.json")
+    run_export(found, out)
+    typer.echo(f"{out}: {len(found)} samples")

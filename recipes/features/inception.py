@@ -1,0 +1,116 @@
+"""Inception-v3 as ADM's evaluator runs it: the features of FID, sFID and the Inception score."""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..files import sha256
+from ..problem import Problem
+from .network import exactly, existing, in_colour, need, read_weights, reason
+from .protocol import Features
+
+KIND = "inception"
+MODULES = ("torchvision", "torch_fidelity")
+OFFICIAL = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""The sha256 of the weights that torch-fidelity publishes; their file's name holds its beginning."""
+CHANNELS = 7
+"""How many channels of the 17x17 map make spatial features: 2023 numbers."""
+
+
+@dataclass(frozen=True)
+class Inception:
+    """TensorFlow's Inception of 2015-12-05, as torch-fidelity made it torch's (Szegedy et al., arXiv 1512.00567).
+
+    Pooled features (B, 2048) are those of FID (Heusel et al., arXiv 1706.08500). Spatial ones, (B, 2023), are the first
+    7 channels of the branch of 1x1 convolutions in Mixed_6d, place after place, as in ADM's sFID (Nash et al.,
+    arXiv 2103.03841; Dhariwal and Nichol, arXiv 2105.05233). Probabilities (B, 1008) are the softmax of the logits
+    without their bias, which ADM's evaluator leaves out too. Images are brought to 299x299 by the bilinear step of
+    TensorFlow 1, which is not antialiased, and the network sees (x - 128) / 128.
+
+    Args:
+        weights: the file of weights; `auto` is that of torch-fidelity, in torch.hub's cache, and downloaded to it if
+            it is not there.
+
+    Raises:
+        Problem: the packages `sitkit[eval]` are not installed or cannot be imported, or there is no such file.
+    """
+
+    name: ClassVar[str] = "Inception"
+    frechet: ClassVar[str] = "FID"
+    kernel: ClassVar[str] = "KID"
+
+    weights: str = "auto"
+
+    def __post_init__(self) -> None:
+        need(KIND, "eval", *MODULES)
+        if self.weights != "auto":
+            existing(KIND, "weights", self.weights)
+
+    @cached_property
+    def _library(self) -> Any:
+        return need(KIND, "eval", *MODULES)[1].feature_extractor_inceptionv3
+
+    @cached_property
+    def _file(self) -> Path:
+        return Path(self.weights) if self.weights != "auto" else _official(self._library.URL_INCEPTION_V3)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file of weights."""
+        return sha256(self._file)
+
+    @cached_property
+    def _network(self) -> Any:
+        safe = io.BytesIO()  # torch-fidelity would run code that a file holds: it gets the tensors that were read of it
+        torch.save(read_weights(self._file), safe)
+        safe.seek(0)
+        try:
+            return self._library.FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
+            )
+        except RuntimeError as error:
+            raise Problem(
+                f"{self._file} does not hold the weights of torch-fidelity's Inception: {reason(error)}"
+            ) from error
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        """Return pooled and spatial features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
+        pixels = in_colour(pixels)
+        network = self._network.to(pixels.device)
+        maps: list[Tensor] = []
+        hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: maps.append(output))
+        try:
+            with exactly(pixels.device):
+                pooled, logits = network(pixels)
+        finally:
+            hook.remove()
+        spatial = maps[0][:, :CHANNELS].movedim(1, -1).flatten(1)
+        return Features(pooled, spatial, logits.softmax(1))
+
+
+def _official(address: str) -> Path:
+    """Return the file of weights that torch-fidelity publishes, downloaded if it is not in torch.hub's cache.
+
+    Raises:
+        Problem: it cannot be downloaded, or what is in the cache is another.
+    """
+    file = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(address, str(file), hash_prefix=OFFICIAL, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise Problem(
+                f"features '{KIND}': {file.name} cannot be downloaded ({reason(error)}): get that file, of "
+                "torch-fidelity's releases, where there is a network, and give its path as weights"
+            ) from error
+    if sha256(file) != OFFICIAL:
+        raise Problem(
+            f"features '{KIND}': {file} is damaged, or another file: remove it, or name a good one as weights"
+        )
+    return file

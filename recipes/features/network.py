@@ -1,0 +1,117 @@
+"""What the extractors share: how packages and weights are had, and how a network computes."""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+
+_backends: Any = torch.backends
+SETTINGS: tuple[tuple[Any, str, Any], ...] = (
+    (_backends.cuda.matmul, "fp32_precision", "ieee"),
+    (_backends.cudnn.conv, "fp32_precision", "ieee"),
+    (_backends.mkldnn.matmul, "fp32_precision", "ieee"),
+    (_backends.mkldnn.conv, "fp32_precision", "ieee"),
+    (_backends.cudnn, "deterministic", True),
+    (_backends.cudnn, "benchmark", False),
+)
+"""Where torch keeps what float32 means, and whether its algorithms are chosen by their speed; and what is wanted."""
+
+
+def need(kind: str, extra: str, *modules: str) -> list[Any]:
+    """Return modules that an extractor needs.
+
+    Args:
+        kind: the extractor.
+        extra: of sitkit, that installs them.
+        modules: their names, those of their distributions but for hyphens.
+
+    Raises:
+        Problem: one is not installed, or cannot be imported.
+    """
+    if any(find_spec(module) is None for module in modules):
+        names = " and ".join(module.replace("_", "-") for module in modules)
+        raise Problem(f"features '{kind}' needs {names}: pip install 'sitkit[{extra}]'")
+    found = []
+    for module in modules:
+        try:
+            with warnings.catch_warnings():  # of old packages about themselves
+                warnings.simplefilter("ignore")
+                found.append(importlib.import_module(module))
+        except Exception as error:  # a torchvision made for another torch raises RuntimeError, OSError, and more
+            raise Problem(
+                f"features '{kind}' needs {module.replace('_', '-')}, which is installed but cannot be imported "
+                f"({reason(error)}): install the one made for torch {torch.__version__}"
+            ) from error
+    return found
+
+
+def existing(kind: str, field: str, file: str) -> None:
+    """Raise a Problem unless a file that a field names is there."""
+    if not Path(file).is_file():
+        raise Problem(f"features '{kind}': there is no file {file}: give the path of one as {field}")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the state dict in a file, on the CPU; no code in it is run.
+
+    Raises:
+        Problem: it cannot be read, or holds something else.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises what zip files, pickles and tensors do
+        raise Problem(f"{file} should hold weights, as torch.save writes them: {reason(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Problem(f"{file} should hold a state dict: names and tensors, and nothing else")
+    return state
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, in one line that is not too long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def check(pixels: Tensor) -> Tensor:
+    """Return pixels, if they are (B, 1 or 3, H, W) uint8.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels (B, 1 or 3, H, W) uint8 are wanted, not {tuple(pixels.shape)} {pixels.dtype}")
+    return pixels
+
+
+def in_colour(pixels: Tensor) -> Tensor:
+    """Return pixels, (B, 3, H, W) uint8: grey becomes three equal channels.
+
+    Raises:
+        ValueError: `pixels` are not (B, 1 or 3, H, W) uint8.
+    """
+    return check(pixels).expand(-1, 3, -1, -1)
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """Compute in float32 and nothing less, without gradients, and alike each time.
+
+    That is: no autocast, no TF32 or bfloat16 inside products and convolutions, whatever training has set, and no
+    algorithm that is chosen by its speed.
+    """
+    before = [getattr(place, name) for place, name, _ in SETTINGS]
+    try:
+        for place, name, value in SETTINGS:
+            setattr(place, name, value)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for (place, name, _), value in zip(SETTINGS, before, strict=True):
+            setattr(place, name, value)

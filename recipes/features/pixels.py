@@ -1,0 +1,23 @@
+"""Pixels as their own features."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .network import check
+from .protocol import Features
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pixels / 255, flattened: D = C H W. For small images, and where nothing else is at hand."""
+
+    name: ClassVar[str] = "pixels"
+    frechet: ClassVar[str] = "Frechet distance of pixels"
+    kernel: ClassVar[str] = "kernel distance of pixels"
+    sha256: ClassVar[str] = "none"
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        """Return pixels (B, C, H, W) uint8 as features."""
+        return Features(check(pixels).flatten(1).float() / 255)

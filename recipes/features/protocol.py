@@ -1,0 +1,61 @@
+"""What evaluation asks of an extractor of features."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of images, on the device of the images.
+
+    Args:
+        pooled: (B, D) float32; of the Frechet distance, precision and recall, and the kernel distance.
+        spatial: (B, D') float32; of sFID.
+        probs: (B, K) float32, rows that sum to 1; of the Inception score.
+    """
+
+    pooled: Tensor
+    spatial: Tensor | None = None
+    probs: Tensor | None = None
+
+
+class Extractor(Protocol):
+    """A function from images to features, and what its numbers are called.
+
+    The features of an image do not depend, beyond rounding, on the others of its batch.
+    """
+
+    @property
+    def name(self) -> str:
+        """What stands in reports and manifests."""
+        ...
+
+    @property
+    def frechet(self) -> str:
+        """What the Frechet distance of pooled features is called."""
+        ...
+
+    @property
+    def kernel(self) -> str:
+        """What the kernel distance of pooled features is called."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the file of weights, hexadecimal; "none" if there is none.
+
+        Raises:
+            Problem: the file cannot be had.
+        """
+        ...
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        """Return the features of images (B, C, H, W) uint8, C = 1 or 3, computed on their device.
+
+        Raises:
+            ValueError: for other pixels.
+            Problem: at the first call: the weights cannot be had, or are others.
+        """
+        ...

@@ -1,0 +1,81 @@
+"""Samples as other programs read them, a shard at a time."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from ..problem import Problem
+from ..progress import progress
+from .shards import SampleFolder
+
+
+def export(samples: SampleFolder, out: Path) -> None:
+    """Write samples as an npz for ADM's evaluator, if `out` ends in .npz, or as a folder of PNG files.
+
+    The npz has `arr_0` (N, H, W, 3) uint8, and `labels` (N,) int64 if there are classes. The files are named by number,
+    `00000000.png`, ...; `labels.json` beside them has the name of each one's class. Grey images become three equal
+    channels in the array, and stay grey as files.
+
+    Raises:
+        Problem: a shard is missing or damaged, or `out` cannot be written; an npz is whole or not there.
+    """
+    samples.check()
+    try:
+        if out.suffix == ".npz":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            draft = out.with_name(f".{out.name}.tmp")
+            try:
+                _write_array(samples, draft)
+                draft.replace(out)
+            finally:
+                draft.unlink(missing_ok=True)
+        else:
+            _write_files(samples, out)
+    except OSError as error:
+        raise Problem(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def _write_array(samples: SampleFolder, file: Path) -> None:
+    _, height, width = samples.content.image
+    with zipfile.ZipFile(file, "w") as archive, progress("exporting", len(samples), unit="images") as advance:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+            _write_header(stream, (len(samples), height, width, 3), np.dtype(np.uint8))
+            for shard in samples.shards.all:
+                pixels = samples.get(shard).pixels
+                stream.write(pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+                advance(len(pixels))
+        if samples.labels is not None:
+            with archive.open("labels.npy", "w") as stream:
+                _write_header(stream, (len(samples),), np.dtype(np.int64))
+                stream.write(samples.labels.numpy().tobytes())
+
+
+def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _write_files(samples: SampleFolder, folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Problem(f"{folder} is not empty; give another --out")
+    draft = folder.absolute().with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        with progress("exporting", len(samples), unit="images") as advance:
+            for shard in samples.shards.all:
+                for number, pixels in zip(samples.shards.rows(shard), samples.get(shard).pixels, strict=True):
+                    picture = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+                    Image.fromarray(picture.contiguous().numpy()).save(draft / f"{number:08d}.png")
+                    advance(1)
+        if samples.labels is not None:
+            names = {f"{n:08d}.png": samples.content.classes[label] for n, label in enumerate(samples.labels.tolist())}
+            (draft / "labels.json").write_text(json.dumps(names, indent=0))
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Everything that samples depend on."""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoints
+from ..data.images import Split
+from ..intervals import resolve
+from ..recipe import Recipe
+from .labels import Labels
+
+MADE_BY = "made_by"
+"""The part of a manifest that samples depend on by rounding only: it may differ where they go on."""
+OF_SAMPLES = ("seed", "data", "path", "objective", "backbone", "sampler", "guidance")
+"""The parts of a recipe that samples depend on, given the weights."""
+
+
+def manifest_of(
+    recipe: Recipe, split: Split, checkpoint: Path, average: str, labels: Labels, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Return everything that the samples of a checkpoint depend on, but for how many there are.
+
+    Args:
+        recipe: the run's, with the sampler and guidance that are used.
+        split: its data, which say how states become pixels.
+        checkpoint: which.
+        average: which average of the weights.
+        labels: the rule of the labels.
+        seed: of the sampling.
+        device: where samples are drawn.
+    """
+    resolved = resolve(recipe).model_dump(mode="json")
+    decoder: dict[str, Any] = getattr(split.decode, "describe", dict)()
+    return {
+        "recipe": resolved,
+        "checkpoint": checkpoint.name,
+        "average": average,
+        "average_sha256": _sha256(checkpoint, average),
+        "seed": seed,
+        "labels": str(labels),
+        "decoder": decoder or "none: states are pixels",
+        "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
+        "precision": "float32",
+        MADE_BY: {
+            "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+            "float32 products": torch.get_float32_matmul_precision(),
+            **versions(),
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers may depend on."""
+    return {name: version(name) for name in ("sitkit", "torch", "numpy")} | {"python": platform.python_version()}
+
+
+def identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest in which two must agree for their samples to be the same, but for rounding."""
+    recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
+    return {key: value for key, value in manifest.items() if key != MADE_BY} | {"recipe": recipe}
+
+
+def _sha256(checkpoint: Path, average: str) -> str:
+    """Return the sha256 of the average's file, or, for one that is made of several, of all their files."""
+    files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
+    if own := files.get(f"{average}.safetensors"):
+        return str(own["sha256"])
+    kept = {name: entry["sha256"] for name, entry in files.items() if name.startswith("width-")}
+    return f"made of {', '.join(f'{name} {digest}' for name, digest in sorted(kept.items()))} and of earlier ones"

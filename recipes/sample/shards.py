@@ -1,0 +1,139 @@
+"""A folder of samples.
+
+- `samples.json`: what they are, as `Content` describes; it is written first;
+- `shards/00000000.npz`, ...: the samples, in blocks: `pixels` (n, C, H, W) uint8, `labels` (n,) int64 if there are
+  classes, and what they cost, `calls` of the network a batch and `rows` a sample.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from ..blocks import Blocks
+from ..components import Section
+from ..files import flush, write_whole
+from ..problem import Problem
+from .generate import Samples
+
+CONTENT, SHARDS = "samples.json", "shards"
+Count = Annotated[int, Field(ge=1)]
+
+
+class Content(Section):
+    """What a folder of samples holds."""
+
+    format: Literal[1] = 1
+    count: Count
+    shard: Count
+    """How many samples a shard has."""
+    image: tuple[Count, Count, Count]
+    """(C, H, W) of the pixels."""
+    classes: tuple[str, ...]
+    manifest: dict[str, Any]
+    """Everything that the samples depend on (`manifest_of`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFolder:
+    """Samples in a folder, by number; each shard is read when it is asked for."""
+
+    folder: Path
+    content: Content
+
+    @classmethod
+    def open(cls, folder: Path) -> "SampleFolder":
+        """Return the samples in a folder.
+
+        Raises:
+            Problem: there are none.
+        """
+        try:
+            return cls(folder, Content.model_validate_json((folder / CONTENT).read_text()))
+        except FileNotFoundError:
+            raise Problem(f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` draws some") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Problem(f"{folder / CONTENT} cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Problem(f"{folder / CONTENT} tells of no samples ({where}: {first['msg']}): draw anew") from error
+
+    def write(self) -> None:
+        """Write what the samples are.
+
+        Raises:
+            Problem: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / CONTENT, self.content.model_dump_json(indent=2).encode())
+            flush(self.folder)
+        except OSError as error:
+            raise Problem(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return self.content.count
+
+    @property
+    def shards(self) -> Blocks:
+        """The files of the samples."""
+        advice = "the same `sitkit sample` draws what is missing"
+        return Blocks(self.folder / SHARDS, self.content.count, self.content.shard, advice)
+
+    def check(self) -> None:
+        """Raise a problem unless all shards are there."""
+        if left := len(self.shards.missing()):
+            raise Problem(f"{self.folder} lacks {left} of {len(self.shards.all)} shards: {self.shards.advice}")
+
+    def put(self, shard: int, samples: Samples) -> None:
+        """Write a shard.
+
+        Raises:
+            Problem: the folder cannot be written, as when the disk is full.
+        """
+        arrays = {"pixels": samples.pixels.numpy(), "calls": np.array(samples.calls), "rows": np.array(samples.rows)}
+        if samples.labels is not None:
+            arrays["labels"] = samples.labels.numpy()
+        self.shards.put(shard, arrays)
+
+    def get(self, shard: int) -> Samples:
+        """Return the samples of a shard.
+
+        Raises:
+            Problem: it is not there, damaged, or of images of another shape.
+        """
+        arrays = self.shards.get(shard)
+        try:
+            labels = torch.from_numpy(arrays["labels"]) if self.content.classes else None
+            samples = Samples(torch.from_numpy(arrays["pixels"]), labels, int(arrays["calls"]), int(arrays["rows"]))
+            if samples.pixels.shape[1:] != self.content.image or samples.pixels.dtype != torch.uint8:
+                raise ValueError(f"images of {tuple(samples.pixels.shape[1:])}, not {self.content.image}")
+        except (KeyError, ValueError, TypeError) as error:
+            raise Problem(f"{self.shards.file(shard)} is no shard of these samples ({error}): remove it") from error
+        return samples
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return samples (B,) int64, as (B, C, H, W) uint8.
+
+        Raises:
+            Problem: a shard is not there, or damaged.
+        """
+        pixels = torch.empty(len(numbers), *self.content.image, dtype=torch.uint8)
+        shards = numbers // self.content.shard
+        for shard in torch.unique(shards).tolist():
+            here = shards == shard
+            pixels[here] = self.get(shard).pixels[numbers[here] - shard * self.content.shard]
+        return pixels
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The label of each sample, (N,) int64; None if there are no classes."""
+        if not self.content.classes:
+            return None
+        return torch.cat([torch.from_numpy(self.shards.get(k, ("labels",))["labels"]) for k in self.shards.all])

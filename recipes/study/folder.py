@@ -1,0 +1,95 @@
+"""The folder of a study: what is done of it, what failed, and where all of it lies.
+
+`models/KEY/` is the run of a network and `cells/KEY/` what was measured of a cell, which is done when `cell.json` is
+there. `logs/KEY.txt` is what the command said that did it last, and `failed/KEY.txt` its last line, if it failed.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoints
+from ..files import write_whole
+from ..problem import Problem
+from ..run import Run
+from .cells import Cell, Model
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a study, and that of its networks, which may be another for several studies to share."""
+
+    path: Path
+    models: Path
+
+    @classmethod
+    def make(cls, path: Path, models: Path | None) -> "Folder":
+        """Return the folder, made if it is not there.
+
+        Raises:
+            Problem: it cannot be made.
+        """
+        folder = cls(path, models or path / "models")
+        try:
+            for part in (folder.models, *(path / name for name in ("cells", "logs", "failed", "locks"))):
+                part.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Problem(f"{path} cannot be written: {error.strerror}") from error
+        return folder
+
+    def run(self, model: Model) -> Run:
+        """Return the run of a network, whether there is one yet or not."""
+        return Run(self.models / model.key)
+
+    def cell(self, cell: Cell) -> Path:
+        """Return the folder of a cell."""
+        return self.path / "cells" / cell.key
+
+    def done(self, one: Model | Cell) -> bool:
+        """Return whether a network is trained, or a cell measured."""
+        if isinstance(one, Model):
+            last = checkpoints.name(one.recipe.train.steps)
+            return any(found.name == last for found in checkpoints.found(self.run(one).checkpoints))
+        return (self.cell(one) / "cell.json").is_file()
+
+    def measured(self, cell: Cell) -> dict[str, Any]:
+        """Return what was written of a cell that is done.
+
+        Raises:
+            Problem: the file is damaged.
+        """
+        file = self.cell(cell) / "cell.json"
+        try:
+            found: dict[str, Any] = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise Problem(f"{file} is damaged ({error}): remove it, and the cell is measured again") from None
+        return found
+
+    def log(self, key: str) -> Path:
+        """Return the file of what the command says that does it."""
+        return self.path / "logs" / f"{key}.txt"
+
+    def failed(self, key: str) -> str | None:
+        """Return why it failed the last time, if it did."""
+        file = self.path / "failed" / f"{key}.txt"
+        return file.read_text() if file.is_file() else None
+
+    def fail(self, key: str, reason: str | None) -> None:
+        """Keep why it failed, or that it did not."""
+        file = self.path / "failed" / f"{key}.txt"
+        if reason is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_whole(file, reason.encode())
+
+    @contextmanager
+    def alone(self, one: Model | Cell) -> Iterator[None]:
+        """Wait until no other process is at it, and keep others waiting."""
+        folder = self.models if isinstance(one, Model) else self.path / "locks"
+        with (folder / f".{one.key}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

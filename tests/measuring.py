@@ -1,0 +1,121 @@
+"""Runs and samples to measure, and an extractor that stands where Inception does, which notes what it looks at."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from forked import Fork
+from sitkit.recipes.cli import app
+from sitkit.recipes.features import Features
+from sitkit.recipes.sample.generate import Samples
+from sitkit.recipes.sample.shards import Content, SampleFolder
+
+SMALL = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=3"]
+SMALL += ["optimizer.lr=1e-2", "optimizer.warmup=0", "ema.decay=0.5", "train.steps=24", "log.every=12"]
+NOTES = "IMAGES_SEEN"
+"""The variable of the environment that has the file in which `Likeness` notes how many images it looks at."""
+
+
+def sitkit(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process; return its exit code and everything that it said."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def sets(*settings: str) -> list[str]:
+    """Return settings as words of a command."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def trained(folder: Path, *settings: str, recipe: str | Path = "digits") -> Path:
+    """Return a run of a small network whose samples depend on their labels."""
+    code, said = sitkit("train", recipe, "--out", folder, *sets(*SMALL, *settings))
+    assert code == 0, said
+    return folder
+
+
+def refused(*arguments: object) -> str:
+    """Return the one line that a command has to say for itself."""
+    code, said = sitkit(*arguments)
+    assert code == 2, said
+    (line,) = [line for line in said.splitlines() if line.startswith("sitkit: ")]
+    return line
+
+
+def written(
+    folder: Path, pixels: Tensor, labels: Tensor | None = None, shard: int = 4, **manifest: Any
+) -> SampleFolder:
+    """Write samples by hand, of classes that are called by the letters."""
+    classes = () if labels is None else tuple("abcdefghij"[: int(labels.max()) + 1])
+    channels, height, width = pixels.shape[1:]
+    image = (channels, height, width)
+    samples = SampleFolder(
+        folder, Content(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
+    )
+    samples.write()
+    for number in samples.shards.all:
+        rows = torch.tensor(samples.shards.rows(number))
+        samples.put(number, Samples(pixels[rows], None if labels is None else labels[rows], 3, 6))
+    return samples
+
+
+def states(*folders: Path) -> dict[str, tuple[int, bytes]]:
+    """Return when each file of some folders was written, and what is in it."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+def kill(fork: Fork) -> None:
+    """Kill a fork, if it is not over."""
+    with suppress(ProcessLookupError):
+        os.kill(fork.pid, signal.SIGKILL)
+
+
+@contextmanager
+def noted(file: Path) -> Iterator[list[int]]:
+    """Yield a list that has, when this is left, how many images `Likeness` looked at, call by call."""
+    seen: list[int] = []
+    before = os.environ.get(NOTES)
+    file.write_text("")
+    os.environ[NOTES] = str(file)
+    try:
+        yield seen
+    finally:
+        os.environ.pop(NOTES) if before is None else os.environ.update({NOTES: before})
+        seen.extend(map(int, file.read_text().split()))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Projections of pixels, 6 pooled and 4 spatial ones, and probabilities of 5 classes."""
+
+    name: ClassVar[str] = "likeness"
+    frechet: ClassVar[str] = "FID"
+    kernel: ClassVar[str] = "KID"
+    tag: str = "a"
+
+    @property
+    def sha256(self) -> str:
+        return self.tag * 64
+
+    def __call__(self, pixels: Tensor, /) -> Features:
+        if file := os.environ.get(NOTES):
+            with open(file, "a") as stream:
+                stream.write(f"{len(pixels)}\n")
+        x = pixels.flatten(1).double() / 255
+        generator = torch.Generator().manual_seed(7)
+        found = x @ torch.randn(x.shape[1], 15, generator=generator, dtype=torch.float64) / 4
+        return Features(found[:, :6].float(), found[:, 6:10].float(), found[:, 10:].softmax(1).float())
+
+
+LIKENESS = "evaluation.features=measuring:Likeness"

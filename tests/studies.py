@@ -1,0 +1,53 @@
+"""Studies that take seconds."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from sitkit.recipes.cli import app
+from sitkit.recipes.study.cells import Layout, lay_out
+from sitkit.recipes.study.definition import read_study
+
+SMALL = """
+base = "digits"
+seeds = [3, 5]
+
+[set]
+backbone.hidden_size = 16
+backbone.depth = 1
+backbone.num_heads = 2
+train.batch = 16
+train.steps = 6
+train.patience = 2
+evaluation.num = 20
+evaluation.draws = 2
+evaluation.unguided = false
+"""
+AXES = """
+[axes]
+sampler.steps = [2, 3]
+
+[axes.way]
+usual = {}
+own = { path.kind = "worlds:Quadratic", guidance.scale = 1.5 }
+
+[measure]
+numbers = ["Frechet distance of pixels", "share of the wanted class"]
+"""
+
+
+def sitkit(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process; return its exit code and everything that it said."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def layout(folder: Path, text: str) -> Layout:
+    return lay_out(read_study(write(folder / "study.toml", text)))

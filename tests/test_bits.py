@@ -1,0 +1,229 @@
+"""Bits per dimension: those of a known density, and the same whatever happens while they are found."""
+
+import errno
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sitkit.backbones import Mixture
+from sitkit.interpolants import Linear
+from sitkit.recipes import randomness
+from sitkit.recipes.data.images import InMemory, to_pixels
+from sitkit.recipes.evaluate import bits
+from sitkit.recipes.evaluate.bits import Found, Kept, Measure, batches, collect, measure
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.share import Share
+from worlds import Field, on_images
+
+CPU = torch.device("cpu")
+COUNT, BATCH = 22, 4
+WORLD, OTHER = (
+    Mixture.isotropic(torch.tensor([[-0.4, 0.1, 0.3, -0.2], [0.2, 0.4, -0.3, 0.1], [0.0, -0.4, 0.2, 0.4]]) * sign, 0.15)
+    for sign in (1, -1)
+)
+
+
+def images_of(count: int, seed: int = 0) -> InMemory:
+    """Return images of 1x2x2 pixels that are distributed as one world, or the other if their number is odd."""
+    chance = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    x = torch.where(labels[:, None] == 0, WORLD.draw(count, chance), OTHER.draw(count, chance))
+    return InMemory(to_pixels(x.reshape(count, 1, 2, 2)), labels)
+
+
+def velocity_of(labels: Tensor) -> Field:
+    """Return the exact velocity of each image's own world."""
+    worlds = [on_images(world.velocity(Linear())) for world in (WORLD, OTHER)]
+    even = (labels == 0)[:, None, None, None]
+    return lambda x, t: torch.where(even, worlds[0](x, t), worlds[1](x, t))
+
+
+def found_of(folder: Path, images: InMemory, how: Measure, batch: int = 64, num: int | None = None) -> list[Found]:
+    """Measure images, or go on with it, and return what it came to."""
+    folder.mkdir(exist_ok=True)
+    kept, parts = Kept(folder, "key"), batches(num or len(images), batch)
+    measure(velocity_of, images, parts, how, kept, CPU)
+    return collect(parts, kept, Share())
+
+
+def bits_of(found: list[Found]) -> Tensor:
+    return torch.tensor([one for part in found for one in part.bits], dtype=torch.float64)
+
+
+def test_bits_are_those_of_the_exact_density_and_of_the_bins(tmp_path: Path) -> None:
+    images, how = images_of(96), Measure(seed=3)
+    found = bits_of(found_of(tmp_path, images, how))
+    numbers = torch.arange(96)
+    noise = randomness.uniforms(3, randomness.Stream.DEQUANTISATION, numbers, (1, 2, 2)).double()
+    x = ((images.pixels + noise - 0.5) / 127.5 - 1).flatten(1)
+    each = torch.where(images.labels == 0, WORLD.log_prob(x), OTHER.log_prob(x))
+    expected = math.log2(127.5) - each / 4 / math.log(2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    assert abs(float((found - expected).mean())) < 1e-4
+    gaps = found - bits_of_bins(images)  # what a bin's probability costs, but for where in the bin the noise fell
+    error = float(gaps.std()) / 96**0.5
+    assert 1e-4 < error < 5e-3
+    assert abs(float(gaps.mean())) < 4 * error
+
+
+def bits_of_bins(images: InMemory) -> Tensor:
+    """Return minus the logarithm of the probability that an image's world gives to its pixels, by bins 2/255 wide."""
+    edges = (images.pixels.double().flatten(1)[:, None, :, None] + torch.tensor([-0.5, 0.5])) / 127.5 - 1
+    logs = []
+    for world in (WORLD, OTHER):
+        std = world.covariances[0, 0, 0].sqrt()
+        low, high = torch.special.ndtr((edges - world.means[None, :, :, None]) / std).unbind(-1)
+        logs.append((high - low).prod(2).mean(1).log2())
+    return -torch.where(images.labels == 0, logs[0], logs[1]) / 4
+
+
+def test_estimates_scatter_around_the_exact_bits_and_less_with_more_probes(tmp_path: Path) -> None:
+    images = images_of(144)
+    exact = bits_of(found_of(tmp_path / "0", images, Measure()))
+    spreads = []
+    for probes in (1, 9):
+        gaps = bits_of(found_of(tmp_path / str(probes), images, Measure(probes=probes))) - exact
+        spreads.append(float(gaps.std()))
+        assert abs(float(gaps.mean())) < 4 * spreads[-1] / 12
+    assert spreads[0] > 0.02
+    assert spreads[0] / spreads[1] == pytest.approx(3, rel=0.4)
+
+
+@pytest.mark.parametrize("probes", [0, 2])
+def test_an_image_has_its_own_bits_whatever_its_mates(tmp_path: Path, probes: int) -> None:
+    images = images_of(COUNT)
+    one, other = (
+        bits_of(found_of(tmp_path / str(batch), images, Measure(probes=probes), batch)) for batch in (BATCH, 64)
+    )
+    seeded = bits_of(found_of(tmp_path / "seed", images, Measure(probes=probes, seed=1)))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert ((seeded - other).abs() > 1e-4).all()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Measure all images by one process that nothing happens to."""
+    folder = tmp_path_factory.mktemp("alone") / "kept"
+    found_of(folder, images_of(COUNT), Measure(), BATCH)
+    return folder
+
+
+@pytest.fixture
+def straight(alone: Path) -> list[Found]:
+    return collect(batches(COUNT, BATCH), Kept(alone, "key"), Share())
+
+
+class Watched(InMemory):
+    """Images that note which are read, and stop a process that reads one too many."""
+
+    def __init__(self, reads: int | None = None) -> None:
+        images = images_of(COUNT)
+        super().__init__(images.pixels, images.labels)
+        object.__setattr__(self, "seen", [])
+        object.__setattr__(self, "reads", reads)
+
+    @property
+    def firsts(self) -> list[int]:
+        return [numbers[0] for numbers in vars(self)["seen"]]
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        if len(vars(self)["seen"]) == vars(self)["reads"]:
+            raise KeyboardInterrupt
+        vars(self)["seen"].append(numbers.tolist())
+        return super().read(numbers)
+
+
+def test_what_was_interrupted_goes_on_with_what_is_missing(straight: list[Found], tmp_path: Path) -> None:
+    assert [len(one.bits) for one in straight] == [4, 4, 4, 4, 4, 2]
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        found_of(out, Watched(reads=3), Measure(), BATCH)
+    images = Watched()
+    assert found_of(out, images, Measure(), BATCH) == straight
+    assert images.firsts == [12, 16, 20]
+    images = Watched(reads=0)
+    assert found_of(out, images, Measure(), BATCH) == straight
+
+
+def test_a_line_that_was_cut_short_is_none(alone: Path, straight: list[Found], tmp_path: Path) -> None:
+    file = shutil.copytree(alone, tmp_path / "cut") / "key-0.jsonl"
+    whole = file.read_bytes()
+    assert whole.count(b"\n") == 6
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for cut in (last, last + 1, last + 20, len(whole) - 3, len(whole) - 2, len(whole) - 1):
+        file.write_bytes(whole[:cut])
+        images = Watched()
+        assert found_of(file.parent, images, Measure(), BATCH) == straight
+        assert images.firsts == ([] if cut == len(whole) - 1 else [20])
+    for noise in (
+        b"\0" * 40 + b"\n",
+        b'{"first": 20, "bits": [NaN, 1.0], "calls": 3}\n',
+        b'\xff\n{"first": 20}\n[]\n\n',
+    ):
+        file.write_bytes(whole[:last] + noise)
+        assert found_of(file.parent, Watched(), Measure(), BATCH) == straight
+
+
+def test_more_images_only_add(straight: list[Found], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for num, measured in ((8, [0, 4]), (6, [4]), (16, [8, 12]), (8, []), (COUNT, [16, 20])):
+        images = Watched()
+        found = found_of(out, images, Measure(), BATCH, num)
+        assert images.firsts == measured
+        assert sum(len(one.bits) for one in found) == num
+    assert found == straight
+
+
+def test_two_processes_find_what_one_finds(straight: list[Found], tmp_path: Path) -> None:
+    kept, parts, seen = Kept(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
+    (tmp_path / "out").mkdir()
+
+    def work(share: Share) -> None:
+        images = Watched()
+        measure(velocity_of, images, parts, Measure(), kept, CPU, share)
+        seen[share.rank] = images.firsts
+
+    threads = [threading.Thread(target=work, args=(Share(rank, 2),)) for rank in (1, 0)]
+    for thread in threads:
+        thread.start()
+    assert collect(parts, kept, Share(0, 2), patience=60) == straight
+    for thread in threads:
+        thread.join()
+    assert seen == {0: [0, 8, 16], 1: [4, 12, 20]}
+    assert sorted(file.name for file in kept.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
+    (kept.folder / "key-1.jsonl").unlink()
+    with pytest.raises(Problem, match=r"3 batches of .* are left to other processes"):
+        collect(parts, kept, Share(0, 2), patience=0.3)
+    images = Watched()
+    assert found_of(kept.folder, images, Measure(), BATCH) == straight  # one process goes on where two stopped
+    assert images.firsts == [4, 12, 20]
+
+
+def test_what_cannot_be_measured_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, kept = batches(COUNT, BATCH), Kept(tmp_path, "key")
+
+    def refused(what: str, velocity: Callable[[Tensor], Field] = velocity_of) -> None:
+        with pytest.raises(Problem, match=what) as caught:
+            measure(velocity, images_of(COUNT), parts, Measure(), kept, CPU)
+        assert "\n" not in str(caught.value)
+        assert kept.read() == {}
+
+    refused("images 0 to 3: the velocity must be differentiable", lambda labels: lambda x, t: x.detach())
+    refused("images 0 to 3: .* cannot go from 1.0 to 0.0", lambda labels: lambda x, t: x / t[0])
+    monkeypatch.setattr(bits, "bits_per_dimension", lambda log_prob, size: log_prob / torch.tensor([1, 1, 0, 1]))
+    refused("images 0 to 3: image 2 has no finite density")
+    monkeypatch.undo()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(Problem, match="cannot be written: No space left on device; mend that, and the same command"):
+        measure(velocity_of, images_of(COUNT), parts, Measure(), kept, CPU)

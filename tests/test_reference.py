@@ -1,0 +1,395 @@
+"""Images to compare with, their features and their statistics, against definitions; and damage to them, in one line."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from image_files import encode, noise_of, reference
+from measuring import Likeness, noted, refused, sitkit, written
+from sitkit.recipes import slots
+from sitkit.recipes.evaluate import statistics as gathering
+from sitkit.recipes.evaluate.extraction import blocks_of, extract, stored
+from sitkit.recipes.evaluate.reference import Extraction, Reference, of_path
+from sitkit.recipes.evaluate.sources import open_array, open_files
+from sitkit.recipes.evaluate.statistics import Statistics, gather, load, save
+from sitkit.recipes.features import Features
+from sitkit.recipes.metrics import inception_score
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.share import Share
+from worlds import drawn
+
+GREY, COLOUR = (1, 8, 8), (3, 8, 8)
+
+
+def how(cache: Path, kind: str = "measuring:Likeness", batch: int = 256) -> Extraction:
+    component = slots.FEATURES.read(kind)
+    return Extraction(component, component.build(), batch, torch.device("cpu"), Share(), cache)
+
+
+def images(count: int, shape: tuple[int, int, int] = COLOUR, seed: int = 0) -> Tensor:
+    return torch.randint(256, (count, *shape), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def features(count: int) -> Features:
+    pooled, spatial = drawn(count, 5, 0, mean=100.0).float(), drawn(count, 3, 1).float()
+    return Features(pooled, spatial, drawn(count, 4, 2).softmax(1).float())
+
+
+def in_blocks(found: Features, size: int) -> Iterator[tuple[Features, int]]:
+    columns = [torch.split(one, size) for one in (found.pooled, found.spatial, found.probs) if one is not None]
+    for number, parts in enumerate(zip(*columns, strict=True)):
+        yield Features(*parts), number
+
+
+def test_statistics_are_those_of_all_features_together() -> None:
+    found, labels = features(700), torch.arange(700) % 7
+    assert found.spatial is not None
+    known = gather(in_blocks(found, 256), 700, labels, keep=50)
+    for (mean, covariance), x in ((known.pooled, found.pooled), (known.spatial or (), found.spatial)):
+        double = x.double().numpy()
+        np.testing.assert_allclose(mean, double.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(covariance, np.cov(double.T), rtol=1e-10, atol=1e-13)
+    assert known.numbers.tolist() == sorted(set(known.numbers.tolist()))
+    assert len(known.numbers) == 50
+    assert known.numbers.max() > 600
+    assert torch.equal(known.features, found.pooled[known.numbers])
+    assert known.labels is not None
+    assert torch.equal(known.labels, labels[known.numbers])
+    same = gather(in_blocks(features(700), 100), 700, None, keep=50)
+    assert torch.equal(same.numbers, known.numbers)
+    assert same.labels is None
+    assert len(gather(in_blocks(found, 256), 700, None, keep=10_000).features) == 700
+
+
+def test_halves_share_the_images_out() -> None:
+    found = features(700)
+    known = gather(in_blocks(found, 256), 700, None, keep=0)
+    first = torch.arange(700) % 256 < torch.tensor([128, 128, 94]).repeat_interleave(torch.tensor([256, 256, 188]))
+    assert known.halves is not None
+    for (mean, covariance), chosen in zip(known.halves, (first, ~first), strict=True):
+        double = found.pooled[chosen].double().numpy()
+        np.testing.assert_allclose(mean, double.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(covariance, np.cov(double.T), rtol=1e-10, atol=1e-13)
+    assert gather(in_blocks(features(3), 256), 3, None, keep=0).halves is None
+
+
+@pytest.mark.parametrize("block", [64, 256, 700])
+def test_the_inception_score_is_the_mean_over_splits_that_are_full(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    found = features(700)
+    assert found.probs is not None
+    assert gather(in_blocks(found, block), 700, None, 9).score == pytest.approx(inception_score(found.probs, 1))
+    monkeypatch.setattr(gathering, "SCORED_TOGETHER", 200)
+    expected = inception_score(found.probs[:600], 3)
+    assert gather(in_blocks(found, block), 700, None, 9).score == pytest.approx(expected, rel=1e-12)
+    assert gather(in_blocks(Features(found.pooled), block), 700, None, 9).score is None
+
+
+def test_features_that_are_not_finite_and_too_few_images_are_refused() -> None:
+    found = features(600)
+    found.pooled[400, 2] = torch.nan
+    with pytest.raises(Problem, match=r"^features of images 256 and following: features are not finite$"):
+        gather(in_blocks(found, 256), 600, None, keep=9)
+    with pytest.raises(Problem, match=r"^statistics take two images or more, not 1$"):
+        gather(in_blocks(features(1), 256), 1, None, keep=9)
+
+
+def test_features_are_computed_once_and_shared_out(tmp_path: Path) -> None:
+    """Each process looks at its blocks; what is there is not looked at again; batches do not matter."""
+    samples = written(tmp_path / "samples", images(600), shard=256)
+    whole, shared = (blocks_of(tmp_path / name, 600) for name in ("whole", "shared"))
+    given: dict[str, Any] = {"device": torch.device("cpu"), "what": "looking"}
+    with noted(tmp_path / "notes") as seen:
+        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
+        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
+    assert seen == [256, 256, 88]
+    with noted(tmp_path / "notes") as seen:
+        extract(samples, Likeness(), shared, batch=100, share=Share(1, 2), **given)
+    assert seen == [100, 100, 56]
+    assert shared.missing() == [0, 2]
+    extract(samples, Likeness(), shared, batch=100, share=Share(0, 2), **given)
+    whole.file(1).write_bytes(b"")
+    with noted(tmp_path / "notes") as seen:
+        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
+    assert seen == [256]
+    expected = Likeness()(samples.read(torch.arange(600)))
+    for blocks in (whole, shared):
+        found = [one for one, _ in stored(blocks)]
+        torch.testing.assert_close(torch.cat([one.pooled for one in found]), expected.pooled)
+        torch.testing.assert_close(torch.cat([one.spatial for one in found]), expected.spatial)  # type: ignore[arg-type, misc]
+        torch.testing.assert_close(torch.cat([one.probs for one in found]), expected.probs)  # type: ignore[arg-type, misc]
+    one, other = (gather(stored(blocks), 600, None, 9).sha256 for blocks in (whole, shared))
+    assert one == other
+    changed = images(600)
+    changed[599, 0, 0, 0] ^= 1
+    blocks = blocks_of(tmp_path / "changed", 600)
+    extract(written(tmp_path / "others", changed), Likeness(), blocks, batch=256, share=Share(), **given)
+    assert gather(stored(blocks), 600, None, 9).sha256 != one
+
+
+def known(labels: bool = True) -> Statistics:
+    return gather(in_blocks(features(40), 16), 40, torch.arange(40) % 4 if labels else None, keep=20)
+
+
+def test_statistics_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    saved = known()
+    save(saved, {"source": "own", "image": [1, 8, 8]}, tmp_path / "new/s.npz")
+    found, about = load(tmp_path / "new/s.npz")
+    assert about == {"source": "own", "image": [1, 8, 8], "count": 40, "sha256": saved.sha256}
+    assert (found.count, found.score, found.sha256, found.halves) == (40, saved.score, saved.sha256, None)
+    for one, other in ((found.pooled, saved.pooled), (found.spatial or (), saved.spatial or ())):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for name in ("features", "numbers", "labels"):
+        assert torch.equal(getattr(found, name), getattr(saved, name))
+    with np.load(tmp_path / "new/s.npz", allow_pickle=False) as arrays:  # ADM's names, for ADM's evaluator
+        assert np.array_equal(arrays["mu"], saved.pooled[0].numpy())
+        assert np.array_equal(arrays["sigma_s"], saved.spatial[1].numpy())  # type: ignore[index]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem, match=r"file/below.npz cannot be written"):
+        save(saved, {}, tmp_path / "file/below.npz")
+
+
+def arrays(**changed: Any) -> dict[str, Any]:
+    """Return statistics as ADM has them."""
+    mu, sigma = (value.numpy() for value in known().pooled)
+    return {name: value for name, value in ({"mu": mu, "sigma": sigma} | changed).items() if value is not None}
+
+
+def with_nan(size: int) -> np.ndarray:
+    found = np.eye(size)
+    found[1, 2] = np.nan
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"sigma": None}, "holds no statistics mu and sigma"),
+        ({"sigma": np.eye(4)}, r"mu and sigma are \(5,\) and \(4, 4\), not \(D,\), \(D, D\)"),
+        ({"sigma": np.zeros(5)}, r"mu and sigma are \(5,\) and \(5,\)"),
+        ({"sigma": with_nan(5)}, "mu or sigma has numbers that are not finite: make or copy it anew"),
+        ({"mu": np.full(5, np.inf)}, "mu or sigma has numbers that are not finite"),
+        ({"mu_s": np.zeros(3)}, "holds no statistics mu and sigma"),
+        ({"mu_s": np.zeros(3), "sigma_s": with_nan(3)}, "mu_s or sigma_s has numbers that are not finite"),
+        ({"mu": np.array(["a"] * 5)}, "holds no statistics mu and sigma"),
+        ({"mu": np.array([None] * 5)}, "holds no statistics mu and sigma"),
+        ({"features": np.zeros((2, 4)), "numbers": np.arange(2)}, r"features are \(2, 4\), or not finite"),
+        ({"about": np.array("{")}, "holds no statistics mu and sigma"),
+    ],
+)
+def test_statistics_that_are_none_are_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "s.npz", **arrays(**changed))
+    with pytest.raises(Problem, match=said) as problem:
+        load(tmp_path / "s.npz")
+    assert "\n" not in str(problem.value)
+    assert "s.npz" in str(problem.value)
+
+
+def test_no_bit_of_statistics_can_change_unseen(tmp_path: Path) -> None:
+    file = tmp_path / "s.npz"
+    save(known(), {}, file)
+    content, (expected, _) = file.read_bytes(), load(file)
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place // 7 % 8)]) + content[place + 1 :])
+        try:
+            found, _ = load(file)
+        except Problem:
+            continue
+        assert torch.equal(found.pooled[1], expected.pooled[1])
+        assert torch.equal(found.features, expected.features)
+    file.write_bytes(content[:-1])
+    with pytest.raises(Problem, match="holds no statistics"):
+        load(file)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return grey images, 8 x 8, in folders that have the names of classes."""
+    for number in range(24):
+        file = tmp_path / "images" / "abc"[number % 3] / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(noise_of(8, 8 + number)[:, :8]))
+    return tmp_path / "images"
+
+
+def test_a_folders_images_are_its_files_and_their_classes_its_folders(folder: Path) -> None:
+    found = open_files(folder, GREY, ("c", "a", "b"), crop=False)
+    assert [Path(name).name for name in found.names[:9]] == [f"{number:02d}.png" for number in range(0, 24, 3)] + [
+        "01.png"
+    ]
+    assert found.labels is not None
+    assert found.labels.tolist() == [1] * 8 + [2] * 8 + [0] * 8
+    read = found.read(torch.tensor([9, 0]))
+    for pixels, number in zip(read, (4, 0), strict=True):
+        assert np.array_equal(pixels[0].numpy(), noise_of(8, 8 + number)[:, :8])
+    assert torch.equal(open_files(folder, COLOUR, (), crop=False).read(torch.tensor([9, 0])), read.expand(-1, 3, 8, 8))
+    for classes in ((), ("a", "b"), ("x", "y")):
+        assert open_files(folder, GREY, classes, crop=False).labels is None
+
+
+def test_images_of_other_sizes_and_in_colour_are_refused(folder: Path) -> None:
+    picture = noise_of(21, 19, 3)
+    (folder / "a/00.png").write_bytes(encode(picture))
+    at = torch.tensor([0])
+    with pytest.raises(Problem, match=r"00.png is 19x21, samples are 8x8: --crop cuts images as ADM does"):
+        open_files(folder, COLOUR, (), crop=False).read(at)
+    cut = open_files(folder, COLOUR, (), crop=True).read(at)
+    assert np.array_equal(cut[0].permute(1, 2, 0).numpy(), reference(picture, 8))
+    with pytest.raises(Problem, match=r"00.png has images in colour, and samples have 1 channels"):
+        open_files(folder, GREY, (), crop=True).read(at)
+    (folder / "a/00.png").write_bytes(b"no image")
+    with pytest.raises(Problem, match=r"00.png cannot be read as an image"):
+        open_files(folder, GREY, (), crop=False).read(at)
+    with pytest.raises(Problem, match="images must be square, got 8 x 6"):
+        open_files(folder, (1, 8, 6), (), crop=True)
+
+
+def test_an_arrays_images_are_read_where_they_stand(tmp_path: Path) -> None:
+    pixels = images(7, (8, 8, 3)).numpy()
+    (tmp_path / "after").mkdir()
+    for name, pack, others in (
+        ("stored", np.savez, {}),
+        ("compressed", np.savez_compressed, {}),
+        ("after/others", np.savez, {"a": np.arange(9), "labels": np.arange(7)}),
+    ):
+        pack(tmp_path / f"{name}.npz", **others, arr_0=pixels)  # type: ignore[operator]
+        found = open_array(tmp_path / f"{name}.npz", COLOUR)
+        assert isinstance(found.pixels, np.memmap) == (name != "compressed")
+        numbers = torch.tensor([6, 0, 6])
+        assert np.array_equal(found.read(numbers).permute(0, 2, 3, 1).numpy(), pixels[[6, 0, 6]])
+        assert (found.labels is None) == (not others)
+    with pytest.raises(Problem, match=r"stored.npz has images in colour, and samples have 1 channels"):
+        open_array(tmp_path / "stored.npz", GREY).read(torch.tensor([0]))
+    np.savez(tmp_path / "grey.npz", arr_0=pixels[..., :1].repeat(3, -1))
+    assert open_array(tmp_path / "grey.npz", GREY).read(torch.tensor([3]))[0, 0].tolist() == pixels[3, ..., 0].tolist()
+    for shape in ((3, 16, 16), (1, 8, 9)):
+        with pytest.raises(Problem, match=r"arr_0 holds images \(8, 8, 3\) uint8, and samples are"):
+            open_array(tmp_path / "stored.npz", shape)
+    np.savez(tmp_path / "floats.npz", arr_0=pixels.astype(np.float32))
+    with pytest.raises(Problem, match=r"arr_0 holds images \(8, 8, 3\) float32, and samples are \(8, 8, 3\) uint8"):
+        open_array(tmp_path / "floats.npz", COLOUR)
+
+
+def of(path: Path, cache: Path, image: tuple[int, int, int] = COLOUR, kind: str = "measuring:Likeness") -> Reference:
+    found = of_path(path, image, tuple("abc"), how(cache, kind), crop=False)
+    assert found is not None
+    return found
+
+
+def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path) -> None:
+    """They are of other images than `arr_0`, which are some of many."""
+    pixels = images(20)
+    file = tmp_path / "adm.npz"
+    moments = {"mu": np.arange(6.0), "sigma": np.eye(6), "mu_s": np.arange(4.0), "sigma_s": 2 * np.eye(4)}
+    np.savez(file, **moments, arr_0=pixels.permute(0, 2, 3, 1).numpy())
+    found = of(file, tmp_path / "cache")
+    assert found.statistics.pooled[0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert found.statistics.spatial is not None
+    assert torch.equal(found.statistics.spatial[1], 2 * torch.eye(4, dtype=torch.float64))
+    assert found.statistics.count is None
+    torch.testing.assert_close(found.statistics.features, Likeness()(pixels).pooled[found.statistics.numbers])
+    assert found.pictures is not None
+    assert len(found.pictures) == len(found.statistics.features) == 20
+    assert re.fullmatch("[0-9a-f]{64}", found.about["sha256"])
+    own = of(file, tmp_path / "cache", kind="pixels")  # of which Inception's statistics say nothing
+    np.testing.assert_allclose(own.statistics.pooled[0], pixels.flatten(1).double().mean(0) / 255, rtol=1e-6)
+    np.savez(file, **moments)
+    found = of(file, tmp_path / "cache")
+    assert (found.pictures, len(found.statistics.features)) == (None, 0)
+    with pytest.raises(
+        Problem, match=r"adm.npz has no images arr_0, and mu and sigma of Inception are not those of pix"
+    ):
+        of(file, tmp_path / "cache", kind="pixels")
+    np.savez(file, **moments | {"mu": np.full(6, np.nan)})
+    with pytest.raises(Problem, match="mu or sigma has numbers that are not finite"):
+        of(file, tmp_path / "cache")
+
+
+def test_a_reference_is_looked_at_once_until_it_is_another(folder: Path, tmp_path: Path) -> None:
+    with noted(tmp_path / "notes") as seen:
+        first = of(folder, tmp_path / "cache", GREY)
+        again = of(folder, tmp_path / "cache", GREY)
+    assert seen == [24]
+    assert torch.equal(first.statistics.pooled[1], again.statistics.pooled[1])
+    assert first.about == again.about
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".npz"]
+    other = '{kind = "measuring:Likeness", tag = "b"}'
+    for changed, count in ((False, 1), (True, 2)):
+        if changed:
+            (folder / "a/00.png").write_bytes(encode(noise_of(8, 9)[:, 1:]))
+        with noted(tmp_path / "notes") as seen:
+            of(folder, tmp_path / "cache", GREY, other)
+            of(folder, tmp_path / "cache", GREY)
+        assert seen == [24] * count
+    (folder / "c/23.png").unlink()
+    assert of(folder, tmp_path / "cache", GREY).statistics.count == 23
+
+
+def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path: Path) -> None:
+    """Written down by `sitkit reference`, which goes on where it stopped."""
+    out = tmp_path / "new" / "r.npz"
+    words = ["reference", folder, "--out", out, "--size", 8, "--channels", 1, "--features", "measuring:Likeness"]
+    code, said = sitkit(*words)
+    assert (code, said.splitlines()[-1]) == (0, f"{out}: statistics of 24 images by likeness")
+    assert [*out.parent.iterdir()] == [out]
+    own, found = of(folder, tmp_path / "cache", GREY), of(out, tmp_path / "cache", GREY)
+    assert found.pictures is None
+    assert torch.equal(own.statistics.pooled[1], found.statistics.pooled[1])
+    assert torch.equal(own.statistics.features, found.statistics.features)
+    assert own.statistics.sha256 == found.statistics.sha256
+    assert found.about["source"] == str(folder)
+    assert re.fullmatch("[0-9a-f]{64}", found.about["file_sha256"])
+    for kind, name in (
+        ("pixels", "pixels none"),
+        ('{kind = "measuring:Likeness", tag = "b"}', "likeness bbbbbbbbbbbb"),
+    ):
+        with pytest.raises(
+            Problem, match=f"r.npz has statistics of likeness a{{12}}, and evaluation.features is {name}"
+        ):
+            of(out, tmp_path / "cache", GREY, kind)
+    with pytest.raises(Problem, match=r"r.npz has statistics of images \[1, 8, 8\], and samples are \[3, 8, 8\]"):
+        of(out, tmp_path / "cache")
+    for text in ("no zip", out.read_bytes()[:-1]):
+        out.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(Problem, match=r"r.npz is neither a folder of images nor an npz \(.*\): copy it again"):
+            of(out, tmp_path / "cache", GREY)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("{folder} --out {new}.txt", "--out must end in .npz, got"),
+        ("{folder} --out {new}.npz --size 9 --channels 1", "00.png is 8x8, samples are 9x9: --crop cuts images"),
+        ("{folder} --out {new}.npz --size 8 --channels 1 --features pixel", "did you mean 'pixels'"),
+        ("{new} --out {new}.npz", "there is no reference"),
+        ("{empty} --out {new}.npz", "holds no image"),
+    ],
+)
+def test_a_reference_that_is_none_is_one_line(folder: Path, tmp_path: Path, words: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"folder": folder, "new": tmp_path / "new", "empty": tmp_path / "empty"}
+    more = [] if "--features" in words else ["--features", "measuring:Likeness"]
+    assert said in refused("reference", *words.format(**places).split(), *more)
+    assert not (tmp_path / "new.npz").exists()
+
+
+def test_files_of_an_export_are_a_reference_with_classes(tmp_path: Path) -> None:
+    samples = written(tmp_path / "samples", images(20), torch.arange(20) % 3)
+    assert sitkit("export", samples.folder, "--out", tmp_path / "png")[0] == 0
+    assert sitkit("export", samples.folder, "--out", tmp_path / "x.npz")[0] == 0
+    names = json.loads((tmp_path / "png/labels.json").read_text())
+    for name, letter in names.items():
+        (tmp_path / "sorted" / letter).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "png" / name).rename(tmp_path / "sorted" / letter / name)
+        with Image.open(tmp_path / "sorted" / letter / name) as picture:
+            assert picture.size == (8, 8)
+    files, array = (of(tmp_path / name, tmp_path / "cache") for name in ("sorted", "x.npz"))
+    assert sorted(files.statistics.labels.tolist()) == sorted(array.statistics.labels.tolist())  # type: ignore[union-attr]
+    torch.testing.assert_close(files.statistics.pooled[1], array.statistics.pooled[1])

@@ -1,0 +1,515 @@
+"""Samples in folders: each is a function of its number, whatever is done to the folder between."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import forked
+import launching
+from measuring import kill, refused, sets, sitkit, states, trained, written
+from sitkit.recipes.blocks import Blocks
+from sitkit.recipes.cli.app import resample
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.run import Run
+from sitkit.recipes.sample import folder as folders
+from sitkit.recipes.sample import sampling
+from sitkit.recipes.sample.export import export
+from sitkit.recipes.sample.labels import Labels
+from sitkit.recipes.sample.pictures import label_grid
+from sitkit.recipes.sample.sampling import Request
+from sitkit.recipes.sample.shards import SampleFolder
+from sitkit.recipes.share import Share
+
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("sampling") / "run")
+
+
+@pytest.fixture(scope="module")
+def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleFolder:
+    """Return 1100 samples that were drawn at once."""
+    return put(request_of(run), 1100, tmp_path_factory.mktemp("alone") / "samples", Share())
+
+
+def request_of(run: Path, *settings: str, **changed: Any) -> Request:
+    recipe = resample(Run(run).recipe(), [*settings], "sampler", "guidance")
+    split = recipe.data.build()
+    usual: dict[str, Any] = {"labels": Labels(split.classes), "seed": 0, "batch": 256, "average": "ema"}
+    return Request(Run(run), recipe, split, device=torch.device("cpu"), **usual | changed)
+
+
+def put(request: Request, count: int, out: Path, share: Share) -> SampleFolder:
+    """Draw a process's share of samples, and wait for no other."""
+    checkpoint = request.run.latest()
+    samples = folders.begin(out, request.content(checkpoint, count), share)
+    drawing = lambda: request.drawing(checkpoint)  # noqa: E731
+    folders.draw_into(samples, drawing, request.labels, batch=request.batch, share=share, what="drawing")
+    return samples
+
+
+def shards(samples: SampleFolder) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (samples.folder / "shards").iterdir()}
+
+
+def pixels(samples: SampleFolder) -> torch.Tensor:
+    return samples.read(torch.arange(len(samples)))
+
+
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def assert_alike(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Assert that pixels are within 1 of one another, and nearly all equal."""
+    apart = (one.int() - other.int()).abs()
+    assert apart.max() <= 1
+    assert (apart > 0).double().mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["ode", "sde"])
+def test_a_sample_depends_on_its_number_alone(run: Path, tmp_path: Path, kind: str) -> None:
+    """Its batch and its shard are as large as they are; samples of other numbers and seeds are others."""
+    settings = (f"sampler.kind={kind}", *(["sampler.solver=euler_maruyama"] if kind == "sde" else []))
+    large = put(request_of(run, *settings), 300, tmp_path / "large", Share())
+    small = put(request_of(run, *settings, batch=37), 300, tmp_path / "small", Share())
+    assert_alike(pixels(large), pixels(small))
+    assert torch.equal(large.labels, small.labels)  # type: ignore[arg-type]
+    request = request_of(run, *settings)
+    draw = request.drawing(request.run.latest())
+    numbers = torch.tensor([299, 17, 260, 0])
+    for number in numbers.split(1):
+        assert_alike(draw(number, number % 10).pixels, large.read(number))
+    assert_alike(draw(numbers, numbers % 10).pixels, large.read(numbers))
+    assert len(torch.unique(pixels(large), dim=0)) == 300
+    other = put(request_of(run, *settings, seed=1), 20, tmp_path / "other", Share())
+    assert (pixels(other).int() - pixels(large)[:20].int()).abs().amax((1, 2, 3)).min() > 5
+
+
+def test_a_shard_is_of_any_size(
+    alone: SampleFolder, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "SHARD", 50)
+    samples = put(request_of(run), 120, tmp_path / "samples", Share())
+    assert sorted(shards(samples)) == ["00000000.npz", "00000050.npz", "00000100.npz"]
+    monkeypatch.undo()
+    grown = put(request_of(run), 160, samples.folder, Share())  # keeps the size that it has
+    assert len(shards(grown)) == 4
+    assert_alike(pixels(grown), pixels(alone)[:160])
+
+
+def test_more_samples_are_those_of_more_at_once(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+    few = put(request_of(run), 700, tmp_path / "samples", Share())
+    whole = {file: state for file, state in states(few.folder).items() if "00000000" in file or "00000256" in file}
+    more = put(request_of(run), 1100, tmp_path / "samples", Share())
+    assert shards(more) == shards(alone)
+    assert states(few.folder).items() >= whole.items()  # what was whole was not touched
+    same = put(request_of(run), 300, tmp_path / "samples", Share())
+    assert len(same) == 1100
+    assert shards(same) == shards(alone)
+
+
+def test_two_shares_make_one(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    first = put(request_of(run), 1100, out, Share(0, 2))
+    assert sorted(shards(first)) == ["00000000.npz", "00000512.npz", "00001024.npz"]
+    with pytest.raises(Problem, match=r"^2 shards of .* are left to other processes, and none was finished for 0 s; "):
+        folders.wait(first, Share(0, 2), patience=0.1)
+    with pytest.raises(Problem, match="lacks 2 of 5 shards: the same `sitkit sample` draws what is missing"):
+        first.check()
+    second = put(request_of(run), 1100, out, Share(1, 2))
+    folders.wait(second, Share(0, 2), patience=0)
+    assert shards(second) == shards(alone)
+    assert Share(2, 3).of(range(9)) == [2, 5, 8]
+
+
+def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> None:
+    wanted = request_of(run).content(Run(run).latest(), 10)
+    with pytest.raises(Problem, match=r"^process 0 has begun nothing in .* for 0 s: start all processes anew$"):
+        folders.begin(tmp_path / "samples", wanted, Share(1, 2), patience=0.1)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK must lie between 0 and WORLD_SIZE - 1, got 2 of 2"),
+        ({"RANK": "x"}, "RANK must be a number, got 'x'"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Problem, match=f"^{said}$"):
+        Share.of_environment()
+
+
+def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    shutil.copytree(alone.folder, out)
+    files = sorted((out / "shards").iterdir())
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    files[2].write_bytes(b"")
+    (out / "shards/.00000768.npz.tmp").write_bytes(b"half")  # a kill leaves such
+    kept = states(out / "shards").items() - {}.items()
+    samples = SampleFolder.open(out)
+    assert samples.shards.missing() == [0, 1, 2]
+    for shard in (0, 1, 2):
+        with pytest.raises(
+            Problem, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); the same `sitkit sample"
+        ):
+            samples.get(shard)
+    code, _ = sitkit("sample", run, "--num", 1100, "--labels", "random", "--out", out)
+    assert code == 2  # other labels
+    put(request_of(run), 1100, out, Share())
+    assert {name: content for name, content in shards(samples).items() if not name.startswith(".")} == shards(alone)
+    assert dict(kept).items() >= {file: state for file, state in states(out).items() if "0768" in file}.items()
+
+
+def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
+    """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
+    blocks = Blocks(tmp_path, 5, 5, "do it again")
+    arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
+    blocks.put(0, arrays)
+    file = blocks.file(0)
+    content = file.read_bytes()
+    problems: list[str] = []
+    for place in range(0, len(content), 2):
+        file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place // 2 % 8)]) + content[place + 1 :])
+        blocks.missing()
+        try:
+            found = blocks.get(0)
+        except Problem as problem:
+            problems.append(str(problem))
+        else:
+            assert found.keys() == arrays.keys()
+            assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    assert len(problems) > len(content) / 4
+    assert "\n" not in "".join(problems)
+    for place in range(0, len(content), 16):
+        file.write_bytes(content[:place])
+        assert blocks.missing() == [0]
+
+
+def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
+    blocks = Blocks(tmp_path, 7, 5, "do it again")
+    blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
+    assert blocks.missing() == [0]
+    assert Blocks(tmp_path, 8, 5, "").missing([1]) == [1]
+    with pytest.raises(Problem, match="x has 2 rows instead of 3; do it again"):
+        Blocks(tmp_path, 8, 5, "do it again").get(1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
+        Blocks(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})
+
+
+def test_a_flipped_bit_is_one_line(alone: SampleFolder, tmp_path: Path) -> None:
+    shutil.copytree(alone.folder, tmp_path / "samples")
+    file = tmp_path / "samples/shards/00000256.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    for command in ("export", "evaluate"):
+        line = refused(command, tmp_path / "samples", "--out", tmp_path / "out")
+        assert line.startswith(f"sitkit: {file} is damaged (")
+        assert line.endswith("): remove it; the same `sitkit sample` draws what is missing")
+    assert not [*tmp_path.glob("out/*.*")]
+
+
+def test_balanced_labels_come_in_turn() -> None:
+    numbers = torch.arange(25)
+    labels = Labels(DIGITS)(5, numbers)
+    assert labels is not None
+    assert labels.tolist() == [number % 10 for number in range(25)]
+    named = Labels(DIGITS, named=("7", "2"))(5, numbers)
+    assert named is not None
+    assert named.tolist() == [7, 2] * 12 + [7]
+    assert Labels(())(5, numbers) is None
+    assert [str(Labels(DIGITS)), str(Labels(DIGITS, "random", ("3", "5"))), str(Labels(()))] == [
+        "in turn, of all classes",
+        "random, of 3, 5",
+        "none",
+    ]
+    with pytest.raises(Problem, match=r"^no class 'catt' \(did you mean 'cat'\?\); known: cat, dog$"):
+        Labels(("cat", "dog"), named=("catt",))
+
+
+def test_random_labels_are_uniform_and_independent_and_of_seed_and_number() -> None:
+    rule = Labels(DIGITS, "random")
+    count = 50_000
+    labels = rule(3, torch.arange(count))
+    assert labels is not None
+    pairs = labels[:-1] * 10 + labels[1:]
+    for found, cells in ((labels, 10), (pairs, 100)):
+        seen = torch.bincount(found, minlength=cells).double()
+        expected = len(found) / cells
+        squares = float((seen - expected).square().sum() / expected)
+        freedom = cells - 1
+        assert abs(squares - freedom) < 3.3 * (2 * freedom) ** 0.5
+    some = torch.tensor([49_999, 3, 17, 3])
+    assert torch.equal(rule(3, some), labels[some])  # type: ignore[arg-type]
+    other = rule(4, torch.arange(count))
+    assert other is not None
+    assert abs(float((other == labels).double().mean()) - 0.1) < 0.006
+    named = Labels(DIGITS, "random", ("9", "1"))(3, torch.arange(count))
+    assert named is not None
+    assert named.unique().tolist() == [1, 9]
+    assert abs(float((named == 9).double().mean()) - 0.5) < 0.01
+
+
+def test_labels_stand_in_shards_and_manifest(run: Path, tmp_path: Path) -> None:
+    code, _ = sitkit("sample", run, "--num", 300, "--labels", "random", "--seed", 5, "--out", tmp_path / "samples")
+    assert code == 0
+    samples = SampleFolder.open(tmp_path / "samples")
+    expected = Labels(DIGITS, "random")(5, torch.arange(300))
+    assert expected is not None
+    assert samples.labels is not None
+    assert torch.equal(samples.labels, expected)
+    assert torch.equal(samples.get(1).labels, expected[256:])  # type: ignore[arg-type]
+    assert samples.content.manifest["labels"] == "random, of all classes"
+    assert (samples.get(0).calls, samples.get(0).rows) == (3, 6)
+    draw = request_of(run, seed=5).drawing(Run(run).latest())
+    assert_alike(draw(torch.arange(20), expected[:20]).pixels, pixels(samples)[:20])
+
+
+@pytest.fixture(scope="module")
+def others(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that went one step further, and one of another seed."""
+    folder = tmp_path_factory.mktemp("others")
+    shutil.copytree(run, folder / "longer")
+    trained(folder / "longer", "train.steps=25")
+    trained(folder / "another", "seed=1")
+    return folder
+
+
+def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    assert sitkit("sample", run, "--num", 12, "--out", out)[0] == 0
+    content = SampleFolder.open(out).content
+    before = states(tmp_path)
+    for source, options, keys in (
+        (run, ["--seed", 1], ["seed (0, now 1)"]),
+        (run, sets("sampler.steps=4"), ["recipe.sampler.steps (3, now 4)"]),
+        (run, sets("guidance.scale=1.0"), ["recipe.guidance.scale (2.0, now 1.0)"]),
+        (run, ["--label", "3"], ["labels (in turn, of all classes, now in turn, of 3)"]),
+        (others / "longer", [], ["checkpoint (step-00000024, now step-00000025)", "average_sha256 ("]),
+        (others / "another", [], ["recipe.seed (0, now 1)", "average_sha256 ("]),
+    ):
+        line = refused("sample", source, "--num", 13, "--out", out, *options)
+        assert f"{out} holds other samples; give another --out, or undo: " in line
+        assert all(key in line for key in keys)
+        assert line.split("undo: ")[1].count("now") == len(keys) or keys[0].startswith(("recipe.sampler", "labels"))
+        assert states(tmp_path) == before
+    manifest = content.manifest | {"made_by": {"torch": "0.1"}}  # by which numbers are rounded otherwise, at most
+    SampleFolder(out, content.model_copy(update={"manifest": manifest})).write()
+    assert sitkit("sample", run, "--num", 13, "--out", out)[0] == 0
+    assert len(SampleFolder.open(out)) == 13
+
+
+def test_folders_that_hold_no_samples_are_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/own").write_text("own")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/samples.json").write_text('{"format": 1, "count": 0}')
+    before = states(tmp_path)
+    assert "holds other files, and no samples: give another --out" in refused("sample", run, "--out", tmp_path / "full")
+    for command in (["sample", run, "--out", tmp_path / "broken"], ["evaluate", tmp_path / "broken"]):
+        assert "broken/samples.json tells of no samples (count: " in refused(*command)
+    assert f"there are no samples in {tmp_path / 'full'}" in refused(
+        "export", tmp_path / "full", "--out", tmp_path / "x.npz"
+    )
+    assert states(tmp_path) == before
+
+
+def test_a_folder_that_is_there_may_have_a_dot_in_its_name(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "w-0.5").mkdir()
+    assert sitkit("sample", run, "--num", 2, "--out", tmp_path / "w-0.5")[0] == 0
+    assert len(SampleFolder.open(tmp_path / "w-0.5")) == 2
+
+
+@pytest.fixture(params=[1, 3], ids=["grey", "colour"])
+def drawn(request: pytest.FixtureRequest, tmp_path: Path) -> SampleFolder:
+    """Return 10 samples in 3 shards."""
+    generator = torch.Generator().manual_seed(0)
+    found = torch.randint(256, (10, request.param, 4, 6), generator=generator).to(torch.uint8)
+    return written(tmp_path / "samples", found, torch.arange(10) % 3)
+
+
+def test_an_array_has_the_samples_as_adm_has_them(drawn: SampleFolder, tmp_path: Path) -> None:
+    export(drawn, tmp_path / "new/samples.npz")
+    arrays = arrays_of(tmp_path / "new/samples.npz")
+    expected = pixels(drawn).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    assert sorted(arrays) == ["arr_0", "labels"]
+    assert arrays["arr_0"].dtype == np.uint8
+    assert np.array_equal(arrays["arr_0"], expected.numpy())
+    assert arrays["labels"].tolist() == [number % 3 for number in range(10)]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["samples.npz"]
+
+
+def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
+    (tmp_path / "png").mkdir()  # empty, and what a kill has left
+    (tmp_path / ".png.tmp").mkdir()
+    (tmp_path / ".png.tmp/half.png").write_bytes(b"half")
+    assert sitkit("export", drawn.folder, "--out", tmp_path / "png")[0] == 0
+    files = sorted((tmp_path / "png").iterdir())
+    assert [file.name for file in files] == [*(f"{number:08d}.png" for number in range(10)), "labels.json"]
+    for file, expected in zip(files, pixels(drawn), strict=False):
+        with Image.open(file) as image:
+            assert image.mode == ("L" if len(expected) == 1 else "RGB")
+            found = np.asarray(image.convert("RGB"))
+        assert np.array_equal(found, expected.expand(3, -1, -1).permute(1, 2, 0).numpy())
+    names = json.loads(files[-1].read_text())
+    assert [names[f"{number:08d}.png"] for number in range(10)] == [*"abcabcabca"]
+    before = states(tmp_path)
+    assert "png is not empty; give another --out" in refused("export", drawn.folder, "--out", tmp_path / "png")
+    assert states(tmp_path) == before
+    assert not (tmp_path / ".png.tmp").exists()
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "png"])
+def test_an_export_that_fails_leaves_nothing(
+    drawn: SampleFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / "out" / name
+    out.parent.mkdir()
+    if name == "samples.npz":
+        out.write_bytes(b"an older one")
+    before = states(tmp_path)
+    whole = SampleFolder.get
+
+    def stop(samples: SampleFolder, shard: int) -> Any:
+        if shard == 1:
+            raise KeyboardInterrupt
+        return whole(samples, shard)
+
+    monkeypatch.setattr(SampleFolder, "get", stop)
+    assert sitkit("export", drawn.folder, "--out", out)[0] == 130
+    assert states(tmp_path) == before
+    monkeypatch.undo()
+    drawn.shards.file(2).unlink()
+    before = states(tmp_path)
+    assert "lacks 1 of 3 shards: the same `sitkit sample`" in refused("export", drawn.folder, "--out", out)
+    assert states(tmp_path) == before
+    assert [*out.parent.iterdir()] == ([out] if name == "samples.npz" else [])
+
+
+def test_an_array_comes_by_way_of_a_hidden_folder(
+    alone: SampleFolder, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before the array is written, nothing is drawn again; samples of another seed are others."""
+    out = tmp_path / "new" / "some[1].npz"
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "export", stop)
+    assert sitkit("sample", run, "--num", 300, "--seed", 7, "--out", out)[0] == 130
+    assert sitkit("sample", run, "--num", 300, "--out", out)[0] == 130
+    assert len([*out.parent.iterdir()]) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(Request, "drawing", stop)
+    assert sitkit("sample", run, "--num", 300, "--out", out)[0] == 0
+    assert [*out.parent.iterdir()] == [out]
+    arrays = arrays_of(out)
+    assert np.array_equal(arrays["arr_0"][:256, ..., 0], alone.get(0).pixels[:, 0].numpy())
+    assert np.array_equal(arrays["labels"], np.arange(300) % 10)
+
+
+def test_a_process_without_a_shard_does_not_wait_for_one_that_may_be_done(run: Path, tmp_path: Path) -> None:
+    sampling.to_array(request_of(run), 3, tmp_path / "x.npz", Share(1, 2))
+    assert not [*tmp_path.iterdir()]
+    sampling.to_array(request_of(run), 3, tmp_path / "x.npz", Share(0, 2))
+    assert [*tmp_path.iterdir()] == [tmp_path / "x.npz"]
+
+
+def test_a_picture_shows_the_samples(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+    assert sitkit("sample", run, "--num", 20, "--out", tmp_path / "grid.png")[0] == 0
+    first = torch.arange(20)
+    expected = label_grid(alone.read(first), first % 10, DIGITS)
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.size == expected.size
+        apart = np.asarray(picture.convert("RGB")).astype(int) - np.asarray(expected)
+    assert abs(apart).max() <= 1
+    assert [*tmp_path.iterdir()] == [tmp_path / "grid.png"]
+
+
+def words(run: Path, out: Path, count: int = 1100) -> list[str]:
+    return ["sample", str(run), "--num", str(count), "--batch", "32", "--out", str(out)]
+
+
+def rounds() -> Iterator[float]:
+    """Yield seconds, which grow until a process comes to its end."""
+    chance = random.Random(0)
+    for number in range(200):
+        yield chance.uniform(0.2, 1.0) * 1.07**number
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("place", ["folder", "array.npz"])
+def test_killed_again_and_again_it_comes_to_the_same(run: Path, tmp_path: Path, place: str) -> None:
+    log, out, straight = tmp_path / "log", tmp_path / "out" / place, tmp_path / "straight" / place
+    assert forked.finish(words(run, straight), log) == 0, log.read_text()
+    kills = 0
+    for seconds in rounds():
+        fork = forked.start(words(run, out), log)
+        time.sleep(seconds)
+        kill(fork)
+        if fork.wait() == 0:
+            break
+        kills += 1
+        for file in out.glob("shards/0*.npz"):  # whole whenever it is there
+            assert file.read_bytes() == (straight / "shards" / file.name).read_bytes()
+    assert kills > 3
+    assert contents(out) == contents(straight)
+    assert [*out.parent.iterdir()] == [out]
+
+
+@pytest.mark.processes
+def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_path: Path) -> None:
+    log, out, straight = tmp_path / "log", tmp_path / "out", tmp_path / "straight"
+    assert forked.finish(words(run, straight), log) == 0, log.read_text()
+    chance, kills = random.Random(1), 0
+    for seconds in rounds():
+        forks = [forked.start(words(run, out), log, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+        time.sleep(seconds)
+        for fork in chance.sample(forks, chance.randint(1, 2)):
+            kill(fork)
+        codes = [fork.wait() for fork in forks]
+        if codes == [0, 0]:
+            break
+        assert set(codes) <= {0, -signal.SIGKILL}
+        kills += 1
+    assert kills > 3
+    assert contents(out) == contents(straight)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("place", ["folder", "array.npz"])
+def test_torchrun_draws_what_one_process_draws(run: Path, tmp_path: Path, place: str) -> None:
+    log, out, straight = tmp_path / "log", tmp_path / "out" / place, tmp_path / "straight" / place
+    assert forked.finish(words(run, straight), log) == 0, log.read_text()
+    launch = [*launching.torchrun(2), "-m", "sitkit.recipes", "--", *words(run, out)]
+    assert launching.finish(launch, log) == 0, log.read_text()
+    assert contents(out) == contents(straight)
+    assert [*out.parent.iterdir()] == [out]
+
+
+def contents(out: Path) -> dict[str, str]:
+    """Return what is in a folder or file, but for drafts that a kill has left."""
+    if out.is_file():
+        return {out.name: out.read_bytes().hex()}
+    return {name: digest for name, digest in forked.contents(out).items() if not name.endswith(".tmp")}

@@ -1,0 +1,162 @@
+"""Studies from the command line: what is measured, written and said."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sitkit.recipes.evaluate.evaluation import Question, evaluate
+from sitkit.recipes.reading import override
+from sitkit.recipes.run import Run
+from studies import AXES, SMALL, layout, sitkit, write
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of a path of one's own, each part of which was done alone, and then put together."""
+    folder = tmp_path_factory.mktemp("study")
+    file = write(folder / "study.toml", SMALL + AXES)
+    parts = layout(folder, SMALL + AXES)
+    words = [word for key in (*parts.models, *parts.cells) for word in ("--only", key)]
+    assert sitkit("study", file, "--out", folder / "out", *words)[0] == 0
+    code, said = sitkit("study", file, "--out", folder / "out")
+    assert code == 0
+    assert "8 of 8 places measured" in said
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((folder / "study.json").read_text())["rows"]
+    return found
+
+
+def test_rows_have_axes_seeds_calls_and_numbers(done: Path) -> None:
+    found = rows(done / "out")
+    assert [(row["sampler.steps"], row["way"], row["seed"]) for row in found] == [
+        (steps, way, seed) for steps in (2, 3) for way in ("usual", "own") for seed in (3, 5)
+    ]
+    assert [row["calls"] for row in found] == [2, 2, 2, 2, 3, 3, 3, 3]
+    assert [row["network_rows"] for row in found] == [4, 4, 4, 4, 6, 6, 6, 6]  # both are guided, by other scales
+    for row in found:
+        report = json.loads((done / "out" / str(row["report"])).read_text())
+        numbers = row["numbers"]
+        assert isinstance(numbers, dict)
+        for name, number in numbers.items():
+            assert number == {key: report["numbers"][name][key] for key in ("mean", "spread", "values", "real")}
+            assert len(number["values"]) == 2
+        assert report["manifest"]["recipe"]["seed"] == row["seed"]
+    assert (
+        len({json.dumps(row["numbers"]) for row in found}) >= 6
+    )  # networks of few steps may say one thing at all times
+
+
+def test_a_cell_is_what_evaluation_says_of_the_run_with_its_sampler(done: Path, tmp_path: Path) -> None:
+    row = rows(done / "out")[6]
+    run = Run(done / "out" / "models" / str(row["network"]))
+    recipe = run.recipe()
+    assert recipe.path.kind == "worlds:Quadratic"
+    settings = ["sampler.steps=3", "guidance.scale=1.5", "evaluation.num=20", "evaluation.draws=2"]
+    settings.append("evaluation.labels=balanced")
+    recipe = override(recipe.model_dump(mode="json"), settings)
+    question = Question(recipe.evaluation.features, None, False, 7, torch.device("cpu"), tmp_path)
+    report = evaluate(run, recipe, question, seed=4_000_000)
+    assert report is not None
+    numbers = row["numbers"]
+    assert isinstance(numbers, dict)
+    for name, number in numbers.items():
+        assert number["values"] == pytest.approx(report["numbers"][name]["values"], rel=1e-4), name
+
+
+def test_nothing_is_written_into_the_folder_of_a_network_but_by_training(done: Path) -> None:
+    for run in (done / "out" / "models").glob("*"):
+        if not run.name.startswith("."):
+            assert {file.name for file in run.iterdir()} <= {
+                ".lock",
+                "recipe.json",
+                "metrics.jsonl",
+                "checkpoints",
+                "grids",
+            }
+
+
+def test_the_page_holds_everything_and_plots_are_small(done: Path) -> None:
+    page = (done / "out" / "study.html").read_text()
+    pictures = re.findall(r"src='data:image/png;base64,([^']*)'", page)
+    assert len(pictures) == len(list((done / "out").glob("*.png"))) == 2
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    assert max(file.stat().st_size for file in (done / "out").glob("*.png")) < 300_000
+    assert "http" not in page
+    said = (done / "out" / "study.md").read_text()
+    for table in json.loads((done / "out" / "study.json").read_text())["table"]:
+        for number in table["numbers"].values():
+            assert f"{number['mean']:.3g}"[:3] in said
+    assert said.count("**") == 2 * (1 + 2 * 2)  # in the explanation, in a number's own table, and in that of all
+
+
+def test_what_is_done_is_not_done_again(done: Path) -> None:
+    before = {
+        file: file.stat().st_mtime_ns
+        for file in (done / "out").rglob("*")
+        if "cells" in file.parts or "models" in file.parts
+    }
+    code, said = sitkit("study", done / "study.toml", "--out", done / "out", "--jobs", 2)
+    assert code == 0
+    assert "networks" not in said
+    key = rows(done / "out")[0]["cell"]
+    assert sitkit("study", done / "study.toml", "--out", done / "out", "--only", key)[0] == 0
+    after = {file: file.stat().st_mtime_ns for file in before}
+    assert {file for file in before if before[file] != after[file] and file.is_file()} <= set()
+
+
+def test_list_says_what_is_open_and_networks_are_shared(done: Path, tmp_path: Path) -> None:
+    code, said = sitkit("study", done / "study.toml", "--out", done / "out", "--list")
+    assert code == 0
+    assert [line.split()[1] for line in said.splitlines()] == ["done"] * 12
+    code, said = sitkit("study", done / "study.toml", "--out", tmp_path, "--list", "--models", done / "out" / "models")
+    assert code == 0
+    assert [line.split()[1] for line in said.splitlines()] == ["done"] * 4 + ["open"] * 8
+    cell = said.splitlines()[-1].split()[0]
+    code, said = sitkit("study", done / "study.toml", "--out", tmp_path, "--only", cell)
+    assert code == 2
+    assert re.search(r"network \w{12} is not trained: `--only \w{12}` does it", said)
+    code, said = sitkit("study", done / "study.toml", "--out", tmp_path, "--list")
+    assert said.splitlines()[-1].split()[1] == "failed"
+    assert "is not trained" in said.splitlines()[-1]
+    code, said = sitkit(
+        "study", done / "study.toml", "--out", tmp_path, "--only", cell, "--models", done / "out" / "models"
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "cells" / cell / "cell.json").read_text())["calls"] == 3
+    code, said = sitkit("study", done / "study.toml", "--out", tmp_path, "--list", "--models", done / "out" / "models")
+    assert said.splitlines()[-1].split()[1] == "done"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "nothing"], "--only nothing: nothing in this study has that key; `--list` shows them"),
+        (["--only", "nothing", "--list"], "give one of them"),
+        (["--slurm", "a=1"], "give that, too"),
+        (["--device", "cpuu"], "--device cpuu cannot be used here"),
+        (["--submit", "slurm", "--slurm", "a"], "--slurm takes NAME=VALUE"),
+        (["--submit", "slurm"], "--submit slurm: "),
+    ],
+)
+def test_wrong_options_are_said(done: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    code, output = sitkit("study", done / "study.toml", "--out", tmp_path / "other", *words)
+    assert code == 2
+    assert said in output
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_a_number_that_was_not_measured_is_asked_for(done: Path) -> None:
+    file = write(done / "other.toml", SMALL + AXES.replace("Frechet distance of pixels", "precison"))
+    code, said = sitkit("study", file, "--out", done / "out")
+    assert code == 2
+    assert "measure.numbers: no 'precison' was measured (did you mean 'precision'?)" in said
+    write(file, SMALL + AXES.replace("Frechet distance of pixels", "precision"))
+    assert sitkit("study", file, "--out", done / "out")[0] == 0
+    assert {name for row in rows(done / "out") for name in row["numbers"]} == {"precision", "share of the wanted class"}  # type: ignore[attr-defined]

@@ -1,0 +1,109 @@
+"""What a study consists of, and what is said of a file that is none."""
+
+from pathlib import Path
+
+import pytest
+
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.study.settings import settings_of, word
+from studies import AXES, SMALL, layout, sitkit
+
+
+def test_settings_are_written_dotted_or_nested_and_components_are_put_whole() -> None:
+    table = {"path.kind": "vp", "sampler": {"steps": 5, "w": {"kind": "sigma"}}, "train": {"interval": [0.0, 0.5]}}
+    assert settings_of(table) == (
+        'path.kind="vp"',
+        "sampler.steps=5",
+        'sampler.w={"kind" = "sigma"}',
+        "train.interval=[0.0, 0.5]",
+    )
+    assert word({"kind": "sigma", "scale": 2.0}) == "sigma scale 2"
+
+
+def test_a_section_with_a_kind_is_no_component(tmp_path: Path) -> None:
+    text = SMALL + "[axes]\nsampler.steps = [4, 9]\n[axes.way]\nsde = { sampler.kind = 'sde' }\n"
+    samplers = [cell.recipe.sampler for cell in layout(tmp_path, text).cells.values()]
+    assert [(sampler.kind, sampler.steps) for sampler in samplers] == [("sde", 4), ("sde", 4), ("sde", 9), ("sde", 9)]
+
+
+def test_a_component_that_is_put_keeps_nothing_of_the_one_before(tmp_path: Path) -> None:
+    one = SMALL + "sampler.w = {kind = 'sigma', scale = 3.0}\n[axes]\nsampler.w = [{kind = 'sigma'}]"
+    (cell,) = {cell.recipe.sampler.w for cell in layout(tmp_path, one).cells.values()}
+    assert cell.fields.model_dump() == {"scale": 1.0}
+
+
+def test_each_network_is_trained_once_whatever_is_measured_of_it(tmp_path: Path) -> None:
+    both = layout(tmp_path, SMALL + AXES)
+    assert len(both.places) == 8
+    assert len(both.cells) == 8
+    assert len(both.models) == 4
+    assert {model.recipe.seed for model in both.models.values()} == {3, 5}
+    fewer = layout(tmp_path, SMALL + "sampler.steps = 9\nguidance.scale = 4.0")
+    assert fewer.models.keys() < both.models.keys()
+    assert not fewer.cells.keys() & both.cells.keys()
+    trained = [model.recipe.model_dump() for model in fewer.models.values()]
+    assert trained == [both.models[key].recipe.model_dump() for key in fewer.models]
+
+
+def test_what_is_said_in_other_words_is_the_same(tmp_path: Path) -> None:
+    auto = layout(tmp_path, SMALL)
+    spelled = layout(
+        tmp_path, SMALL + "sampler.times = 'power'\nsampler.interval = [0.0, 1.0]\ntrain.interval = [0, 1]"
+    )
+    assert auto.cells.keys() == spelled.cells.keys()
+    twice = layout(tmp_path, SMALL + "[axes]\nsampler.times = ['auto', 'power', 'uniform']")
+    assert (len(twice.places), len(twice.cells), len(twice.models)) == (6, 4, 2)
+    other = layout(tmp_path, SMALL + "[measure]\naverage = 'width-0.1'")
+    assert other.models.keys() == auto.models.keys()
+    assert not other.cells.keys() & auto.cells.keys()
+
+
+def test_samples_have_seeds_that_no_training_has(tmp_path: Path) -> None:
+    found = layout(tmp_path, SMALL + AXES)
+    draws = {cell.recipe.seed: range(cell.sampling_seed, cell.sampling_seed + 2) for cell in found.cells.values()}
+    seeds = [seed for some in draws.values() for seed in some]
+    assert len(set(seeds)) == 4
+    assert not {3, 5} & set(seeds)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base = ", "is not TOML"),
+        ("base = 'digits'", "seeds is missing"),
+        ("base = 'digits'\nseeds = []", "seeds: should be different whole numbers from 0 to 999999, one at least"),
+        ("base = 'digits'\nseeds = [1, 1]", "seeds: should be different whole numbers from 0 to 999999, one at least"),
+        (
+            "base = 'digits'\nseeds = [1000000]",
+            "seeds: should be different whole numbers from 0 to 999999, one at least",
+        ),
+        ("base = 'digits'\nsedes = [1]\nseeds = [1]", "sedes: unknown key .did you mean 'seeds'"),
+        (SMALL + "[measure]\nnumber = []", "measure.number: unknown key .did you mean 'numbers'"),
+        ("base = 'digit'\nseeds = [1]", "no preset 'digit' .did you mean 'digits'"),
+        (SMALL + "sampler.stesp = 1", "set: sampler.stesp: unknown key .did you mean 'steps'"),
+        (SMALL + "[axes]\nsampler.stesp = [1]", "study.toml: 1: sampler.stesp: unknown key .did you mean 'steps'"),
+        (SMALL + "[axes]\nsampler.steps = [1, 1]", "axes.sampler.steps: 1 is given twice"),
+        (SMALL + "[axes]\nsampler.steps = 1", "axes.sampler.steps: a list of values is wanted, got 1"),
+        (SMALL + "[axes.path]\nours.kind = 'vp'", "axes.path.ours.kind: a list of values is wanted"),
+        (SMALL + "[axes.pat]\nkind = ['vp']", "axes.pat.kind: a table of settings is wanted, .*did you mean 'path'"),
+        (SMALL + "[axes.calls]\na = {}", "axes.calls: rows have a column of that name"),
+        (SMALL + "[axes.a]", "axes.a: there are no variants"),
+        (SMALL + "[axes]\nseed = [1, 2]", "axes.seed: the seeds of a study"),
+        (
+            SMALL + "[axes]\npath = ['linear', 'lines']",
+            "study.toml: lines: path: no path 'lines' .did you mean 'linear'",
+        ),
+        (
+            SMALL + "[axes]\nsampler.kind = ['ode', 'sde']\ntrain.coupling = [{kind = 'optimal_transport', block = 8}]",
+            "sde, optimal_transport block 8: train.coupling must be independent",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_before_anything_is_computed(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(Problem, match=said) as caught:
+        layout(tmp_path, text)
+    assert len(str(caught.value).splitlines()) == 1
+    code, output = sitkit("study", tmp_path / "study.toml", "--out", tmp_path / "out")
+    assert code == 2
+    assert str(caught.value) in output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,111 @@
+"""What is said of numbers over seeds: means, errors, differences, and how they are tabled."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import t as student
+
+from sitkit.recipes.study.definition import Study, read_study
+from sitkit.recipes.study.plots import plots
+from sitkit.recipes.study.results import Entry, Results, Row
+from sitkit.recipes.study.statistics import Mean, difference, false_share
+from sitkit.recipes.study.tables import explanation, tables, with_error
+from studies import SMALL, write
+
+
+def test_the_error_of_a_mean_is_that_of_a_textbook() -> None:
+    values = torch.tensor([1.0, 4.0, 2.5, -1.0], dtype=torch.float64)
+    mean = Mean.of(dict(enumerate(values.tolist())))
+    assert mean.value == pytest.approx(float(values.mean()))
+    assert mean.error == pytest.approx(float(values.std() / 2))
+    assert Mean.of({7: 3.0}) == Mean(3.0, None)
+    assert not Mean.of({7: 3.0}).beyond
+
+
+def test_seeds_are_compared_with_themselves() -> None:
+    one = {0: 10.0, 1: 20.0, 2: 31.0}
+    apart = difference({0: 9.0, 1: 19.0, 2: 30.1, 3: 500.0}, one)
+    assert apart is not None
+    assert apart.value == pytest.approx(-2.9 / 3)
+    assert apart.beyond
+    assert not difference({0: 12.0, 1: 19.0, 2: 30.0}, one).beyond  # type: ignore[union-attr]
+    assert difference({5: 1.0}, one) is None
+
+
+def test_a_difference_must_lie_beyond_two_errors() -> None:
+    assert not Mean(2.0, 1.0).beyond
+    assert Mean(-2.01, 1.0).beyond
+    assert not Mean(0.0, 0.0).beyond
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 40])
+def test_how_often_equal_rows_are_called_different_is_known_and_true(seeds: int) -> None:
+    assert false_share(seeds) == pytest.approx(2 * student.sf(2.0, seeds - 1), abs=1e-6)
+    draws = torch.randn(20_000, seeds, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    called = sum(Mean.of(dict(enumerate(row))).beyond for row in draws[:4000].tolist()) / 4000
+    assert called == pytest.approx(false_share(seeds), abs=0.025)
+    assert false_share(1) == 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        (Mean(0.123456, 0.0123), "0.123 ± 0.012"),
+        (Mean(1234.56, 98.7), "1235 ± 99"),
+        (Mean(12.5519, 0.5), "12.55 ± 0.50"),
+        (Mean(0.98765, None), "0.9877"),
+        (Mean(0.5, 0.0), "0.5 ± 0"),
+    ],
+)
+def test_means_have_the_digits_that_their_errors_allow(mean: Mean, said: str) -> None:
+    assert with_error(mean) == said
+
+
+def found(study: Study, real: float | None, values: list[list[float]]) -> Results:
+    """Return results of the number "n" for the rows of a study in order, by seed."""
+    names = [(f"{one}", f"{other}") for one in (1, 2) for other in ("a", "b")]
+    rows = tuple(
+        Row({"sampler.steps": step, "way": way}, {"sampler.steps": int(step), "way": way}, 7, _entry(real, some))
+        for (step, way), some in zip(names, values, strict=True)
+    )
+    return Results(study, rows, ("n",))
+
+
+def _entry(real: float | None, values: list[float]) -> dict[str, Entry]:
+    return {"n": Entry(dict(enumerate(values)), real)} if values else {}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    text = SMALL.replace("[3, 5]", "[0, 1, 2]") + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = {}\n"
+    return read_study(write(tmp_path / "study.toml", text))
+
+
+def test_the_best_is_nearest_to_real_images_and_what_is_like_it_is_marked(study: Study) -> None:
+    results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
+    assert results.best["n"] is results.rows[1]
+    crossed, whole = tables(results)
+    assert crossed.head == ("sampler.steps", "a", "b")
+    assert crossed.rows == (("1", "0.700 ± 0.058 ≈", "**0.690 ± 0.056**"), ("2", "0.267 ± 0.088 ≈", "–"))
+    assert whole.head == ("sampler.steps", "way", "calls", "n")
+    assert whole.rows[0] == ("1", "a", "7", "0.700 ± 0.058 ≈")
+    apart = found(study, 0.5, [[0.6, 0.7, 0.8], [0.5, 0.6, 0.7], [0.4, 0.3, 0.1], []])
+    assert tables(apart)[0].rows[0] == ("1", "0.700 ± 0.058", "**0.600 ± 0.058**")
+    assert "one in 5 would be called different with 3 seeds" in explanation(results)
+
+
+def test_without_real_images_or_seeds_nothing_is_called_best(study: Study, tmp_path: Path) -> None:
+    unknown = found(study, None, [[1.0, 2.0], [0.0, 1.0], [3.0, 4.0], []])
+    assert not unknown.best
+    assert not any("*" in entry or "≈" in entry for table in tables(unknown) for row in table.rows for entry in row)
+    single = read_study(write(tmp_path / "single.toml", SMALL.replace("[3, 5]", "[0]")))
+    alone = found(single, 0.5, [[1.0], [0.6], [3.0], []])
+    assert not any("≈" in entry for table in tables(alone) for row in table.rows for entry in row)
+    assert "Of one seed" in explanation(alone)
+
+
+def test_plots_are_drawn_of_what_there_is(study: Study) -> None:
+    results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
+    assert [png[:4] for png in plots(results).values()] == [b"\x89PNG"]
+    assert plots(found(study, 0.5, [[], [], [], []])) == {}

@@ -1,0 +1,170 @@
+"""How the parts of a study are run: in processes of this machine, killed and started again, or of a cluster."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launching import ALONE, finish, kill, start
+from sitkit.recipes.problem import Problem
+from sitkit.recipes.study.local import Ended, Job, run_all
+from sitkit.recipes.study.slurm import submit
+from sitkit.recipes.study.study import Work
+from studies import AXES, SMALL, sitkit, write
+
+
+def job(key: str, code: str, folder: Path, needs: str | None = None) -> Job:
+    return Job(key, [sys.executable, "-c", code], folder / f"{key}.txt", needs, 1.0)
+
+
+def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "after").mkdir()
+    mark = "open('{0}/after/{1}', 'x').close()"
+    waits = "import os, time; time.sleep(.3); " + mark.format(tmp_path, "slow")
+    needs = f"import os; assert os.path.exists('{tmp_path}/after/slow'); " + mark.format(tmp_path, "needy")
+    jobs = [
+        job("slow", waits, tmp_path),
+        job("needy", needs, tmp_path, "slow"),
+        job("bad", "print('much'); raise ValueError('of this')", tmp_path),
+        job("never", mark.format(tmp_path, "never"), tmp_path, "bad"),
+        job("nor this", mark.format(tmp_path, "never"), tmp_path, "never"),
+        job("killed", "import os; os.kill(os.getpid(), 9)", tmp_path),
+        job("mute", "raise SystemExit(3)", tmp_path),
+        job("ready", mark.format(tmp_path, "ready"), tmp_path, "done before"),
+    ]
+    ended: dict[str, str | None] = {}
+
+    def tell(one: Ended) -> None:
+        ended[one.job.key] = one.failure
+
+    run_all(jobs, 2, tell)
+    assert ended == {
+        "slow": None,
+        "needy": None,
+        "bad": "ValueError: of this",
+        "never": "not tried, for bad failed",
+        "nor this": "not tried, for never failed",
+        "killed": "killed by SIGKILL",
+        "mute": "exit code 3, without a word",
+        "ready": None,
+    }
+    assert sorted(file.name for file in (tmp_path / "after").iterdir()) == ["needy", "ready", "slow"]
+
+
+def test_no_more_run_at_once_than_asked_for_and_cores_are_shared(tmp_path: Path) -> None:
+    code = f"""
+import os, time
+open(f'{tmp_path}/{{os.getpid()}}.on', 'x').close()
+print(len([name for name in os.listdir('{tmp_path}') if name.endswith('.on')]), os.environ['OMP_NUM_THREADS'])
+time.sleep(.3)
+os.remove(f'{tmp_path}/{{os.getpid()}}.on')
+"""
+    run_all([job(str(number), code, tmp_path) for number in range(5)], 2, lambda ended: None)
+    said = [(tmp_path / f"{number}.txt").read_text().split() for number in range(5)]
+    assert max(int(count) for count, _ in said) == 2
+    cores = len(os.sched_getaffinity(0))
+    assert {int(threads) for _, threads in said} == {max(1, cores // 2)}
+
+
+def test_who_is_told_to_stop_stops_what_was_started(tmp_path: Path) -> None:
+    code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"
+    jobs = [job("a", "import os, signal, time; time.sleep(.7); os.kill(os.getppid(), signal.SIGTERM)", tmp_path)]
+    start_time = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([job("b", code, tmp_path), *jobs], 2, lambda ended: None)
+    assert time.monotonic() - start_time < 20
+    assert (tmp_path / "b.txt").read_text() == "stopped\n"
+
+
+FAILING = """
+[axes.way]
+usual = {}
+broken = { objective = { kind = "faulty:Sometimes", numbers = [16, 32], seed = 3 } }
+"""
+"""The loss of samples 16 and 32 is no number, and so two steps in a row are not taken, after which patience ends."""
+
+
+def study_command(folder: Path, out: str, *words: str) -> list[str]:
+    return [*ALONE, "study", str(folder / "study.toml"), "--out", str(folder / out), "--jobs", "2", *words]
+
+
+def numbers(out: Path) -> list[object]:
+    """Return what a study found, with the names of its parts."""
+    rows = json.loads((out / "study.json").read_text())["rows"]
+    return [{key: value for key, value in row.items() if key != "report"} for row in rows]
+
+
+@pytest.mark.processes
+def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+    write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + FAILING)
+    assert finish(study_command(tmp_path, "out"), tmp_path / "log") == 1
+    found = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [(row["way"], row["seed"]) for row in found["rows"]] == [("usual", 3)]
+    network, cell = found["failed"]
+    assert network["what"] == "broken, seed 3"
+    assert network["why"].startswith("loss or gradient were not finite in 2 steps in a row")
+    assert (cell["what"], cell["why"]) == ("broken, seed 3", f"not tried, for {network['key']} failed")
+    said = (tmp_path / "log").read_text()
+    assert f"failed: {network['key']} (broken, seed 3): loss or gradient" in said
+    assert "1 of 2 places measured" in said
+    assert "1 networks and" not in said.splitlines()[-1]
+    for page in ("study.md", "study.html"):
+        assert network["key"] in (tmp_path / "out" / page).read_text()
+
+
+@pytest.mark.processes
+def test_a_study_that_is_killed_again_and_again_finds_what_one_left_alone_does(tmp_path: Path) -> None:
+    write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + AXES)
+    assert finish(study_command(tmp_path, "whole"), tmp_path / "log") == 0
+    for patience in (3.0, 5.0, 7.0, 9.0, 4.0):
+        process = start(study_command(tmp_path, "killed"), tmp_path / "log")
+        end = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        kill(process)
+    assert finish(study_command(tmp_path, "killed"), tmp_path / "log") == 0
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+def test_slurm_gets_an_array_of_networks_and_one_of_cells_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    (tmp_path / "bin").mkdir()
+    counts = f"n=$(ls {tmp_path}/*.sbatch 2>/dev/null | wc -l); cp $1 {tmp_path}/$n.sbatch"
+    for name, script in (("srun", ""), ("sbatch", f"{counts}; echo Submitted batch job $((70 + n))")):
+        write(tmp_path / "bin" / name, f"#!/bin/sh\n{script}\n").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    file = write(tmp_path / "study.toml", SMALL + AXES)
+    code, said = sitkit(
+        *("study", file, "--out", tmp_path / "out", "--submit", "slurm"),
+        *("--slurm", "slurm_partition=slow", "--slurm", "timeout_min=7"),
+    )
+    assert code == 0
+    assert "12 jobs submitted" in said
+    networks, cells = ((tmp_path / f"{number}.sbatch").read_text() for number in (0, 1))
+    assert "#SBATCH --array=0-3" in networks
+    assert "--dependency" not in networks
+    assert "#SBATCH --array=0-7" in cells
+    assert "#SBATCH --dependency=afterany:70" in cells
+    assert all("#SBATCH --partition=slow" in script and "#SBATCH --time=7" in script for script in (networks, cells))
+
+
+@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit 1.5 leaves its logs open
+def test_jobs_of_a_cluster_do_what_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    file = write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]"))
+    work = Work.open(file, tmp_path / "out", None, [])
+    jobs = submit(work, ["timeout_min=5"], cluster="debug")
+    assert len(jobs) == 2
+    for one in jobs:
+        one.wait()
+    assert not work.open_parts()
+    assert submit(work, [], cluster="debug") == []
+    with pytest.raises(Problem, match=r"--submit debug: .*no_such"):
+        submit(work, ["no_such=5"], cluster="debug")
