@@ -56,7 +56,8 @@ class Block(nn.Module):
         """Add both branches."""
         b1, g1, a1, b2, g2, a2 = self.adaLN_modulation(c).unsqueeze(1).chunk(6, dim=2)
         x = x + a1 * self.attn(self.norm1(x) * (1 + g1) + b1)
-        return x + a2 * self.mlp(self.norm2(x) * (1 + g2) + b2)
+        out: Tensor = x + a2 * self.mlp(self.norm2(x) * (1 + g2) + b2)
+        return out
 
 
 class PlainSiT(nn.Module):
@@ -65,7 +66,9 @@ class PlainSiT(nn.Module):
     pos_embed: Tensor
     """Zero until weights are loaded: they bring it."""
 
-    def __init__(self, *, side: int, width: int, depth: int, heads: int, classes: int, channels: int = 4, patch: int = 2):
+    def __init__(
+        self, *, side: int, width: int, depth: int, heads: int, classes: int, channels: int = 4, patch: int = 2
+    ):
         super().__init__()
         self.channels, self.patch, self.across = channels, patch, side // patch
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv2d(channels, width, patch, patch)})

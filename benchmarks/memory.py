@@ -1,8 +1,8 @@
 """The most memory that drawing, exporting and measuring samples take, as there are more of them.
 
 Each command runs in a process of its own, whose peak of resident memory the system tells. The runs are the preset
-`digits`, of which a few steps are trained, for weights do not matter here, and the same on the latents of a small random
-autoencoder, which samples are decoded by.
+`digits`, of which a few steps are trained, for weights do not matter here, and the same on the latents of a small
+random autoencoder, which samples are decoded by.
 
     python benchmarks/memory.py --out runs/memory --counts 1000 20000
 """
@@ -73,7 +73,6 @@ def measure(run: Path, out: Path, count: int) -> dict[str, float]:
         "sample": peak("sample", run, "--num", count, "--out", samples),
         "export": peak("export", samples, "--out", samples.with_suffix(".npz")),
         "evaluate": peak("evaluate", samples, "--set", "evaluation.features=pixels"),
-        "evaluate by reference": peak("evaluate", samples, "--reference", samples.with_suffix(".npz")),
     }
 
 
@@ -84,11 +83,11 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 20_000])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        name: {count: measure(run, options.out, count) for count in options.counts}
-        for name, run in runs(options.out).items()
-    }
-    (options.out / "memory.json").write_text(json.dumps(found, indent=2))
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for name, run in runs(options.out).items():
+        for count in options.counts:
+            found.setdefault(name, {})[count] = measure(run, options.out, count)
+            (options.out / "memory.json").write_text(json.dumps(found, indent=2))
     print("| run | command |" + "".join(f" {count} samples, MiB |" for count in options.counts))
     print("| --- | --- |" + " ---: |" * len(options.counts))
     for name, by_count in found.items():

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from sitkit.recipes.data.images import NoiseOf, Split
 from sitkit.recipes.reading import read
+from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.train.batches import Batches
 from sitkit.recipes.train.heap import keep_freed_memory
 from sitkit.recipes.train.processes import Processes
@@ -90,10 +92,10 @@ class Trial:
 class Latents:
     """Images that are random latents, kept in memory."""
 
-    def __init__(self, side: int, count: int = 64):
+    def __init__(self, side: int, number: int = 64):
         generator = torch.Generator().manual_seed(0)
-        self.values = torch.randn(count, CHANNELS, side, side, generator=generator)
-        self.labels = torch.randint(CLASSES, (count,), generator=generator)
+        self.values = torch.randn(number, CHANNELS, side, side, generator=generator)
+        self.labels = torch.randint(CLASSES, (number,), generator=generator)
         self.shape = (CHANNELS, side, side)
 
     def __len__(self) -> int:
@@ -132,17 +134,25 @@ def stir(network: nn.Module) -> None:
         nn.init.normal_(parameter, std=0.02)
 
 
-def ours(setup: Setup) -> Trial:
-    """Return sitkit's network and step."""
-    if setup.device == "cpu":
-        keep_freed_memory()
-    depth, width, heads = setup.shape
-    recipe = read(
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What trains sitkit's network."""
+
+    recipe: Recipe
+    state: State
+    take: Step
+    batches: Batches
+
+
+def recipe_of(setup: Setup) -> Recipe:
+    """Return the recipe of a setup."""
+    sizes = zip(("depth", "hidden_size", "num_heads"), setup.shape, strict=True)
+    return read(
         "imagenet256-s",
         [
             "backbone.kind=sit",
             f"backbone.patch_size={PATCH}",
-            *(f"backbone.{key}={value}" for key, value in zip(("depth", "hidden_size", "num_heads"), setup.shape, strict=True)),
+            *(f"backbone.{key}={value}" for key, value in sizes),
             "backbone.learn_sigma=false",
             f"train.batch={setup.batch}",
             f"train.precision={'bf16' if setup.mode == 'bf16' else 'float32'}",
@@ -151,17 +161,28 @@ def ours(setup: Setup) -> Trial:
             f"compute.compile={'true' if setup.compiled else 'false'}",
         ],
     )
-    images = Latents(setup.side)
+
+
+def parts(setup: Setup) -> Parts:
+    """Return sitkit's network, step and data, as `sitkit train` puts them together."""
+    if setup.device == "cpu":
+        keep_freed_memory()
+    recipe, images = recipe_of(setup), Latents(setup.side)
     split, team = Split(images, images, tuple(map(str, range(CLASSES)))), Processes(device=torch.device(setup.device))
     state = State(recipe, split, team)
     stir(state.network)
-    take, batches, done = Step(recipe, split, state, team), Batches(recipe, split, team), [0]
+    return Parts(recipe, state, Step(recipe, split, state, team), Batches(recipe, split, team))
+
+
+def ours(setup: Setup) -> Trial:
+    """Return sitkit's network and step."""
+    made, numbers = parts(setup), count(1)
 
     def step() -> None:
-        done[0] += 1
-        take(done[0], batches(done[0]))
+        number = next(numbers)
+        made.take(number, made.batches(number))
 
-    return Trial(forward(state.network, setup, lambda x, t, y: state.network(x, t, y)), step)
+    return Trial(forward(made.state.network, setup, made.state.network), step)
 
 
 def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[[], object]:
@@ -199,7 +220,7 @@ def theirs(setup: Setup) -> Trial:
         with torch.autocast(setup.device, torch.bfloat16, enabled=setup.mode == "bf16"):
             output = call(share * x + (1 - share) * eps, t, y)
         loss = (output.float() - (x - eps)).square().mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

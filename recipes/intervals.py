@@ -31,8 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sitkit.interpolants import Interpolant
 from sitkit.objectives import Data, Field, Hybrid
-from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral
+from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral, reparametrise
 
 from . import slots
 from .components import dump
@@ -65,16 +66,17 @@ def train_interval(recipe: Recipe) -> tuple[float, float]:
 
 def resolve_sampler(recipe: Recipe) -> Sampler:
     """Return the recipe's sampler with its solver, interval and last step decided."""
-    sampler, path = recipe.sampler, recipe.path.build()
-    objective = recipe.objective.build(path=path)
+    sampler, path = recipe.sampler, sampled_path(recipe)
+    objective = recipe.objective.build(path=recipe.path.build())
+    velocity = sampled_velocity(recipe, objective.field(_network(objective)))
     stochastic = sampler.kind == "sde"
     solver = slots.SOLVER.find(sampler.solver.kind if sampler.solver else "exponential")
     lands = issubclass(solver, LANDING)
     last: str = sampler.last
     if last == "auto":
         last = "none" if lands else "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
-    low, high = (_start(recipe, path, objective, solver), 1.0)
-    if last == "none" and not lands and (_steep(path) or not _is_finite(objective, 1.0)):
+    low, high = (_start(recipe, path, velocity, solver), 1.0)
+    if last == "none" and not lands and (_steep(path) or not _is_finite(velocity, 1.0)):
         high = 1 - 1e-5
     low, high = (low, high) if sampler.interval == "auto" else sampler.interval
     usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
@@ -89,21 +91,35 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     return Sampler.model_validate_json(json.dumps(sampler.model_dump(mode="json") | decided))
 
 
+def sampled_path(recipe: Recipe) -> Interpolant:
+    """Return the path that samples are led along."""
+    path: Interpolant = (recipe.sampler.path or recipe.path).build()
+    return path
+
+
+def sampled_velocity(recipe: Recipe, velocity: Field) -> Field:
+    """Return the velocity along the path that samples are led along, of that along the one that was learnt."""
+    if recipe.sampler.path is None:
+        return velocity
+    return reparametrise(velocity, recipe.path.build(), sampled_path(recipe))
+
+
 def velocity_interval(recipe: Recipe) -> tuple[float, float]:
     """Return the times, from noise to data, at which the velocity of the recipe's network is finite."""
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
-    start = 0.0 if _is_finite(objective, 0.0) else 1e-3
-    end = 1.0 if _is_finite(objective, 1.0) else 1 - 1e-3
+    velocity = objective.field(_network(objective))
+    start = 0.0 if _is_finite(velocity, 0.0) else 1e-3
+    end = 1.0 if _is_finite(velocity, 1.0) else 1 - 1e-3
     return start, min(end, 1 - 1e-5) if _steep(path) else end
 
 
-def _start(recipe: Recipe, path: Any, objective: Any, solver: type) -> float:
+def _start(recipe: Recipe, path: Any, velocity: Field, solver: type) -> float:
     """Return the first time: 0, unless velocity or w are infinite there or the velocity says nothing of the data."""
     zero = torch.zeros((), dtype=torch.float64)
     stochastic = recipe.sampler.kind == "sde"
     least = 0.0
-    if not _is_finite(objective, 0.0):
+    if not _is_finite(velocity, 0.0):
         least = 1e-3 if stochastic else 1e-5
     w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # whether w is finite is not the curve's affair
     if stochastic and solver is not Exponential and not torch.as_tensor(w(zero)).isfinite():
@@ -113,10 +129,9 @@ def _start(recipe: Recipe, path: Any, objective: Any, solver: type) -> float:
     return max(least, 1 / (recipe.sampler.steps + 1)) if least else 0.0
 
 
-def _is_finite(objective: Any, at: float) -> bool:
-    """Return whether a network with finite output stands for a finite velocity at a time."""
-    x_t, t = torch.full((1, 1), 2.0), torch.tensor([at])
-    return bool(objective.field(_network(objective))(x_t, t).isfinite())
+def _is_finite(velocity: Field, at: float) -> bool:
+    """Return whether a velocity is finite at a time."""
+    return bool(velocity(torch.full((1, 1), 2.0), torch.tensor([at])).isfinite())
 
 
 def _network(objective: Any) -> Field:

@@ -19,8 +19,8 @@ __all__ = [
     "nearest",
     "precision_recall",
 ]
-CHUNK = 2**24
-"""How many pairs of points are compared at once: some hundred megabytes."""
+CHUNK = 2**22
+"""How many pairs of points are compared at once: some tens of megabytes."""
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -117,6 +117,8 @@ class Sampler(Section):
     """
 
     kind: Literal["ode", "sde"] = "ode"
+    path: Annotated[Component | None, slots.SAMPLED] = None
+    """Along which samples are led; `auto` is the one that was learnt, others read it by `samplers.reparametrise`."""
     solver: Annotated[Component | None, slots.SOLVER] = None
     steps: Count = 50
     times: Annotated[Component | None, slots.GRID] = None
@@ -134,6 +136,10 @@ class Sampler(Section):
             )
         if self.kind == "ode" and self.last == "mean":
             raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
+        if self.path and self.solver and slots.asks_the_network(slots.SOLVER.find(self.solver.kind)):
+            raise ValueError(f"solver '{self.solver.kind}' reads the network as it was trained: path must be 'auto'")
+        if self.path and self.kind == "sde" and slots.wants_loss_curve(self.w):
+            raise ValueError(f"w = '{self.w.kind}' is measured along the path that was learnt: path must be 'auto'")
         return self
 
 

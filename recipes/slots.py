@@ -57,6 +57,11 @@ def solves(solver: Any, kind: str) -> bool:
     return _takes("velocity", "w")(solver) or is_stochastic(solver) == (kind == "sde")
 
 
+def asks_the_network(solver: Any) -> bool:
+    """Return whether a solver asks the network itself, and not the velocity that it stands for."""
+    return _takes("model")(solver)
+
+
 def _is_variable(thing: Any) -> bool:
     """Return whether a thing is a function of log(alpha / sigma) alone."""
     return inspect.isfunction(thing) and len(inspect.signature(thing).parameters) == 1
@@ -79,6 +84,7 @@ def wants_loss_curve(w: Component) -> bool:
 
 DATA = Slot("data", "sitkit.recipes.data", inspect.isfunction)
 PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
+SAMPLED = replace(PATH, absent="auto")
 QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
 WEIGHT = Slot("weight", "sitkit.objectives.weights", inspect.isfunction, given=frozenset({"path"}), absent="none")
 OBJECTIVE = Slot(

@@ -1,6 +1,7 @@
 """Runs and samples to measure, and an extractor that stands where Inception does, which notes what it looks at."""
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
@@ -69,6 +71,11 @@ def written(
     return samples
 
 
+def write_arrays(file: Path, **arrays: Any) -> None:
+    """Write an npz."""
+    np.savez(file, **arrays)
+
+
 def states(*folders: Path) -> dict[str, tuple[int, bytes]]:
     """Return when each file of some folders was written, and what is in it."""
     files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
@@ -79,6 +86,13 @@ def kill(fork: Fork) -> None:
     """Kill a fork, if it is not over."""
     with suppress(ProcessLookupError):
         os.kill(fork.pid, signal.SIGKILL)
+
+
+def patience() -> Iterator[float]:
+    """Yield seconds, at random, for a process to live, more and more of them until it comes to its end."""
+    chance = random.Random(0)
+    for number in range(200):
+        yield chance.uniform(0.05, 0.15) * 1.3**number
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sitkit.recipes.evaluate import bits
 from sitkit.recipes.evaluate.bits import Found, Kept, Measure, batches, collect, measure
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.share import Share
+from sitkit.samplers import Counted
 from worlds import Field, on_images
 
 CPU = torch.device("cpu")
@@ -31,9 +32,9 @@ WORLD, OTHER = (
 
 
 def images_of(count: int, seed: int = 0) -> InMemory:
-    """Return images of 1x2x2 pixels that are distributed as one world, or the other if their number is odd."""
+    """Return images of 1x2x2 pixels that are distributed as one world or, every third, as the other."""
     chance = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 2
+    labels = torch.arange(count) % 3 % 2
     x = torch.where(labels[:, None] == 0, WORLD.draw(count, chance), OTHER.draw(count, chance))
     return InMemory(to_pixels(x.reshape(count, 1, 2, 2)), labels)
 
@@ -103,8 +104,8 @@ def test_an_image_has_its_own_bits_whatever_its_mates(tmp_path: Path, probes: in
         bits_of(found_of(tmp_path / str(batch), images, Measure(probes=probes), batch)) for batch in (BATCH, 64)
     )
     seeded = bits_of(found_of(tmp_path / "seed", images, Measure(probes=probes, seed=1)))
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
-    assert ((seeded - other).abs() > 1e-4).all()
+    torch.testing.assert_close(one, other, rtol=0, atol=5e-4)
+    assert (seeded - other).abs().median() > 2e-3
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,17 @@ def test_more_images_only_add(straight: list[Found], tmp_path: Path) -> None:
         assert images.firsts == measured
         assert sum(len(one.bits) for one in found) == num
     assert found == straight
+
+
+def test_calls_are_counted_batch_by_batch(straight: list[Found], tmp_path: Path) -> None:
+    counted: list[Counted] = []
+
+    def watched(labels: Tensor) -> Field:
+        counted.append(Counted(velocity_of(labels)))
+        return counted[-1]
+
+    measure(watched, images_of(COUNT), batches(COUNT, BATCH), Measure(), Kept(tmp_path, "key"), CPU)
+    assert [one.calls for one in straight] == [field.calls for field in counted]
 
 
 def test_two_processes_find_what_one_finds(straight: list[Found], tmp_path: Path) -> None:

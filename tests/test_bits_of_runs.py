@@ -127,11 +127,13 @@ def test_only_what_was_measured_alike_is_not_measured_again(run: Path, monkeypat
     (run / "recipe.json").write_text(json.dumps(recipe))
 
 
-def test_other_weights_of_the_same_step_are_measured_anew(run: Path, tmp_path: Path) -> None:
-    first = likelihood(run, "--num", 3, "--probes", 2)
+@pytest.mark.parametrize("average", ["ema", "width-0.2"])
+def test_other_weights_of_the_same_step_are_measured_anew(run: Path, tmp_path: Path, average: str) -> None:
+    options = ["--num", 3, "--probes", 2, "--average", average]
+    first = likelihood(run, *options)
     other = trained(tmp_path / "other", "seed=1")
     shutil.copytree(run / "likelihood", other / "likelihood")
-    report = likelihood(other, "--num", 3, "--probes", 2)
+    report = likelihood(other, *options)
     assert report["checkpoint"] == first["checkpoint"]
     assert report["bits per dimension"] != first["bits per dimension"]
 

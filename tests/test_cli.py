@@ -198,7 +198,9 @@ def test_a_run_without_a_checkpoint_says_so(run: Path, tmp_path: Path) -> None:
     assert (code, "cannot be read" in said) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "plane", "show"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "export", "evaluate", "reference", "compare", "likelihood", "plane", "show"]
+)
 def test_help_says_what_it_does_with_an_example(command: str) -> None:
     code, said = sitkit(command, "--help")
     assert code == 0

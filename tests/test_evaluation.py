@@ -2,7 +2,6 @@
 
 import base64
 import json
-import random
 import re
 import shutil
 import sys
@@ -20,7 +19,20 @@ from torch import Tensor
 import forked
 import launching
 from latent_caches import small, write
-from measuring import LIKENESS, Likeness, kill, noted, refused, sets, sitkit, states, trained, written
+from measuring import (
+    LIKENESS,
+    Likeness,
+    kill,
+    noted,
+    patience,
+    refused,
+    sets,
+    sitkit,
+    states,
+    trained,
+    write_arrays,
+    written,
+)
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.evaluate.classes import per_class
@@ -159,7 +171,12 @@ def test_a_page_is_one_file_with_its_pictures(reported: Path) -> None:
         assert f"<td>{name}</td><td>{number['mean']:.4g} +- {number['spread']:.2g}</td>" in page
 
 
-NEEDED = ("recipe.sampler.solver.kind", "recipe.sampler.steps", "recipe.sampler.times.kind", "recipe.sampler.interval")
+NEEDED: tuple[str, ...] = (
+    "recipe.sampler.solver.kind",
+    "recipe.sampler.steps",
+    "recipe.sampler.times.kind",
+    "recipe.sampler.interval",
+)
 NEEDED += ("recipe.sampler.last", "recipe.sampler.last_step", "recipe.sampler.w.kind", "recipe.guidance.scale")
 NEEDED += ("recipe.guidance.interval", "recipe.guidance.channels", "checkpoint", "average", "average_sha256", "seed")
 NEEDED += ("labels", "pixels", "precision", "samples", "draws", "seeds", "features.name", "features.sha256")
@@ -272,7 +289,7 @@ def test_inceptions_numbers_are_adms(run: Path, tmp_path: Path) -> None:
     given = {"mu": generator.standard_normal(6), "sigma": roots[6] @ roots[6].T}
     given |= {"mu_s": generator.standard_normal(4), "sigma_s": roots[4] @ roots[4].T}
     arr_0 = real.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    np.savez(tmp_path / "adm.npz", **given, arr_0=arr_0)
+    write_arrays(tmp_path / "adm.npz", **given, arr_0=arr_0)
     words = (samples.folder, "--reference", tmp_path / "adm.npz", "--set", LIKENESS, "--out", tmp_path / "out")
     numbers = means(evaluated(*words))
     tensors = {name: torch.from_numpy(array) for name, array in given.items()}
@@ -288,7 +305,7 @@ def test_inceptions_numbers_are_adms(run: Path, tmp_path: Path) -> None:
         },
         rel=1e-6,
     )
-    np.savez(tmp_path / "adm.npz", **given)
+    write_arrays(tmp_path / "adm.npz", **given)
     fewer = means(evaluated(*words))
     assert fewer == {name: numbers[name] for name in ("FID", "sFID", "Inception score")}
     assert "has statistics, and no images to show" in (tmp_path / "out/report.html").read_text()
@@ -454,10 +471,10 @@ def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: P
 @pytest.mark.processes
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: Path, count: int) -> None:
-    log, out, chance, kills = tmp_path / "log", tmp_path / "out", random.Random(count), 0
-    for number in range(200):
+    log, out, kills = tmp_path / "log", tmp_path / "out", 0
+    for seconds in patience():
         forks = [forked.start(words(run, out), log, RANK=str(rank), WORLD_SIZE=str(count)) for rank in range(count)]
-        time.sleep(chance.uniform(0.2, 1.0) * 1.07**number)
+        time.sleep(seconds)
         for fork in forks:
             kill(fork)
         if [fork.wait() for fork in forks] == [0] * count:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from image_files import encode, noise_of, reference
-from measuring import Likeness, noted, refused, sitkit, written
+from measuring import Likeness, noted, refused, sitkit, write_arrays, written
 from sitkit.recipes import slots
 from sitkit.recipes.evaluate import statistics as gathering
 from sitkit.recipes.evaluate.extraction import blocks_of, extract, stored
@@ -53,7 +53,8 @@ def test_statistics_are_those_of_all_features_together() -> None:
     found, labels = features(700), torch.arange(700) % 7
     assert found.spatial is not None
     known = gather(in_blocks(found, 256), 700, labels, keep=50)
-    for (mean, covariance), x in ((known.pooled, found.pooled), (known.spatial or (), found.spatial)):
+    assert known.spatial is not None
+    for (mean, covariance), x in ((known.pooled, found.pooled), (known.spatial, found.spatial)):
         double = x.double().numpy()
         np.testing.assert_allclose(mean, double.mean(0), rtol=1e-13)
         np.testing.assert_allclose(covariance, np.cov(double.T), rtol=1e-10, atol=1e-13)
@@ -123,8 +124,8 @@ def test_features_are_computed_once_and_shared_out(tmp_path: Path) -> None:
     for blocks in (whole, shared):
         found = [one for one, _ in stored(blocks)]
         torch.testing.assert_close(torch.cat([one.pooled for one in found]), expected.pooled)
-        torch.testing.assert_close(torch.cat([one.spatial for one in found]), expected.spatial)  # type: ignore[arg-type, misc]
-        torch.testing.assert_close(torch.cat([one.probs for one in found]), expected.probs)  # type: ignore[arg-type, misc]
+        torch.testing.assert_close(torch.cat([one.spatial for one in found]), expected.spatial)  # type: ignore[misc]
+        torch.testing.assert_close(torch.cat([one.probs for one in found]), expected.probs)  # type: ignore[misc]
     one, other = (gather(stored(blocks), 600, None, 9).sha256 for blocks in (whole, shared))
     assert one == other
     changed = images(600)
@@ -254,12 +255,13 @@ def test_images_of_other_sizes_and_in_colour_are_refused(folder: Path) -> None:
 def test_an_arrays_images_are_read_where_they_stand(tmp_path: Path) -> None:
     pixels = images(7, (8, 8, 3)).numpy()
     (tmp_path / "after").mkdir()
-    for name, pack, others in (
-        ("stored", np.savez, {}),
+    given: list[tuple[str, Callable[..., None], dict[str, Any]]] = [
+        ("stored", write_arrays, {}),
         ("compressed", np.savez_compressed, {}),
-        ("after/others", np.savez, {"a": np.arange(9), "labels": np.arange(7)}),
-    ):
-        pack(tmp_path / f"{name}.npz", **others, arr_0=pixels)  # type: ignore[operator]
+        ("after/others", write_arrays, {"a": np.arange(9), "labels": np.arange(7)}),
+    ]
+    for name, pack, others in given:
+        pack(tmp_path / f"{name}.npz", **others, arr_0=pixels)
         found = open_array(tmp_path / f"{name}.npz", COLOUR)
         assert isinstance(found.pixels, np.memmap) == (name != "compressed")
         numbers = torch.tensor([6, 0, 6])
@@ -288,7 +290,7 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     pixels = images(20)
     file = tmp_path / "adm.npz"
     moments = {"mu": np.arange(6.0), "sigma": np.eye(6), "mu_s": np.arange(4.0), "sigma_s": 2 * np.eye(4)}
-    np.savez(file, **moments, arr_0=pixels.permute(0, 2, 3, 1).numpy())
+    write_arrays(file, **moments, arr_0=pixels.permute(0, 2, 3, 1).numpy())
     found = of(file, tmp_path / "cache")
     assert found.statistics.pooled[0].tolist() == [0, 1, 2, 3, 4, 5]
     assert found.statistics.spatial is not None
@@ -300,14 +302,14 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     assert re.fullmatch("[0-9a-f]{64}", found.about["sha256"])
     own = of(file, tmp_path / "cache", kind="pixels")  # of which Inception's statistics say nothing
     np.testing.assert_allclose(own.statistics.pooled[0], pixels.flatten(1).double().mean(0) / 255, rtol=1e-6)
-    np.savez(file, **moments)
+    write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")
     assert (found.pictures, len(found.statistics.features)) == (None, 0)
     with pytest.raises(
         Problem, match=r"adm.npz has no images arr_0, and mu and sigma of Inception are not those of pix"
     ):
         of(file, tmp_path / "cache", kind="pixels")
-    np.savez(file, **moments | {"mu": np.full(6, np.nan)})
+    write_arrays(file, **moments | {"mu": np.full(6, np.nan)})
     with pytest.raises(Problem, match="mu or sigma has numbers that are not finite"):
         of(file, tmp_path / "cache")
 

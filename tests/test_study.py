@@ -132,6 +132,7 @@ def test_list_says_what_is_open_and_networks_are_shared(done: Path, tmp_path: Pa
     assert json.loads((tmp_path / "cells" / cell / "cell.json").read_text())["calls"] == 3
     code, said = sitkit("study", done / "study.toml", "--out", tmp_path, "--list", "--models", done / "out" / "models")
     assert said.splitlines()[-1].split()[1] == "done"
+    assert not list((tmp_path / "failed").iterdir())
 
 
 @pytest.mark.parametrize(

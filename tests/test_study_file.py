@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from sitkit.recipes.problem import Problem
+from sitkit.recipes.study.cells import lay_out
+from sitkit.recipes.study.definition import read_study
 from sitkit.recipes.study.settings import settings_of, word
 from studies import AXES, SMALL, layout, sitkit
 
@@ -107,3 +109,11 @@ def test_what_is_wrong_is_said_in_a_line_before_anything_is_computed(tmp_path: P
     assert code == 2
     assert str(caught.value) in output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_the_studies_of_the_docs_are_studies(file: Path) -> None:
+    found = lay_out(read_study(file))
+    assert len({place.seed for place in found.places}) == 3

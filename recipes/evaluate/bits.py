@@ -206,6 +206,7 @@ def collect(parts: list[range], kept: Kept, share: Share, patience: float = PATI
     Raises:
         Problem: for `patience` seconds no other process has measured one.
     """
+    patience = patience if share.world > 1 else 0.0
     share.wait(lambda: len(set(parts) - kept.read().keys()), f"batches of {kept.folder}", patience)
     found = kept.read()
     return [found[part] for part in parts]

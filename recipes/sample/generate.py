@@ -25,7 +25,7 @@ from sitkit.samplers import (
 
 from .. import slots
 from ..data.images import Split
-from ..intervals import grid, resolve_sampler
+from ..intervals import grid, resolve_sampler, sampled_path, sampled_velocity
 from ..problem import Problem
 from ..progress import progress
 from ..randomness import Stream, noise
@@ -148,11 +148,11 @@ def _sample(
     network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed, curve: LossCurve | None
 ) -> Tensor:
     """Return the samples that start from x."""
-    path = recipe.path.build()
-    objective = recipe.objective.build(path=path)
+    path = sampled_path(recipe)
+    objective = recipe.objective.build(path=recipe.path.build())
     sampler = resolve_sampler(recipe)
     model: Field = network if y is None else _conditioned(network, recipe, y, null, objective, x.shape[1])
-    velocity: Field = objective.field(model)
+    velocity = sampled_velocity(recipe, objective.field(model))
     times = grid(sampler, path)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None

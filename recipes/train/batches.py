@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -36,8 +36,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return it on a device, to which it is copied without waiting for what that is at."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Batch(**{name: None if part is None else _send(part, device) for name, part in parts.items()})
+        numbers, images, x, t = (_send(part, device) for part in (self.numbers, self.images, self.x, self.t))
+        labels, y = (None if part is None else _send(part, device) for part in (self.labels, self.y))
+        return Batch(numbers, images, x, t, labels, y)
+
 
 
 class Batches:

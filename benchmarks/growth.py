@@ -1,0 +1,84 @@
+"""How time and memory of a step grow with tokens, the batch and the depth: measured, and as operations say."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from trials import Setup
+from verdicts import seconds, setup_of
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+AXES = {
+    "tokens": ("side", (16, 24, 32, 48, 64)),
+    "batch": ("batch", (1, 2, 4, 8, 16)),
+    "depth": ("depth", (1, 2, 4, 8, 12)),
+}
+"""By name, what is changed, and to what; tokens are (side / 2)^2, from 64 to 1,024."""
+
+
+def setups(axis: str, threads: int) -> list[Setup]:
+    """Return SiT-S/2 of depth 3 at batch 4 on 256 tokens, with one of them changed."""
+    field, values = AXES[axis]
+    common = {"contender": "sitkit", "depth": 3, "batch": 4, "threads": threads}
+    return [Setup(**common | {field: value}) for value in values]  # type: ignore[arg-type]
+
+
+def size_of(setup: Setup, axis: str) -> int:
+    """Return how much there is along an axis."""
+    return (setup.side // 2) ** 2 if axis == "tokens" else int(asdict(setup)[AXES[axis][0]])
+
+
+def slope(x: list[float], y: list[float]) -> float:
+    """Return the exponent of y in x, by least squares of logarithms."""
+    a, b = [log(one) for one in x], [log(one) for one in y]
+    middle, level = sum(a) / len(a), sum(b) / len(b)
+    return sum((p - middle) * (q - level) for p, q in zip(a, b, strict=True)) / sum((p - middle) ** 2 for p in a)
+
+
+def curves(group: Mapping[str, Any], axis: str, clock: str) -> dict[str, list[float]]:
+    """Return what was measured along an axis, by what it is."""
+    records = group["times"]
+    trials = [setup_of(record) for record in records]
+    return {
+        "size": [float(size_of(setup, axis)) for setup in trials],
+        "operations": [float(setup.operations()) for setup in trials],
+        "forward": [median(seconds(record, "forward", clock)) for record in records],
+        "step": [median(seconds(record, "step", clock)) for record in records],
+        "memory": [float(record["memory"]) for record in records],
+    }
+
+
+def exponents(groups: Mapping[str, Any], clock: str) -> list[dict[str, Any]]:
+    """Return for each axis the exponent that operations have, and those of the times."""
+    rows = []
+    for axis, group in groups.items():
+        found = curves(group, axis, clock)
+        size = found.pop("size")
+        rows.append({"axis": axis} | {name: round(slope(size, values), 2) for name, values in found.items()})
+    return rows
+
+
+def draw(groups: Mapping[str, Any], clock: str, file: Path) -> None:
+    """Draw each axis: seconds of a pass and a step, and the line along which operations grow."""
+    figure, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), squeeze=False)
+    for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
+        found = curves(group, name, clock)
+        size = found["size"]
+        for what in ("forward", "step"):
+            expected = slope(size, found["operations"])
+            axis.plot(size, found[what], "o-", label=f"{what}: exponent {slope(size, found[what]):.2f}")
+            scale = found[what][-1] / found["operations"][-1]
+            line = [scale * one for one in found["operations"]]
+            axis.plot(size, line, "k:", lw=1, label=f"operations: {expected:.2f}" if what == "step" else None)
+        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
+        axis.legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.2, which="both")
+    figure.tight_layout()
+    figure.savefig(file, dpi=72)
+    plt.close(figure)

@@ -1,0 +1,147 @@
+"""What is not the network: its share of a step of training, data from a cache of latents, and what imports take.
+
+python benchmarks/shares.py step --size S --batch 8
+python benchmarks/shares.py data
+python benchmarks/shares.py imports
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from trials import CHANNELS, CLASSES, Setup, parts, recipe_of
+from turns import clocked
+
+from sitkit.recipes import randomness
+from sitkit.recipes.data.images import Split, to_pixels
+from sitkit.recipes.data.latents import Latents
+from sitkit.recipes.train.batches import Batches
+from sitkit.recipes.train.processes import Processes
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
+Batch = Annotated[int, typer.Option(min=1)]
+Rounds = Annotated[int, typer.Option(min=1)]
+ROUNDS = 7
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int, processor: bool) -> dict[str, list[float]]:
+    """Return the seconds of each call, round by round, after one round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            taken = clocked(call)[processor]
+            if number:
+                times[name].append(taken)
+    return times
+
+
+@app.command()
+def step(
+    size: Annotated[str, typer.Option(help="S, B, L or XL.")] = "S",
+    batch: Batch = 8,
+    compiled: Annotated[bool, typer.Option(help="Compile the blocks.")] = False,
+    threads: Threads = 1,
+    rounds: Rounds = ROUNDS,
+) -> None:
+    """Print the parts of a step, and what is neither forward nor backward as a share of it."""
+    setup = Setup("sitkit", size, batch, compiled=compiled, threads=threads)
+    torch.set_num_threads(threads)
+    made = parts(setup)
+    take, state, seed = made.take, made.state, made.recipe.seed
+    pieces = made.batches(1)
+    piece = pieces[0]
+    eps = randomness.noise(seed, randomness.Stream.NOISE, piece.numbers, take.shape)
+
+    def passes() -> None:
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            output: Tensor = take.trained(x, t, y=piece.y)
+            return output
+
+        take.objective(field, piece.x, eps, piece.t).mean().backward()
+
+    passes()
+    own: dict[str, Callable[[], object]] = {
+        "data, times, labels": lambda: made.batches(1),
+        "noise": lambda: randomness.noise(seed, randomness.Stream.NOISE, piece.numbers, take.shape),
+        "gradient's norm": take.gradient_norm,
+        "AdamW": state.optimizer.step,
+        "averages": lambda: state.averages.update(1, state.network.parameters()),
+        "log": lambda: state.meters.sort(piece.t, piece.t),
+    }
+    calls = {"forward and backward": passes, **own, "whole step": lambda: take(1, made.batches(1))}
+    times = interleaved(calls, rounds, processor=threads == 1)
+    whole = times["whole step"]
+    for name, values in times.items():
+        share = statistics.median([one / all_ for one, all_ in zip(values, whole, strict=True)])
+        typer.echo(f"{name:22} {statistics.median(values) * 1e3:9.2f} ms {share:7.1%}")
+    outside = [sum(times[name][n] for name in own) / whole[n] for n in range(rounds)]
+    typer.echo(f"outside forward and backward: {statistics.median(outside):.1%} of the step")
+
+
+@app.command()
+def data(batch: Batch = 8, count: int = 4096, rounds: Rounds = ROUNDS, threads: Threads = 1) -> None:
+    """Print how many images a second come from a cache of latents, beside what a step of SiT-S/2 takes."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        moments = np.memmap(Path(folder) / "moments", np.float16, "w+", shape=(count, 2, 2 * CHANNELS, 32, 32))
+        moments[:] = np.random.default_rng(0).random((1, *moments.shape[1:]), np.float32)
+        labels = torch.arange(count) % CLASSES
+        images = Latents(moments, torch.arange(count), labels, 0.18215, 0.0, to_pixels)
+        split, setup = Split(images, images, tuple(map(str, range(CLASSES)))), Setup("sitkit", "S", batch)
+        batches, made = Batches(recipe_of(setup), split, Processes()), parts(setup)
+        calls: dict[str, Callable[[], object]] = {
+            "batches from the cache": lambda: batches(1),
+            "step of SiT-S/2": lambda: made.take(1, made.batches(1)),
+        }
+        times = interleaved(calls, rounds, processor=threads == 1)
+    for name, values in times.items():
+        typer.echo(f"{name:24} {batch / statistics.median(values):10,.1f} images/s")
+    ratios = [slow / fast for fast, slow in zip(*times.values(), strict=True)]
+    typer.echo(f"{statistics.median(ratios):.0f} times what the step takes")
+
+
+@app.command()
+def imports(rounds: Rounds = ROUNDS) -> None:
+    """Print what the command line's help and the import of a library take, beside the least that they can."""
+    python = sys.executable
+    pairs = {
+        "sitkit --help": ([python, "-m", "sitkit.recipes", "--help"], [python, "-c", "import typer"]),
+        "import sitkit.interpolants": ([python, "-c", "import sitkit.interpolants"], [python, "-c", "import torch"]),
+    }
+    for name, (mine, least) in pairs.items():
+        runs = {"mine": partial(_run, mine), "least": partial(_run, least)}
+        times: dict[str, list[float]] = {key: [] for key in runs}
+        for number in range(rounds + 1):
+            for key, run in runs.items():
+                taken = run()
+                if number:
+                    times[key].append(taken)
+        ratio = statistics.median([a / b for a, b in zip(times["mine"], times["least"], strict=True)])
+        typer.echo(f"{name}: {statistics.median(times['mine']):.3f} s, {ratio:.2f} times `{least[-1]}`")
+
+
+def _run(command: list[str]) -> float:
+    """Return the processor's seconds of a command."""
+    before = _children()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return _children() - before
+
+
+def _children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+if __name__ == "__main__":
+    app()

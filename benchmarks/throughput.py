@@ -1,0 +1,135 @@
+"""Images a second, side by side: sitkit, a plain reading of the paper's block, and diffusers' DiT.
+
+    python benchmarks/throughput.py run --size S --batch 8
+    python benchmarks/throughput.py run --size S --batch 8 --compiled
+    python benchmarks/throughput.py run --size XL --batch 32 --mode bf16 --compiled --device cuda
+    python benchmarks/throughput.py grow
+    python benchmarks/throughput.py table
+
+`run` and `grow` write to one file what is not there yet; `table` prints it as docs/benchmarks/throughput.md
+shows them, and draws what `grow` found. Who is compiled has all of its blocks compiled. With many programs on a machine
+take one thread and the processor's clock (`table --clock processor`): how long the process computed.
+"""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from growth import AXES, draw, exponents, setups
+from trials import MODES, SIZES, Setup
+from turns import Times, take_turns
+from verdicts import describe
+
+from sitkit.recipes.files import write_whole
+from sitkit.recipes.problem import Problem
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+RESULTS, OUT = Path("runs/benchmarks/throughput.jsonl"), Path("docs/benchmarks/throughput")
+CONTENDERS = ("sitkit", "plain", "diffusers")
+Results = Annotated[Path, typer.Option(help="The file of what was measured.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
+Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return the groups that were measured, without a last line that was cut short."""
+    content = file.read_text() if file.exists() else ""
+    return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def measure(file: Path, name: str, group: list[Setup], rounds: int, steps: bool = True) -> None:
+    """Time a group of setups in turns and write it down, unless it is there."""
+    wanted, done = [asdict(setup) for setup in group], read(file)
+    if any((one["name"], one["setups"], one["rounds"]) == (name, wanted, rounds) for one in done):
+        typer.echo(f"{name}: done")
+        return
+    typer.echo(f"{name}: {rounds} rounds")
+    times: list[Times] = take_turns(group, rounds, steps, lambda line: typer.echo(f"  {line}"))
+    record = {"name": name, "setups": wanted, "rounds": rounds, "times": times, "machine": machine(group[0].device)}
+    write_whole(file, "".join(json.dumps(one) + "\n" for one in [*done, record]).encode())
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return what was measured on."""
+    if device != "cpu":
+        return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or ["unknown"]
+    return {"device": f"{len(names)} cores of {names[0]}", "torch": torch.__version__}
+
+
+@app.command()
+def run(
+    size: Annotated[Literal["S", "B", "L", "XL"], typer.Option(help="Of the networks, at patch 2.")] = "S",
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    mode: Annotated[Literal["float32", "tf32", "bf16"], typer.Option(help="How products are rounded.")] = "float32",
+    compiled: Annotated[
+        bool, typer.Option(help="Compile the blocks of all three, and compare with plain as it is.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Threads = 2,
+    rounds: Rounds = 9,
+    results: Results = RESULTS,
+) -> None:
+    """Time a forward pass and a step of training of each contender, and a large product of matrices, in turns."""
+    assert size in SIZES
+    assert mode in MODES
+    if device != "cpu" and not torch.cuda.is_available():
+        raise Problem("there is no GPU: give --device cpu")
+    if device == "cpu" and mode == "tf32":
+        raise Problem("a CPU has no tf32: give --mode float32")
+    common = Setup("matrix", size, batch, mode=mode, device=device, threads=threads)
+    group = [common, *(replace(common, contender=name, compiled=compiled) for name in CONTENDERS)]
+    if compiled:
+        group.append(replace(common, contender="plain"))
+    name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}, {device}, {threads} threads"
+    measure(results, name, group, rounds)
+
+
+@app.command()
+def grow(
+    axis: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(AXES)}; may be repeated.")] = None,
+    threads: Threads = 1,
+    rounds: Rounds = 5,
+    results: Results = RESULTS,
+) -> None:
+    """Time sitkit as tokens, the batch and the depth grow."""
+    for one in axis or AXES:
+        if one not in AXES:
+            raise Problem(f"no axis '{one}'; known: {', '.join(AXES)}")
+        measure(results, f"grow {one}", setups(one, threads), rounds)
+
+
+@app.command()
+def table(
+    results: Results = RESULTS,
+    out: Annotated[Path, typer.Option(help="The folder of the summary and the picture.")] = OUT,
+    clock: Annotated[Literal["wall", "processor"], typer.Option(help="Which seconds.")] = "wall",
+) -> None:
+    """Print what was measured, and write it to throughput.json and growth.png."""
+    groups, summary = read(results), {}
+    for group in groups:
+        if not group["name"].startswith("grow"):
+            lines, summary[group["name"]] = describe(group, clock)
+            typer.echo("\n".join(lines) + "\n")
+    grown = {one: group for one in AXES for group in groups if group["name"] == f"grow {one}"}
+    found = exponents(grown, clock)
+    for row in found:
+        typer.echo(" | ".join(("", *map(str, row.values()), "")).strip())
+    out.mkdir(parents=True, exist_ok=True)
+    if grown:
+        draw(grown, clock, out / "growth.png")
+    write_whole(
+        out / "throughput.json", json.dumps({"clock": clock, "runs": summary, "growth": found}, indent=1).encode()
+    )
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except Problem as problem:
+        raise SystemExit(f"error: {problem}") from None

@@ -1,0 +1,67 @@
+"""From times to a table: medians with their quartiles, shares of the rate of a large product, and ratios by rounds."""
+
+from statistics import median, quantiles
+from typing import Any
+
+from trials import Setup
+
+SUFFIX = {"wall": "", "processor": "_cpu"}
+"""Of the names of times, by clock."""
+
+
+def seconds(record: dict[str, Any], what: str, clock: str) -> list[float]:
+    """Return the seconds of each round."""
+    values: list[float] = record[f"{what}{SUFFIX[clock]}"]
+    return values
+
+
+def setup_of(record: dict[str, Any]) -> Setup:
+    """Return the setup of a record of times."""
+    return Setup(**{name: record[name] for name in Setup.__dataclass_fields__})
+
+
+def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, Any]]:
+    """Return a group as a table in Markdown, and as numbers."""
+    by_contender = {title(record): record for record in group["times"]}
+    matrix = by_contender.pop("matrix")
+    rates = [setup_of(matrix).operations() / taken for taken in seconds(matrix, "forward", clock)]
+    lines = [
+        f"{group['name']}: matrix product {median(rates) / 1e9:,.0f} GFLOP/s, load {median(matrix['load']):.1f}",
+        "",
+        "| network | forward, images/s | of the product | step, images/s | of the product | sitkit's to it | memory |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    numbers: dict[str, Any] = {"matrix": median(rates), "load": median(matrix["load"]), "machine": group["machine"]}
+    ours = seconds(group["times"][1], "step", clock)
+    for name, record in by_contender.items():
+        setup = setup_of(record)
+        row: dict[str, Any] = {"memory": record["memory"], "ready": record["ready"]}
+        for what, passes in (("forward", 1), ("step", 3)):
+            taken = seconds(record, what, clock)
+            rounds = zip(taken, rates, strict=True)
+            row[f"{what} images/s"] = spread([setup.batch / one for one in taken])
+            row[f"{what} share"] = spread([passes * setup.operations() / one / rate for one, rate in rounds])
+        row["ratio"] = spread([one / mine for one, mine in zip(seconds(record, "step", clock), ours, strict=True)])
+        numbers[name] = row
+        cells = [
+            show(row[key]) for key in ("forward images/s", "forward share", "step images/s", "step share", "ratio")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} | {record['memory'] / 2**20:,.0f} MiB |")
+    return lines, numbers
+
+
+def title(record: dict[str, Any]) -> str:
+    """Return the name of a contender as it was run."""
+    return f"{record['contender']}{', compiled' if record['compiled'] else ''}"
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return lower quartile, median and upper quartile."""
+    low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values
+    return [low, middle, high]
+
+
+def show(values: list[float]) -> str:
+    """Return the median with the quartiles."""
+    low, middle, high = (f"{value:.3g}" for value in values)
+    return f"{middle} ({low} to {high})"

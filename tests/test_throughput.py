@@ -1,0 +1,160 @@
+"""The benchmark of speed: it times the same networks, and counts their operations rightly."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from sitkit.backbones import SiT
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import growth
+import throughput
+import trials
+import turns
+import verdicts
+from trials import Setup
+
+
+def network(setup: Setup) -> SiT:
+    depth, width, heads = setup.shape
+    sizes: dict[str, Any] = {"hidden_size": width, "depth": depth, "num_heads": heads, "num_classes": trials.CLASSES}
+    return SiT(input_size=setup.side, patch_size=2, in_channels=4, **sizes)
+
+
+def counted(model: nn.Module, setup: Setup, backward: bool = False) -> int:
+    """Return the operations of a pass, as torch counts them where tensors have no numbers."""
+    x = torch.zeros(setup.batch, 4, setup.side, setup.side, device="meta", requires_grad=True)
+    t, y = torch.zeros(len(x), device="meta"), torch.zeros(len(x), device="meta", dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        out = model(x, t, y)
+        if backward:
+            out.sum().backward()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(("size", "side"), [("S", 16), ("S", 32), ("S", 64), ("B", 32), ("L", 32), ("XL", 32)])
+def test_operations_are_those_that_torch_counts(size: str, side: int) -> None:
+    setup = Setup("sitkit", size, batch=2, side=side)
+    with torch.device("meta"):
+        model = network(setup)
+    assert setup.operations() == counted(model, setup)
+    if size == "S":  # with its gradients, attention is counted 3.5 times
+        assert 3 * setup.operations() == pytest.approx(counted(model, setup, backward=True), rel=0.06)
+
+
+def test_operations_of_the_matrices() -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        torch.mm(*torch.zeros(2, trials.MATRIX, trials.MATRIX))
+    assert Setup("matrix").operations() == counter.get_total_flops()
+
+
+@torch.no_grad()
+def test_the_plain_network_is_the_same_function() -> None:
+    setup = Setup("plain", "S", batch=2, side=8, depth=2)
+    mine, (other, call) = network(setup), trials.plain(setup)
+    trials.stir(mine)
+    other.load_state_dict(mine.state_dict())
+    x, t, y = torch.randn(2, 4, 8, 8), torch.rand(2), torch.tensor([3, 1000])
+    torch.testing.assert_close(call(x, t, y), mine(x, t, y), rtol=1e-4, atol=1e-4)
+    assert call(x, t, y).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_diffusers_network_is_of_the_same_shape() -> None:
+    setup = Setup("diffusers", "S", batch=2, side=8, depth=2)
+    other, call = trials.diffusers(setup)
+    x, t, y = torch.randn(2, 4, 8, 8), torch.rand(2), torch.tensor([3, 7])
+    assert call(x, t, y).shape == x.shape
+    of_blocks = {"attn1": 4 * 384**2, "ff": 8 * 384**2}
+    for name, size in of_blocks.items():
+        weights = [p for p in getattr(other.transformer_blocks[1], name).parameters() if p.ndim == 2]
+        assert sum(p.numel() for p in weights) == size
+    assert len(other.transformer_blocks) == 2
+
+
+@pytest.mark.parametrize("contender", ["sitkit", "plain", "diffusers"])
+def test_steps_train_what_is_timed(contender: str) -> None:
+    trial = trials.build(Setup(contender, "S", batch=2, side=8, depth=1, threads=1))
+    trial.forward()
+    trial.step()
+    trial.step()
+
+
+def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "MATRIX", 8)
+    trials.matrix(Setup("matrix")).forward()
+    assert Setup("matrix").operations() == 2 * 8**3
+
+
+def test_turns_are_taken_by_processes_of_their_own() -> None:
+    setup = Setup("plain", "S", batch=1, side=8, depth=1, threads=1)
+    said: list[str] = []
+    times = turns.take_turns([setup, replace(setup, contender="sitkit")], 2, say=said.append)
+    assert [one["contender"] for one in times] == ["plain", "sitkit"]
+    assert len(said) == 2
+    for record in times:
+        assert verdicts.setup_of(record) in (setup, replace(setup, contender="sitkit"))
+        for what in ("forward", "step", "forward_cpu", "step_cpu"):
+            assert len(record[what]) == 2
+            assert min(record[what]) > 0
+        assert 10**8 < record["memory"] < 10**10
+
+
+def made_up(contender: str, seconds: float, **more: Any) -> dict[str, Any]:
+    setup = vars(Setup(contender, **more))
+    times = {what: [seconds, 2 * seconds, 3 * seconds] for what in ("forward", "step", "forward_cpu", "step_cpu")}
+    return {**setup, **times, "load": [1.0] * 3, "memory": 2**30, "ready": 1.0}
+
+
+def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def take(group: list[Setup], rounds: int, *_: Any) -> list[dict[str, Any]]:
+        assert rounds == 3
+        return [made_up(one.contender, 1.0 + (one.contender == "plain"), batch=one.batch) for one in group]
+
+    monkeypatch.setattr(throughput, "take_turns", take)
+    results = tmp_path / "results.jsonl"
+    wanted = ["run", "--batch", "4", "--rounds", "3", "--results", str(results)]
+    assert CliRunner().invoke(throughput.app, wanted, catch_exceptions=False).exit_code == 0
+    content = results.read_bytes()
+    assert "done" in CliRunner().invoke(throughput.app, wanted, catch_exceptions=False).output
+    assert results.read_bytes() == content
+    results.write_bytes(content + content[:50])  # cut short
+    shown = CliRunner().invoke(throughput.app, ["table", "--results", str(results), "--out", str(tmp_path)]).output
+    assert "| plain | 1 (0.833 to 1.5) |" in shown
+    (name,) = (summary := json.loads((tmp_path / "throughput.json").read_text()))["runs"]
+    numbers = summary["runs"][name]
+    operations = Setup("sitkit", batch=4).operations()
+    assert numbers["sitkit"]["forward share"] == pytest.approx(3 * [operations / Setup("matrix").operations()])
+    assert numbers["sitkit"]["step share"] == pytest.approx(3 * [3 * operations / Setup("matrix").operations()])
+    assert numbers["plain"]["step share"] == pytest.approx(3 * [1.5 * operations / Setup("matrix").operations()])
+    assert numbers["plain"]["ratio"] == [2.0, 2.0, 2.0]
+
+
+def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
+    groups = {}
+    for axis in growth.AXES:
+        setups = growth.setups(axis, 1)
+        groups[axis] = {"times": [made_up(**vars(one), seconds=one.operations() / 1e12) for one in setups]}
+    rows = {row["axis"]: row for row in growth.exponents(groups, "wall")}
+    assert rows["batch"]["operations"] == 1.0
+    assert 1.0 < rows["tokens"]["operations"] < 1.3
+    for row in rows.values():
+        assert row["forward"] == row["step"] == row["operations"]
+        assert row["memory"] == 0.0
+    growth.draw(groups, "wall", tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size < 300_000
+
+
+def test_what_cannot_be_timed_is_refused() -> None:
+    for wrong in (["run", "--mode", "tf32"], ["grow", "--axis", "width"]):
+        result = CliRunner().invoke(throughput.app, wrong)
+        assert type(result.exception).__name__ == "Problem"
