@@ -110,6 +110,16 @@ def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
         raise _damaged(file, str(error)) from None
 
 
+def sha256_of(checkpoint: Path, part: str) -> str | None:
+    """Return the sha256 of a part's file, as the manifest has it; None if there is no such part.
+
+    Raises:
+        Problem: the manifest is damaged.
+    """
+    entry = _entries(checkpoint).get(f"{part}.safetensors")
+    return None if entry is None else str(entry["sha256"])
+
+
 def tidy(folder: Path) -> None:
     """Remove what a save left that was cut short."""
     for draft in folder.glob("step-*.tmp"):

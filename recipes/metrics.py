@@ -90,7 +90,7 @@ def _kernel_sum(x: Tensor, y: Tensor, chunk: int, apart: bool = False) -> float:
     """Return the sum of kernels of all pairs, `apart` without those of a number with itself."""
     total, start = x.new_zeros(()), 0
     for part in torch.split(x, max(1, chunk // len(y))):
-        kernels = (part @ y.T / y.shape[1] + 1) ** 3
+        kernels = torch.addmm(y.new_ones(()), part, y.T, alpha=1 / y.shape[1]).pow_(3)
         if apart:
             kernels.diagonal(start).zero_()
         total, start = total + kernels.sum(), start + len(part)

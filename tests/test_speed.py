@@ -87,19 +87,22 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
         from sitkit.recipes.train.heap import keep_freed_memory
         if sys.argv[1] == "keep":
             keep_freed_memory()
-        def step():
-            parts = [torch.empty(5_000_000).fill_(1) for _ in range(10)]
-        for _ in range(3):  # the heap takes shape
-            step()
+        def steps(size):
+            for _ in range(5):
+                parts = [torch.empty(size).fill_(1) for _ in range(40)]
+                while parts:
+                    parts.pop()
+        for size in (5_000_000, 200_000):
+            steps(size)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        step()
+        steps(3_000_000)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     """
     faults = {}
     for way in ("keep", "leave"):
         done = subprocess.run([sys.executable, "-c", program, way], capture_output=True, text=True, check=True)
         faults[way] = int(done.stdout)
-    pages = 10 * 20_000_000 // 4096
+    pages = 40 * 12_000_000 // 4096
     assert faults["keep"] < 0.02 * pages
     assert faults["leave"] > faults["keep"]
 

@@ -10,6 +10,7 @@ from . import sample as sample
 from . import show as show
 from . import study as study
 from . import train as train
+from . import tune as tune
 from .app import app as app
 
 

@@ -30,6 +30,12 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a 
 Average = Annotated[
     str, typer.Option(metavar="NAME", help="Which average of the weights: ema, ema-0.999, width-0.1, ...")
 ]
+SamplerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sampler", metavar="FILE", help="Sampler and guidance, as `sitkit tune` writes them; --set is over it."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 
 
@@ -53,13 +59,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 AFTER_TRAINING = ("sampler", "guidance")
 
 
-def resample(recipe: "Recipe", settings: list[str] | None, *allowed: str, of: str = "a trained run") -> "Recipe":
-    """Return a recipe with settings, of which some parts can still be chosen."""
+def resample(
+    recipe: "Recipe",
+    settings: list[str] | None,
+    *allowed: str,
+    of: str = "a trained run",
+    sampler: Path | None = None,
+) -> "Recipe":
+    """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""
     from ..reading import override
+    from ..study.chosen import with_sampler
 
     for setting in settings or ():
         if setting.partition("=")[0].partition(".")[0] not in allowed:
             raise Problem(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
+    if sampler is not None:
+        recipe = with_sampler(recipe, sampler)
     return override(recipe.model_dump(mode="json"), settings or ())
 
 

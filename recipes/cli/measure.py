@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .app import AFTER_TRAINING, Average, Device, Settings, command, device_of, resample, writable
+from ..problem import Problem
+from .app import AFTER_TRAINING, Average, Device, SamplerFile, Settings, command, device_of, resample, writable
 
 Crop = Annotated[bool, typer.Option("--crop", help="Cut the images of a folder to the size of samples, as ADM does.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at once; changes no number but by rounding.")]
@@ -25,6 +26,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default DIR or SAMPLES.")
     ] = None,
+    sampler: SamplerFile = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
     batch: Batch = 256,
@@ -50,6 +52,8 @@ def evaluate(
     share = Share.of_environment()
     where = share.device(device_of(device))
     drawn = (source / CONTENT).is_file()
+    if drawn and sampler is not None:
+        raise Problem(f"--sampler {sampler}: the samples in {source} are drawn")
     if drawn:
         from ..reading import override
 
@@ -57,7 +61,7 @@ def evaluate(
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
         run = Run.find(source)
-        recipe = resample(run.recipe(), settings, *AFTER_TRAINING, "evaluation")
+        recipe = resample(run.recipe(), settings, *AFTER_TRAINING, "evaluation", sampler=sampler)
     question = Question(recipe.evaluation.features, reference, crop, batch, where, place, share)
     if drawn:
         report = evaluate_samples(source, recipe, question)

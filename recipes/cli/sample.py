@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, command, device_of, resample, writable
+from .app import (
+    AFTER_TRAINING,
+    Average,
+    Device,
+    RunFolder,
+    SamplerFile,
+    Settings,
+    command,
+    device_of,
+    resample,
+    writable,
+)
 
 
 @command
@@ -25,6 +36,7 @@ def sample(
         Literal["auto", "balanced", "random"],
         typer.Option(help="Classes in turn or at random; by default as evaluation.labels, in turn for a .png."),
     ] = "auto",
+    sampler: SamplerFile = None,
     settings: Settings = None,
     average: Average = "ema",
     device: Device = "auto",
@@ -38,12 +50,13 @@ def sample(
     from ..run import Run
     from ..sample.labels import Labels
     from ..sample.sampling import Request, check_out, to_array, to_folder, to_picture
+    from ..sample.shards import SampleFolder
     from ..share import Share
 
     check_out(out)
     writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
     run = Run.find(folder)
-    recipe = resample(run.recipe(), settings, *AFTER_TRAINING)
+    recipe = resample(run.recipe(), settings, *AFTER_TRAINING, sampler=sampler)
     split = recipe.data.build()
     usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))
@@ -55,6 +68,7 @@ def sample(
         drawn = to_array(request, num, out, share)
     else:
         drawn = to_folder(request, num, out, share)
+        num = len(SampleFolder.open(out))  # there may have been more
     if drawn is not None:
         typer.echo(f"{out}: {num} samples, {drawn.calls} network calls a batch, {drawn.rows} network rows a sample")
 

@@ -103,7 +103,7 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
         for number in range(seed, seed + recipe.evaluation.draws):
             request = Request(run, one, split, labels, number, question.batch, average, question.device)
             content = request.content(checkpoint, count)
-            digest = hashlib.sha256(json.dumps(identity(content.manifest)).encode()).hexdigest()[:12]
+            digest = hashlib.sha256(json.dumps([identity(content.manifest), count]).encode()).hexdigest()[:12]
             samples = begin(question.out / SAMPLES / f"seed-{number}-{digest}", content, question.share)
             name = " ".join(["samples", what, f"{number - seed + 1} of {recipe.evaluation.draws}"])
             draw = lambda: Drawing(network(), one, split, number)  # noqa: B023, E731  # called before the next is made

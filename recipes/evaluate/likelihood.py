@@ -171,9 +171,7 @@ def _content(split: Split) -> list[Tensor]:
 
 def _sha256(checkpoint: Path, average: str, network: nn.Module) -> str:
     """Return the sha256 of an average's file, or of its tensors if it was made of several files."""
-    files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
-    entry = files.get(f"{average}.safetensors")
-    return str(entry["sha256"]) if entry else _digest(network.state_dict().values())
+    return checkpoints.sha256_of(checkpoint, average) or _digest(network.state_dict().values())
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

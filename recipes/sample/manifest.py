@@ -1,6 +1,5 @@
 """Everything that samples depend on."""
 
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -66,9 +65,13 @@ def identity(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sha256(checkpoint: Path, average: str) -> str:
-    """Return the sha256 of the average's file, or, for one that is made of several, of all their files."""
-    files = json.loads((checkpoint / checkpoints.MANIFEST).read_text())["files"]
-    if own := files.get(f"{average}.safetensors"):
-        return str(own["sha256"])
-    kept = {name: entry["sha256"] for name, entry in files.items() if name.startswith("width-")}
-    return f"made of {', '.join(f'{name} {digest}' for name, digest in sorted(kept.items()))} and of earlier ones"
+    """Return the sha256 of the average's file, or, of one that is made of several, those of all their files."""
+    if own := checkpoints.sha256_of(checkpoint, average):
+        return own
+    parts = [
+        f"{one.name}/{part} {checkpoints.sha256_of(one, part)}"
+        for one in checkpoints.found(checkpoint.parent)
+        if checkpoints.step_of(one) <= checkpoints.step_of(checkpoint)
+        for part in sorted(file.stem for file in one.glob("width-*.safetensors"))
+    ]
+    return f"made of {', '.join(parts)}"

@@ -1,0 +1,60 @@
+"""The command that chooses a sampler for a trained run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, command, device_of, resample
+
+
+@command
+def tune(
+    folder: RunFolder,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEYS",
+            help="What to vary, as sampler.w,guidance.scale; or with its values, as 'guidance.scale=1.0|1.5|2.0'; may "
+            "be repeated.",
+        ),
+    ],
+    calls: Annotated[int, typer.Option(min=1, help="Calls of the network for a batch, at most.")],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of what is found; by default DIR/tune.")] = None,
+    number: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of evaluation, to come near to that of real images.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="REF", help="What to compare with, as in `sitkit evaluate`.")
+    ] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at once; changes no sample.")] = 256,
+    average: Average = "ema",
+    device: Device = "auto",
+) -> None:
+    """Search the sampler that is best for a trained run with so many network calls, or go on with it.
+
+    Chooses by some seeds and reports by others; writes sampler.toml, which `sample --sampler` takes, and tune.html.
+
+    Example: sitkit tune runs/digits --over sampler.w,sampler.times,guidance.scale --calls 50 --set evaluation.draws=1
+    """
+    from ..run import Run
+    from ..study.tuning import run_tune
+
+    run = Run.find(folder)
+    recipe = resample(run.recipe(), settings, *AFTER_TRAINING, "evaluation")
+    run_tune(
+        run,
+        recipe,
+        over,
+        calls,
+        out or folder / "tune",
+        number=number,
+        reference=reference,
+        seed=seed,
+        batch=batch,
+        average=average,
+        device=device_of(device),
+        say=typer.echo,
+    )

@@ -1,0 +1,60 @@
+"""The file of a chosen sampler: the tables `[sampler]` and `[guidance]` of a recipe, in TOML, to put over a run's."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..components import nearest
+from ..problem import Problem
+from ..reading import override
+from ..recipe import Recipe
+from .settings import settings_of
+
+TABLES = ("sampler", "guidance")
+
+
+def sampler_toml(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
+    """Return a recipe's sampler and guidance as TOML, below some remarks; `auto` stays."""
+    table = recipe.model_dump(mode="json", include=set(TABLES))
+    lines = [f"# {remark}" for remark in remarks]
+    for name in TABLES:
+        lines += _lines(table[name], name)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _lines(table: Mapping[str, Any], name: str) -> list[str]:
+    """Return the lines of a table: its values first, then its tables."""
+    values = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    inner = [_lines(value, f"{name}.{key}") for key, value in table.items() if isinstance(value, dict)]
+    return ["", f"[{name}]", *values, *(line for lines in inner for line in lines)]
+
+
+def with_sampler(recipe: Recipe, file: Path) -> Recipe:
+    """Return a recipe with the sampler and the guidance of a file, as far as it has them.
+
+    Raises:
+        Problem: the file cannot be read, has other keys, or does not fit the recipe.
+    """
+    try:
+        return override(recipe.model_dump(mode="json"), settings_of(_read(file)))
+    except Problem as problem:
+        raise Problem(f"{file}: {'; '.join(str(problem).splitlines())}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(f"is not TOML: {error}") from error
+    for key, value in table.items():
+        if key not in TABLES:
+            raise Problem(
+                f"{key}: unknown key{nearest(key, [*TABLES])}; a sampler's file has the tables sampler, guidance"
+            )
+        if not isinstance(value, dict):
+            raise Problem(f"{key}: a table is wanted, got {value!r}")
+    return table
