@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import matplotlib as mpl
-from trials import Setup
+from shapes import Setup
 from verdicts import seconds, setup_of
 
 mpl.use("Agg")
@@ -50,7 +50,7 @@ def curves(group: Mapping[str, Any], axis: str, clock: str) -> dict[str, list[fl
         "operations": [float(setup.operations()) for setup in trials],
         "forward": [median(seconds(record, "forward", clock)) for record in records],
         "step": [median(seconds(record, "step", clock)) for record in records],
-        "memory": [float(record["memory"]) for record in records],
+        "memory": [float(record["memory"] - record["bare"]) for record in records],
     }
 
 

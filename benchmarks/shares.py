@@ -18,8 +18,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from shapes import CHANNELS, CLASSES, Setup
 from torch import Tensor
-from trials import CHANNELS, CLASSES, Setup, parts, recipe_of
+from trials import parts, recipe_of
 from turns import clocked
 
 from sitkit.recipes import randomness

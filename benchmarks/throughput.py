@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 from growth import AXES, draw, exponents, setups
-from trials import MODES, SIZES, Setup
+from shapes import MODES, SIZES, Setup
 from turns import Times, take_turns
 from verdicts import describe
 

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
-from trials import Setup, build
+from shapes import Setup
+from trials import build
 
 Times = dict[str, Any]
-"""A setup; of `forward` and `step` the seconds and the processor's seconds of each round; the peak of memory."""
+"""A setup; of `forward` and `step` seconds and the processor's seconds of each round; memory at its peak and before."""
 
 WARM = 2
 
@@ -57,14 +59,15 @@ def take_turns(
                     record.setdefault(what, []).append(seconds)
                     record.setdefault(f"{what}_cpu", []).append(processor)
         for pipe, record in zip(pipes, times, strict=True):
-            pipe.send("memory")
-            record["memory"] = pipe.recv()
+            for what in ("bare", "memory"):
+                pipe.send(what)
+                record[what] = pipe.recv()
     return times
 
 
 def _work(setup: Setup, pipe: Connection, steps: bool) -> None:
     """Serve a setup: run what is asked for, and tell how long it took."""
-    start = time.perf_counter()
+    start, bare = time.perf_counter(), peak(setup.device)
     trial = build(setup)
     for _ in range(WARM):
         trial.forward()
@@ -74,7 +77,10 @@ def _work(setup: Setup, pipe: Connection, steps: bool) -> None:
     with suppress(EOFError):
         while True:
             what = pipe.recv()
-            pipe.send(peak(setup.device) if what == "memory" else clocked(getattr(trial, what), setup.device))
+            if what in ("bare", "memory"):
+                pipe.send(bare if what == "bare" else peak(setup.device))
+            else:
+                pipe.send(clocked(getattr(trial, what), setup.device))
 
 
 def clocked(run: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
@@ -94,6 +100,10 @@ def wait(device: str) -> None:
 
 def peak(device: str) -> int:
     """Return the most memory that this process has had, in bytes: of the device, or of the process."""
-    if device == "cpu":
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")  # that of `getrusage` begins with what the parent had
+    if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(torch.cuda.max_memory_allocated())
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -3,7 +3,7 @@
 from statistics import median, quantiles
 from typing import Any
 
-from trials import Setup
+from shapes import Setup
 
 SUFFIX = {"wall": "", "processor": "_cpu"}
 """Of the names of times, by clock."""

@@ -88,6 +88,7 @@ class Slot:
     absent: str | None = None
     usual: str | None = None
 
+    @cache  # noqa: B019 (slots are few and live as long as the program)
     def kinds(self) -> dict[str, Any]:
         """Return the library's components that fit here, by kind."""
         members = vars(importlib.import_module(self.library))

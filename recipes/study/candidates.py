@@ -8,7 +8,7 @@ from typing import Any
 
 from sitkit.objectives import LossCurve
 
-from ..components import dump, nearest
+from ..components import Section, dump, nearest
 from ..problem import Problem
 from ..reading import override
 from ..recipe import Guidance, Recipe, Sampler
@@ -17,6 +17,7 @@ from .settings import toml, word
 from .usual import NO_NOISE, USUAL, usual_values
 
 W = "sampler.w"
+SECTIONS: dict[str, type[Section]] = {"sampler": Sampler, "guidance": Guidance}
 AUTOMATIC = ("sampler.solver=auto", "sampler.last=auto")
 """What fits every kind of sampler."""
 
@@ -59,7 +60,7 @@ def split(text: str, separator: str) -> list[str]:
 
 def _axis(text: str, recipe: Recipe, curve: LossCurve | None) -> Axis:
     key, given, values = (part.strip() for part in text.partition("="))
-    section = {"sampler": Sampler, "guidance": Guidance}.get(key.partition(".")[0])
+    section = SECTIONS.get(key.partition(".")[0])
     if section is None or "." not in key:
         raise Problem(f"--over {key}: of a trained run keys of sampler and guidance can be varied, such as sampler.w")
     if key == "sampler.steps":

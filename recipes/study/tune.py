@@ -84,8 +84,8 @@ class Tuned:
         task: what was asked for.
         aim: the number, and what it should be.
         candidates: in the order in which they were met.
-        lines: on other samples, by the calls that were allowed: of the run's own, of the chosen one if it is another,
-            and of the best of the other kind, ODE or SDE.
+        lines: on other samples, by the calls that were allowed: of the chosen one, if it is not the run's own, of
+            that, and of the best of the other kind, ODE or SDE.
         gain: on other samples, how much nearer to the aim than the run's own the chosen one is, if it is another.
         diffusions: if w was varied and there are data to measure the loss curve on.
         failures: why, by candidate.
@@ -127,9 +127,10 @@ def tune(task: Task, bench: Bench, curve: LossCurve | None, say: Callable[[str],
 
     best = search(own, task.axes, score)
     chosen = bench.measure(best, task.calls, task.choosing)
-    wanted = {OWN: first, CHOSEN: chosen, **_other_kind(chosen, met, aim)}
+    wanted = {CHOSEN: chosen, OWN: first, **_other_kind(chosen, met, aim)}
+    wanted = {name: one for name, one in wanted.items() if name == OWN or one.key != first.key}
     lines = {}
-    for name, one in {trial.key: (name, trial) for name, trial in reversed(wanted.items())}.values():
+    for name, one in wanted.items():
         say(f"{name}, on samples of other seeds, with fewer calls and with more")
         lines[name] = _line(one.recipe, name, task, bench, aim, say)
     gain = None

@@ -16,7 +16,7 @@ from .bench import Trial
 from .candidates import words
 from .chosen import sampler_toml
 from .record import machine
-from .statistics import BEYOND, Mean
+from .statistics import BEYOND, Mean, false_share
 from .tables import with_error
 from .tune import CHOSEN, OWN, Diffusions, Tuned
 from .tune_plots import bounds, distance_name, frontier, pareto
@@ -27,7 +27,8 @@ WHAT_BOUND = (
     "recipe's `kl` and L the squared error of the network's velocity on training images. It is one of exact SDEs. L "
     "contains the variance of the velocity given the state, which no network can remove and which makes the bound "
     "loose, by more for some w than for others: its order need not be that of the bound that is meant, with the excess "
-    "alone."
+    "alone. Pairs are told apart by differences draw by draw beyond {beyond:g} standard errors; of pairs that are "
+    "equal in truth, one in {wrongly} would be with so many draws."
 )
 
 
@@ -44,9 +45,7 @@ def summary(tuned: Tuned) -> list[str]:
     if tuned.gain is None:
         lines.append("the run's own sampler is the best that was found")
     else:
-        told = (
-            "which these draws can tell" if tuned.gain.beyond else f"within {BEYOND:g} standard errors: no difference"
-        )
+        told = f"{'beyond' if tuned.gain.beyond else 'no difference, for it is within'} {BEYOND:g} standard errors"
         side = "nearer to" if tuned.gain.value >= 0 else "further from"
         what = f"{side} {'real images' if aim.known else '0'} than the run's own"
         size = with_error(Mean(abs(tuned.gain.value), tuned.gain.error))
@@ -153,7 +152,9 @@ def page(tuned: Tuned, plots: dict[str, bytes], toml: str, command: str) -> str:
     parts += ["<h2>Candidates, the best first</h2>", _table((*keys, "calls", aim.name), rows)]
     if found := tuned.diffusions:
         low, high = found.times
-        parts += ["<h2>Each w, without guidance</h2>", f"<p>{WHAT_BOUND.format(low=low, high=high)}</p>"]
+        wrongly = round(1 / false_share(len(task.reporting)))
+        said = WHAT_BOUND.format(low=low, high=high, beyond=BEYOND, wrongly=wrongly)
+        parts += ["<h2>Each w, without guidance</h2>", f"<p>{said}</p>"]
         parts += [_picture(plots["bounds.png"], "each w against its bound")] if found.found else []
         every = sorted([*found.found, *([found.ode] if found.ode else [])], key=lambda one: one.bound)
         rows = [

@@ -59,18 +59,17 @@ def pareto(tuned: Tuned) -> bytes:
 def bounds(tuned: Tuned, diffusions: Diffusions) -> bytes:
     """Return a PNG of what was measured of each w against its bound."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5), dpi=110, layout="constrained")
-    for one in diffusions.found:
+    for place, one in enumerate(sorted(diffusions.found, key=lambda one: one.bound)):
         mean = Mean.of(one.distances)
-        axes.errorbar(one.bound, mean.value, mean.error or 0.0, marker="o", markersize=4, capsize=3, color="C0")
-        axes.annotate(one.name, (one.bound, mean.value), xytext=(5, 4), textcoords="offset points", fontsize="x-small")
+        colour, marker, error = f"C{place % 10}", "os^v"[place // 10 % 4], mean.error or 0.0
+        axes.errorbar(one.bound, mean.value, error, fmt=marker, color=colour, markersize=5, capsize=3, label=one.name)
     if diffusions.ode:
         value = Mean.of(diffusions.ode.distances).value
-        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label="the ODE, of which there is no bound")
-        axes.legend(fontsize="small")
+        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label="ode: no bound")
     axes.set_xscale("log")
-    axes.margins(x=0.15)
     axes.set(xlabel="bound, nats", ylabel=distance_name(tuned))
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
     return _png(figure)
 
 

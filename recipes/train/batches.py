@@ -41,7 +41,6 @@ class Batch:
         return Batch(numbers, images, x, t, labels, y)
 
 
-
 class Batches:
     """The pieces that a process takes of each step, which together with those of the others make up its batch."""
 
