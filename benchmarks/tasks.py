@@ -18,7 +18,8 @@ from sitkit.interpolants import GVP, Interpolant, Linear
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.metrics import frechet_distance, moments
 from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import balanced_labels, load_network
+from sitkit.recipes.sample.generate import load_network
+from sitkit.recipes.sample.labels import Labels
 from sitkit.samplers import KL, RK4, Diffusion, Field, Sigma, adaptive, sample
 
 PATHS: dict[str, Interpolant] = {"linear": Linear(), "gvp": GVP()}
@@ -292,7 +293,7 @@ def _trained(folder: Path, device: str) -> Trained:
         path,
         recipe.objective.build(path=path).field,
         tuple(split.training.pixels.shape[1:]),
-        partial(balanced_labels, split=split),
+        partial(Labels(split.classes), 0),  # every class in turn, whatever the seed
         moments(split.heldout.pixels.flatten(1).float() / 255),
         hashlib.sha256((checkpoint / "ema.safetensors").read_bytes()).hexdigest()[:12],
         device,

@@ -112,8 +112,14 @@ def test_a_table_says_when_there_are_too_few_samples() -> None:
         "FID": number(10.0, bias=0.11, real=1.0, **{"without guidance": number(20.0)}),
         "sFID": number(10.0, bias=0.09),
     }
-    lines = table({"numbers": numbers, "manifest": {"samples": 500}}).splitlines()
+    manifest = {"samples": 500, "features": {"size": 64}, "reference": {"count": 64}}
+    lines = table({"numbers": numbers, "manifest": manifest}).splitlines()
     assert lines[0].split() == ["samples", "without", "guidance", "real"]
     assert lines[1].split() == ["FID", "10", "20", "1"]
     assert lines[2].split() == ["sFID", "10"]
-    assert lines[3:] == ["FID: of it, about 0.11 are due to there being 500 samples and not many more"]
+    bias = "FID: of it, about 0.11 are due to there being 500 samples and no more"
+    assert lines[3:] == [bias]
+    few = {"numbers": numbers, "manifest": manifest | {"reference": {"count": 63}}}
+    told = "the reference has 63 images, fewer than the 64 features: far from it are real ones, too"
+    assert table(few).splitlines()[3:] == [bias, told]
+    assert table({"numbers": numbers, "manifest": manifest | {"reference": {}}}).splitlines()[3:] == [bias]

@@ -9,10 +9,10 @@ from sitkit.recipes import slots
 from sitkit.recipes.components import Slot
 from sitkit.recipes.intervals import grid, resolve, resolve_sampler
 from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
+from sitkit.recipes.reading import override, read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import build_network, draw, load_network
+from sitkit.recipes.sample.generate import Drawing, build_network, draw, load_network
 from sitkit.recipes.train.batches import Batches
 from sitkit.recipes.train.loop import train
 from sitkit.recipes.train.processes import Processes
@@ -72,8 +72,38 @@ def test_every_kind_trains_and_samples(name: str, key: str, kind: str, tmp_path:
     assert Run(tmp_path).metrics()[-1]["step"] == 2
     split = recipe.data.build()
     network = load_network(recipe, split, Run(tmp_path).latest(), CPU)
-    drawn = draw(network, recipe, split, 4, seed=0, labels=torch.arange(4), quiet=True)
+    drawn = draw(Drawing(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
     assert drawn.pixels.shape == (4, 1, 8, 8)
+
+
+def test_samples_are_led_along_another_path_than_was_learnt() -> None:
+    """Exponential steps go by data and noise alone, the same along both paths; Heun's method differs by its error."""
+    recipe = tiny("sampler.steps=8", "guidance.scale=1.0")
+    split = recipe.data.build()
+    network = build_network(recipe, split)
+    for parameter in network.parameters():
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+
+    def drawn(*settings: str) -> torch.Tensor:
+        other = override(recipe.model_dump(mode="json"), settings)
+        return draw(Drawing(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
+
+    own = drawn()
+    assert (drawn("sampler.path=gvp") - own).abs().max() <= 1
+    apart = [
+        (drawn("sampler.solver=heun", "sampler.times=uniform", f"sampler.steps={steps}", "sampler.path=gvp") - own)
+        .abs()
+        .float()
+        .mean()
+        for steps in (8, 64)
+    ]
+    assert 0 < apart[1] < apart[0]
+    for settings, said in (
+        (("sampler.kind=sde", "sampler.w=kl_eta", "sampler.w.eta=1.0"), "measured along the path that was learnt"),
+        (("sampler.kind=sde", "sampler.solver=learned_ancestral", "objective=hybrid"), "reads the network as it was"),
+    ):
+        with pytest.raises(Problem, match=said):
+            tiny("sampler.path=gvp", *settings)
 
 
 def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() -> None:

@@ -218,6 +218,6 @@ def _manifest(
         "seeds": [folder.content.manifest["seed"] for folder in sets[""]],
         "network_calls": {what: one.calls for what, one in costs.items()},
         "network_rows_a_sample": {what: one.rows for what, one in costs.items()},
-        "features": how.describe(),
+        "features": how.describe() | {"size": len(reference.statistics.pooled[0])},
         "reference": reference.about,
     }

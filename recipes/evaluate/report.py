@@ -97,7 +97,8 @@ def _classes(classes: list[dict[str, Any]]) -> str:
     head = ["class", "samples", "reference", "of the wanted class", "distance of means", "real", ""]
     keys = ("samples", "reference", "wanted", "distance", "real")
     rows = [[one["class"], *("" if one[key] is None else f"{one[key]:.4g}" for key in keys), ""] for one in classes]
-    return f"<h2>Classes</h2><details{' open' * (len(rows) <= 2 * MOST_CLASSES)}>{_table([head, *rows])}</details>"
+    shown = " open" if len(rows) <= 2 * MOST_CLASSES else ""
+    return f"<h2>Classes</h2><details{shown}><summary>each one</summary>{_table([head, *rows])}</details>"
 
 
 def _table(rows: list[list[str]]) -> str:

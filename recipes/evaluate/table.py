@@ -20,13 +20,22 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def too_few(report: Mapping[str, Any]) -> list[str]:
-    """Return a line for each number that is too large for there being so few samples, by a hundredth or more."""
-    count = report["manifest"]["samples"]
-    return [
-        f"{name}: of it, about {number['bias']:.2g} are due to there being {count} samples and not many more"
+    """Return a line for each number that is too large for there being so few samples, by a hundredth or more.
+
+    And one for a reference of fewer images than features, from which every distance is large.
+    """
+    manifest = report["manifest"]
+    lines = [
+        f"{name}: of it, about {number['bias']:.2g} are due to there being {manifest['samples']} samples and no more"
         for name, number in report["numbers"].items()
         if number["bias"] and number["bias"] > 0.01 * abs(number["mean"])
     ]
+    count, size = manifest["reference"].get("count"), manifest["features"]["size"]
+    if count is not None and count < size:
+        lines.append(
+            f"the reference has {count} images, fewer than the {size} features: far from it are real ones, too"
+        )
+    return lines
 
 
 def other_sets(numbers: Mapping[str, Any]) -> list[str]:
