@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -27,13 +26,6 @@ def made(*settings: str, device: torch.device = CPU) -> tuple[Step, Batches]:
     recipe, team = read("digits", [*TINY, *settings]), Processes(device=device)
     split = recipe.data.build()
     return Step(recipe, split, State(recipe, split, team), team), Batches(recipe, split, team)
-
-
-@pytest.fixture
-def _fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("_fresh_compiler")

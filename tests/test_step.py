@@ -1,7 +1,6 @@
 """A step of training: what it does to the state, however it is cut into pieces, rounded, compiled or computed again."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -191,13 +190,6 @@ def test_bfloat16_learns_as_fast() -> None:
         ends.append(float(losses[-10:].mean()))
     assert ends[1] == pytest.approx(ends[0], rel=0.05)
     assert ends[1] != ends[0]
-
-
-@pytest.fixture
-def _fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
