@@ -133,3 +133,14 @@ class Likeness:
 
 
 LIKENESS = "evaluation.features=measuring:Likeness"
+
+
+def pixels(samples: SampleFolder) -> torch.Tensor:
+    """Return all pixels of a folder of samples."""
+    return samples.read(torch.arange(len(samples)))
+
+
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
+    """Return what an npz holds."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)

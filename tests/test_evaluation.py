@@ -35,16 +35,12 @@ from measuring import (
 )
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.evaluate.classes import per_class
-from sitkit.recipes.evaluate.measure import NEARER, WANTED, Compared, Number, measure
-from sitkit.recipes.evaluate.statistics import Statistics
-from sitkit.recipes.features import Pixels
+from sitkit.recipes.evaluate.measure import NEARER, WANTED
 from sitkit.recipes.metrics import (
     frechet_distance,
     inception_score,
     kernel_distance,
     moments,
-    nearer_share,
     precision_recall,
 )
 from sitkit.recipes.reading import read
@@ -383,63 +379,6 @@ def test_what_cannot_be_measured_is_one_line(
     line = refused(*words.format(run=run, samples=samples.folder, **places).split(), *features, "--out", out)
     assert said in line
     assert not [*out.glob("report.*")]
-
-
-def gaussian(count: int, size: int, seed: int, mean: float = 0.0, labels: Tensor | None = None) -> Statistics:
-    """Return what is known of draws of a normal law."""
-    x = torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + mean
-    halves = (moments(x[::2]), moments(x[1::2]))
-    return Statistics(count, moments(x), None, x.float(), torch.arange(count), labels, halves, None, "")
-
-
-def exact(size: int) -> Statistics:
-    pooled = torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
-    nothing = torch.empty(0, size), torch.empty(0, dtype=torch.int64)
-    return Statistics(None, pooled, None, *nothing, None, None, None, "")
-
-
-def measured(samples: list[Statistics], reference: Statistics, training: Statistics | None = None) -> dict[str, Number]:
-    found = measure(samples, Compared(Pixels(), reference, training, torch.device("cpu")))
-    return {number.name: number for number in found}
-
-
-def test_the_bias_of_few_samples_is_estimated() -> None:
-    """Of draws of the reference's own law the whole distance is bias, c / N."""
-    for count in (200, 400):
-        draws = [gaussian(count, 8, seed) for seed in range(60)]
-        number = measured(draws, exact(8))["Frechet distance of pixels"].describe()
-        values, biases = np.array(number["values"]), number["bias"]
-        assert biases == pytest.approx(values.mean(), rel=0.12)
-        shifted = [gaussian(count, 8, seed, mean=1.0) for seed in range(60)]
-        other = measured(shifted, exact(8))["Frechet distance of pixels"].describe()
-        error = float(np.std(other["values"]) / 60**0.5)
-        assert other["mean"] - other["bias"] == pytest.approx(8.0, abs=4 * error)
-        assert 0.5 * biases < other["bias"] < 2.5 * biases
-
-
-def test_the_share_nearer_to_training_is_a_half_however_many_there_are() -> None:
-    reference, training = gaussian(100, 4, 0), gaussian(700, 4, 1)
-    samples = gaussian(2000, 4, 2)
-    found = measured([samples], reference, training)[NEARER]
-    assert found.values[0].value == pytest.approx(0.5, abs=0.08)
-    assert found.real == 0.5
-    copies = measured([training], reference, training)[NEARER].values[0].value  # of which a seventh are in the subset
-    assert copies == pytest.approx(0.5 + 0.5 / 7, abs=0.08)
-    same = measured([samples], reference, gaussian(100, 4, 1))[NEARER].values[0].value
-    apart = [cdist(samples.features, one.features).min(1) for one in (gaussian(100, 4, 1), reference)]
-    assert same == pytest.approx(float(np.mean(apart[0] < apart[1])))
-    assert same == nearer_share(samples.features, gaussian(100, 4, 1).features, reference.features)
-
-
-def test_classes_that_are_missing_have_no_numbers() -> None:
-    labels = torch.arange(40) % 2
-    samples, reference = gaussian(40, 4, 0, labels=labels), gaussian(40, 4, 1, labels=labels * 2)
-    rows = per_class(samples, Compared(Pixels(), reference, None, torch.device("cpu")), "abc")
-    assert [(row["samples"], row["reference"]) for row in rows] == [(20, 20), (20, 0), (0, 20)]
-    assert [row["distance"] is None for row in rows] == [False, True, True]
-    assert [row["wanted"] is None for row in rows] == [False, False, True]
-    assert rows[1]["wanted"] == 0
-    assert per_class(gaussian(40, 4, 0), Compared(Pixels(), reference, None, torch.device("cpu")), "abc") == []
 
 
 def words(run: Path, out: Path) -> list[str]:

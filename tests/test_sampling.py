@@ -1,6 +1,5 @@
 """Samples in folders: each is a function of its number, whatever is done to the folder between."""
 
-import json
 import random
 import shutil
 import signal
@@ -15,14 +14,12 @@ from PIL import Image
 
 import forked
 import launching
-from measuring import kill, patience, refused, sets, sitkit, states, trained, written
-from sitkit.recipes.blocks import Blocks
+from measuring import arrays_of, kill, patience, pixels, refused, sets, sitkit, states, trained
 from sitkit.recipes.cli.app import resample
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.run import Run
 from sitkit.recipes.sample import folder as folders
 from sitkit.recipes.sample import sampling
-from sitkit.recipes.sample.export import export
 from sitkit.recipes.sample.labels import Labels
 from sitkit.recipes.sample.pictures import label_grid
 from sitkit.recipes.sample.sampling import Request
@@ -61,15 +58,6 @@ def put(request: Request, count: int, out: Path, share: Share) -> SampleFolder:
 
 def shards(samples: SampleFolder) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (samples.folder / "shards").iterdir()}
-
-
-def pixels(samples: SampleFolder) -> torch.Tensor:
-    return samples.read(torch.arange(len(samples)))
-
-
-def arrays_of(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def distinct(found: torch.Tensor) -> int:
@@ -184,46 +172,6 @@ def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp
     assert dict(kept).items() >= {file: state for file, state in states(out).items() if "0768" in file}.items()
 
 
-def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
-    """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
-    blocks = Blocks(tmp_path, 5, 5, "do it again")
-    arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
-    blocks.put(0, arrays)
-    file = blocks.file(0)
-    content = file.read_bytes()
-    problems: list[str] = []
-    contents = content.index(b"PK\x01\x02")
-    bits = [(place, place // 2 % 8) for place in range(0, contents, 2)]
-    bits += [(place, bit) for place in range(contents, len(content)) for bit in (0, 7)]
-    for place, bit in bits:
-        file.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
-        blocks.missing()
-        try:
-            found = blocks.get(0)
-        except Problem as problem:
-            problems.append(str(problem))
-        else:
-            assert found.keys() == arrays.keys()
-            assert all(np.array_equal(found[name], array) for name, array in arrays.items())
-    assert len(problems) > len(bits) / 2
-    assert "\n" not in "".join(problems)
-    for place in range(0, len(content), 16):
-        file.write_bytes(content[:place])
-        assert blocks.missing() == [0]
-
-
-def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
-    blocks = Blocks(tmp_path, 7, 5, "do it again")
-    blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
-    assert blocks.missing() == [0]
-    assert Blocks(tmp_path, 8, 5, "").missing([1]) == [1]
-    with pytest.raises(Problem, match="x has 2 rows instead of 3; do it again"):
-        Blocks(tmp_path, 8, 5, "do it again").get(1)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Problem, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
-        Blocks(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})
-
-
 def test_a_flipped_bit_is_one_line(alone: SampleFolder, tmp_path: Path) -> None:
     shutil.copytree(alone.folder, tmp_path / "samples")
     file = tmp_path / "samples/shards/00000256.npz"
@@ -235,47 +183,6 @@ def test_a_flipped_bit_is_one_line(alone: SampleFolder, tmp_path: Path) -> None:
         assert line.startswith(f"sitkit: {file} is damaged (")
         assert line.endswith("): remove it; the same `sitkit sample` draws what is missing")
     assert not [*tmp_path.glob("out/*.*")]
-
-
-def test_balanced_labels_come_in_turn() -> None:
-    numbers = torch.arange(25)
-    labels = Labels(DIGITS)(5, numbers)
-    assert labels is not None
-    assert labels.tolist() == [number % 10 for number in range(25)]
-    named = Labels(DIGITS, named=("7", "2"))(5, numbers)
-    assert named is not None
-    assert named.tolist() == [7, 2] * 12 + [7]
-    assert Labels(())(5, numbers) is None
-    assert [str(Labels(DIGITS)), str(Labels(DIGITS, "random", ("3", "5"))), str(Labels(()))] == [
-        "in turn, of all classes",
-        "random, of 3, 5",
-        "none",
-    ]
-    with pytest.raises(Problem, match=r"^no class 'catt' \(did you mean 'cat'\?\); known: cat, dog$"):
-        Labels(("cat", "dog"), named=("catt",))
-
-
-def test_random_labels_are_uniform_and_independent_and_of_seed_and_number() -> None:
-    rule = Labels(DIGITS, "random")
-    count = 50_000
-    labels = rule(3, torch.arange(count))
-    assert labels is not None
-    pairs = labels[:-1] * 10 + labels[1:]
-    for found, cells in ((labels, 10), (pairs, 100)):
-        seen = torch.bincount(found, minlength=cells).double()
-        expected = len(found) / cells
-        squares = float((seen - expected).square().sum() / expected)
-        freedom = cells - 1
-        assert abs(squares - freedom) < 3.3 * (2 * freedom) ** 0.5
-    some = torch.tensor([49_999, 3, 17, 3])
-    assert torch.equal(rule(3, some), labels[some])  # type: ignore[arg-type]
-    other = rule(4, torch.arange(count))
-    assert other is not None
-    assert abs(float((other == labels).double().mean()) - 0.1) < 0.006
-    named = Labels(DIGITS, "random", ("9", "1"))(3, torch.arange(count))
-    assert named is not None
-    assert sorted(set(named.tolist())) == [1, 9]
-    assert abs(float((named == 9).double().mean()) - 0.5) < 0.01
 
 
 def test_labels_stand_in_shards_and_manifest(run: Path, tmp_path: Path) -> None:
@@ -346,72 +253,6 @@ def test_a_folder_that_is_there_may_have_a_dot_in_its_name(run: Path, tmp_path: 
     (tmp_path / "w-0.5").mkdir()
     assert sitkit("sample", run, "--num", 2, "--out", tmp_path / "w-0.5")[0] == 0
     assert len(SampleFolder.open(tmp_path / "w-0.5")) == 2
-
-
-@pytest.fixture(params=[1, 3], ids=["grey", "colour"])
-def drawn(request: pytest.FixtureRequest, tmp_path: Path) -> SampleFolder:
-    """Return 10 samples in 3 shards."""
-    generator = torch.Generator().manual_seed(0)
-    found = torch.randint(256, (10, request.param, 4, 6), generator=generator).to(torch.uint8)
-    return written(tmp_path / "samples", found, torch.arange(10) % 3)
-
-
-def test_an_array_has_the_samples_as_adm_has_them(drawn: SampleFolder, tmp_path: Path) -> None:
-    export(drawn, tmp_path / "new/samples.npz")
-    arrays = arrays_of(tmp_path / "new/samples.npz")
-    expected = pixels(drawn).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
-    assert sorted(arrays) == ["arr_0", "labels"]
-    assert arrays["arr_0"].dtype == np.uint8
-    assert np.array_equal(arrays["arr_0"], expected.numpy())
-    assert arrays["labels"].tolist() == [number % 3 for number in range(10)]
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["samples.npz"]
-
-
-def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
-    (tmp_path / "png").mkdir()  # empty, and what a kill has left
-    (tmp_path / ".png.tmp").mkdir()
-    (tmp_path / ".png.tmp/half.png").write_bytes(b"half")
-    assert sitkit("export", drawn.folder, "--out", tmp_path / "png")[0] == 0
-    files = sorted((tmp_path / "png").iterdir())
-    assert [file.name for file in files] == [*(f"{number:08d}.png" for number in range(10)), "labels.json"]
-    for file, expected in zip(files, pixels(drawn), strict=False):
-        with Image.open(file) as image:
-            assert image.mode == ("L" if len(expected) == 1 else "RGB")
-            found = np.asarray(image.convert("RGB"))
-        assert np.array_equal(found, expected.expand(3, -1, -1).permute(1, 2, 0).numpy())
-    names = json.loads(files[-1].read_text())
-    assert [names[f"{number:08d}.png"] for number in range(10)] == [*"abcabcabca"]
-    before = states(tmp_path)
-    assert "png is not empty; give another --out" in refused("export", drawn.folder, "--out", tmp_path / "png")
-    assert states(tmp_path) == before
-    assert not (tmp_path / ".png.tmp").exists()
-
-
-@pytest.mark.parametrize("name", ["samples.npz", "png"])
-def test_an_export_that_fails_leaves_nothing(
-    drawn: SampleFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    out = tmp_path / "out" / name
-    out.parent.mkdir()
-    if name == "samples.npz":
-        out.write_bytes(b"an older one")
-    before = states(tmp_path)
-    whole = SampleFolder.get
-
-    def stop(samples: SampleFolder, shard: int) -> Any:
-        if shard == 1:
-            raise KeyboardInterrupt
-        return whole(samples, shard)
-
-    monkeypatch.setattr(SampleFolder, "get", stop)
-    assert sitkit("export", drawn.folder, "--out", out)[0] == 130
-    assert states(tmp_path) == before
-    monkeypatch.undo()
-    drawn.shards.file(2).unlink()
-    before = states(tmp_path)
-    assert "lacks 1 of 3 shards: the same `sitkit sample`" in refused("export", drawn.folder, "--out", out)
-    assert states(tmp_path) == before
-    assert [*out.parent.iterdir()] == ([out] if name == "samples.npz" else [])
 
 
 def test_an_array_comes_by_way_of_a_hidden_folder(

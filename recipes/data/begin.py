@@ -9,8 +9,9 @@ import numpy as np
 
 from ..files import flush, write_whole
 from ..problem import Problem
+from ..share import SECONDS_BETWEEN_LOOKS
 from .cache import INDEX, MOMENTS, PROGRESS, Content, Index, Source, read_index
-from .draft import BEGUN, SECONDS_BETWEEN_LOOKS, Begun, Draft, start
+from .draft import BEGUN, Begun, Draft, start
 
 
 def begin(folder: Path, wanted: Begun, rank: int, patience: float) -> Draft | Index:

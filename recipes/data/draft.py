@@ -23,10 +23,10 @@ from ..components import Section
 from ..files import flush, sha256, write_whole
 from ..problem import Problem
 from ..progress import progress
+from ..share import SECONDS_BETWEEN_LOOKS
 from .cache import INDEX, LABELS, MOMENTS, PROGRESS, Content, Count, File, Index, LeftOut
 
 BEGUN = "begun.json"
-SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Begun(Content):

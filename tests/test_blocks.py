@@ -1,0 +1,49 @@
+"""Blocks of rows in files: whole, or known not to be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sitkit.recipes.blocks import Blocks
+from sitkit.recipes.problem import Problem
+
+
+def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
+    """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
+    blocks = Blocks(tmp_path, 5, 5, "do it again")
+    arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
+    blocks.put(0, arrays)
+    file = blocks.file(0)
+    content = file.read_bytes()
+    problems: list[str] = []
+    contents = content.index(b"PK\x01\x02")
+    bits = [(place, place // 2 % 8) for place in range(0, contents, 2)]
+    bits += [(place, bit) for place in range(contents, len(content)) for bit in (0, 7)]
+    for place, bit in bits:
+        file.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
+        blocks.missing()
+        try:
+            found = blocks.get(0)
+        except Problem as problem:
+            problems.append(str(problem))
+        else:
+            assert found.keys() == arrays.keys()
+            assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    assert len(problems) > len(bits) / 2
+    assert "\n" not in "".join(problems)
+    for place in range(0, len(content), 16):
+        file.write_bytes(content[:place])
+        assert blocks.missing() == [0]
+
+
+def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
+    blocks = Blocks(tmp_path, 7, 5, "do it again")
+    blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
+    assert blocks.missing() == [0]
+    assert Blocks(tmp_path, 8, 5, "").missing([1]) == [1]
+    with pytest.raises(Problem, match="x has 2 rows instead of 3; do it again"):
+        Blocks(tmp_path, 8, 5, "do it again").get(1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Problem, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
+        Blocks(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})
