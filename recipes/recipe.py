@@ -19,6 +19,7 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
 Time = Annotated[float, Field(ge=0, le=1)]
 Times = Annotated[tuple[Time, Time], AfterValidator(_ordered)]
 Interval = Literal["auto"] | Times
+Precision = Literal["float32", "tf32", "bf16"]
 
 
 class Optimizer(Section):
@@ -62,7 +63,7 @@ class Train(Section):
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of images that are seen mirrored."""
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     """Of the network's products; times and what is made of them, loss and norms, weights and averages are float32."""
     patience: Count = 10
     """How many steps in a row may be skipped because loss or gradient are not finite."""
@@ -82,6 +83,7 @@ class Compute(Section):
     accumulate: Count = 1
     """In how many pieces a process takes its share of a batch."""
     compile: bool = False
+    """Whether the network's blocks are compiled, to train and, unless it is said otherwise then, to sample."""
     recompute: bool = False
     """Whether a block's activations are computed again for its gradient, instead of kept."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -127,6 +129,8 @@ class Sampler(Section):
     last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
     last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
+    precision: Precision = "float32"
+    """Of the network's products; states and all that the solver does with them are float32."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

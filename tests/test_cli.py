@@ -153,7 +153,10 @@ def unwritable(tmp_path: Path) -> Path:
         (["sample", "{run}", "--out", "{unwritable}.png"], "cannot be written"),
         (["sample", "{run}", "--out", "{new}.jpg"], "must end in .png or .npz"),
         (["sample", "{run}", "--out", "{new}.png", "--label", "x"], "no class 'x'; known: 0, 1"),
-        (["sample", "{run}", "--out", "{new}.png", "--set", "train.steps=3"], "only sampler, guidance can be changed"),
+        (
+            ["sample", "{run}", "--out", "{new}.png", "--set", "train.steps=3"],
+            "only sampler, guidance, compute can",
+        ),
         (["sample", "{run}", "--out", "{new}.png", "--set", "sampler.kind=pde"], "'ode' or 'sde'"),
         (["evaluate", "{new}"], "there is no run in"),
         (["plane", "--data", "moon", "--out", "{new}"], "no target 'moon' (did you mean 'moons'?)"),

@@ -156,7 +156,7 @@ REFUSED = [
     (f"{{good}} {SIT} --out {{good}}", "cannot be written"),
     (f"{{good}} {SIT} --out {{good}}/below", "cannot be written"),
     (f"{{good}} {SIT} --out {{new}} --vae none", "states of 4 channels are no pixels"),
-    (f"{{good}} {SIT} --out {{new}} --set path=vp", "only sampler, guidance, data, evaluation can be changed"),
+    (f"{{good}} {SIT} --out {{new}} --set path=vp", "only sampler, guidance, compute, data, evaluation can be changed"),
     (
         f"{{good}} {SIT} --out {{new}} --set data=digits",
         "the network is for states (4, 4, 4) of 5 classes, the data have (1, 8, 8) of 10",

@@ -56,7 +56,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(run)
 
 
-AFTER_TRAINING = ("sampler", "guidance")
+AFTER_TRAINING = ("sampler", "guidance", "compute")
 
 
 def resample(

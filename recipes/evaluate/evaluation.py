@@ -18,7 +18,7 @@ from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
 from ..sample.folder import begin, draw_into, wait
-from ..sample.generate import Drawing, load_network
+from ..sample.generate import Drawing, load_sampled
 from ..sample.labels import Labels
 from ..sample.manifest import identity
 from ..sample.sampling import Request
@@ -92,7 +92,7 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
     count = _count(recipe, split, question)
     labels = Labels(split.classes, recipe.evaluation.labels)
     checkpoint = run.latest()
-    network = cache(lambda: load_network(recipe, split, checkpoint, question.device, average))
+    network = cache(lambda: load_sampled(recipe, split, checkpoint, question.device, average))
     guidance = recipe.guidance.model_copy(update={"scale": 1.0})
     recipes = {"": recipe}
     if recipe.evaluation.unguided and recipe.guidance.scale != 1 and split.classes:

@@ -24,6 +24,7 @@ from sitkit.samplers import (
 )
 
 from .. import slots
+from ..arithmetic import compile_parts, computed_in
 from ..data.images import Split
 from ..intervals import grid, resolve_sampler, sampled_path, sampled_velocity
 from ..problem import Problem
@@ -90,6 +91,20 @@ def load_network(
     return network.to(device).eval()
 
 
+def load_sampled(
+    recipe: Recipe, split: Split, checkpoint: Path, device: torch.device, average: str = "ema"
+) -> nn.Module:
+    """Return what `load_network` does, compiled if the recipe says so.
+
+    Raises:
+        Problem: the checkpoint is damaged, or of another network; or there is no compiler.
+    """
+    network = load_network(recipe, split, checkpoint, device, average)
+    if recipe.compute.compile:
+        compile_parts(network)
+    return network
+
+
 class Drawing:
     """Draws samples, which depend on the seed and on their number and label, not on what is drawn with them.
 
@@ -106,7 +121,8 @@ class Drawing:
         self.split = split
         self.seed = seed
         self.device = next(network.parameters()).device
-        self.call = all_channels(network, recipe.objective.build(path=recipe.path.build()))
+        call = all_channels(network, recipe.objective.build(path=recipe.path.build()))
+        self.call = computed_in(recipe.sampler.precision, call)
         self.curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
 
     def __call__(self, numbers: Tensor, labels: Tensor | None) -> Samples:

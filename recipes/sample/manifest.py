@@ -44,10 +44,10 @@ def manifest_of(
         "labels": str(labels),
         "decoder": decoder or "none: states are pixels",
         "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
-        "precision": "float32",
+        "precision": recipe.sampler.precision,
         MADE_BY: {
             "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
-            "float32 products": torch.get_float32_matmul_precision(),
+            "compiled": recipe.compute.compile,
             **versions(),
         },
     }

@@ -16,7 +16,7 @@ from ..run import Run
 from ..share import Share
 from .export import export
 from .folder import SHARD, begin, draw_into, wait
-from .generate import Drawing, Samples, draw, load_network
+from .generate import Drawing, Samples, draw, load_sampled
 from .labels import Labels
 from .manifest import identity, manifest_of
 from .pictures import label_grid, save_picture
@@ -53,7 +53,7 @@ class Request:
         Raises:
             Problem: it is damaged, or of another network.
         """
-        network = load_network(self.recipe, self.split, checkpoint, self.device, self.average)
+        network = load_sampled(self.recipe, self.split, checkpoint, self.device, self.average)
         return Drawing(network, self.recipe, self.split, self.seed)
 
     def content(self, checkpoint: Path, count: int) -> Content:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from sitkit.objectives import Field
 
 from .. import randomness
+from ..arithmetic import compile_parts, computed_in, parts, products
 from ..data.images import Split
 from ..problem import Problem
 from ..recipe import Recipe
@@ -51,6 +52,7 @@ class Step:
             raise Problem("train.coupling: where there are classes, give classwise = true, or noise would tell of them")
         _economise(state.network, recipe)
         self.trained = replicate(state.network, all_channels(state.network, self.objective), team)
+        self.field = computed_in(recipe.train.precision, self.trained)
 
     def __call__(self, step: int, pieces: list[Batch], stop: bool = False) -> Outcome:
         """Take step number `step` (from 1), or leave the state as it is if loss or gradient are not finite.
@@ -84,7 +86,8 @@ class Step:
         for n, piece in enumerate(pieces):
             with gradients_stay(self.trained, self.state.network, n < len(pieces) - 1):
                 loss = self.losses(piece)
-                (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
+                with products(self.recipe.train.precision):
+                    (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.cat(losses)
 
@@ -94,7 +97,7 @@ class Step:
         eps = randomness.noise(self.recipe.seed, randomness.Stream.NOISE, piece.numbers, self.shape)
         if self.coupling:
             eps = self.coupling(piece.x, eps, piece.labels)
-        model: Field = self._field if piece.y is None else partial(self._field, y=piece.y)
+        model: Field = self.field if piece.y is None else partial(self.field, y=piece.y)
         loss: Tensor = self.objective(model, piece.x, eps, piece.t)
         return loss
 
@@ -104,11 +107,6 @@ class Step:
 
     def _norm(self) -> Tensor:
         return whole(torch.nn.utils.get_total_norm(_gradients(self.state.network)))
-
-    def _field(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.train.precision == "bf16"):
-            output: Tensor = self.trained(x, t, **conditions)
-        return output.float()
 
     def _update(self, step: int, norm: float) -> None:
         recipe, state = self.recipe, self.state
@@ -136,12 +134,9 @@ def _gradients(network: nn.Module) -> list[Tensor]:
 
 
 def _economise(network: nn.Module, recipe: Recipe) -> None:
-    """Let the blocks of a network, or all of it if it has none, be compiled, and computed again for their gradient."""
-    blocks = [*getattr(network, "blocks", ())] or [network]
-    for block in blocks:
-        forward = block.forward
-        if recipe.compute.compile:
-            forward = torch.compile(forward)
-        if recipe.compute.recompute:  # outside: torch 2.13 leaves a block alone, without a word, that does this inside
-            forward = partial(recomputed, forward, use_reentrant=False)
-        block.forward = forward
+    """Let the parts of a network be compiled, and computed again for their gradient, as the recipe says."""
+    if recipe.compute.compile:
+        compile_parts(network)
+    if recipe.compute.recompute:  # outside: torch 2.13 leaves a block alone, without a word, that does this inside
+        for part in parts(network):
+            part.forward = partial(recomputed, part.forward, use_reentrant=False)

@@ -1,0 +1,52 @@
+"""How a network is computed: in which precision, and compiled or not. Training and sampling share it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .problem import Problem
+from .recipe import Precision
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """Let products of float32 be taken in TF32, if that is the precision and a GPU has it, or else in float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def computed_in(precision: Precision, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a field whose products are of that precision, and whose output is float32."""
+
+    def rounded(x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        with products(precision), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = field(x, t, **conditions)
+        return output.float()
+
+    return rounded
+
+
+def parts(network: nn.Module) -> list[nn.Module]:
+    """Return what is compiled one by one: the blocks of a network, or all of it if it has none."""
+    return [*getattr(network, "blocks", ())] or [network]
+
+
+def compile_parts(network: nn.Module) -> None:
+    """Let the parts of a network be compiled, each when it is first called: equal ones once for all of them.
+
+    Raises:
+        Problem: there is no compiler.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise Problem(f"compute.compile = true needs a C++ compiler, and there is no {compiler}: set it to false")
+    for part in parts(network):
+        part.forward = torch.compile(part.forward)

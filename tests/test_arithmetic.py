@@ -1,0 +1,129 @@
+"""How samples are computed, compiled or in bfloat16: what it changes, and what is said of it."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from measuring import pixels, refused, sets, sitkit, trained
+from sitkit.recipes.arithmetic import computed_in
+from sitkit.recipes.reading import override
+from sitkit.recipes.recipe import Precision
+from sitkit.recipes.run import Run
+from sitkit.recipes.sample.generate import Drawing, draw, load_sampled
+from sitkit.recipes.sample.shards import SampleFolder
+from stepping import made
+
+COUNT, BATCH = 40, 16
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("arithmetic") / "run")
+
+
+def states(run: Path, *settings: str) -> Tensor:
+    """Return the states that a run's samples are rounded from."""
+    recipe = override(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
+    split = replace(recipe.data.build(), decode=lambda x: x)
+    network = load_sampled(recipe, split, Run(run).latest(), torch.device("cpu"))
+    return draw(
+        Drawing(network, recipe, split, seed=3), COUNT, torch.arange(COUNT) % 10, batch=BATCH, quiet=True
+    ).pixels
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("interval", ["[0.0, 1.0]", "[0.5, 1.0]"])
+def test_compiled_samples_are_the_same_and_compiled_for_one_shape_and_for_all(
+    run: Path, monkeypatch: pytest.MonkeyPatch, interval: str
+) -> None:
+    """Calls have 16 rows and in the end 8, and where there is guidance twice as many."""
+    settings = (f"guidance.interval={interval}", "sampler.solver=heun", "sampler.steps=3")
+    exact = states(run, *settings)
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter, fullgraph=True))
+    torch.testing.assert_close(states(run, *settings, "compute.compile=true"), exact, rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("kind", ["ode", "sde"])
+def test_samples_in_bfloat16_are_near_and_their_states_are_single(run: Path, kind: str) -> None:
+    settings = (f"sampler.kind={kind}", "sampler.steps=6")
+    exact, rounded = states(run, *settings), states(run, *settings, "sampler.precision=bf16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, rounded.bfloat16().float())
+    apart = (rounded - exact).abs()
+    assert 0 < apart.mean() < 0.02 * exact.std()
+
+
+@pytest.mark.parametrize("around", ["highest", "high"])
+@pytest.mark.parametrize(
+    ("precision", "inside", "of_products"),
+    [("float32", torch.float32, "highest"), ("tf32", torch.float32, "high"), ("bf16", torch.bfloat16, "highest")],
+)
+def test_products_are_of_that_precision_and_times_are_not(
+    precision: Precision, inside: torch.dtype, of_products: str, around: str
+) -> None:
+    """And what products of float32 are around it stays as it was."""
+    linear, seen = nn.Linear(3, 3), []
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        product: Tensor = linear(x)
+        seen.extend([x.dtype, t.dtype, product.dtype, torch.get_float32_matmul_precision()])
+        return product
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(around)
+    try:
+        output = computed_in(precision, field)(torch.randn(2, 3), torch.rand(2))
+        assert torch.get_float32_matmul_precision() == around
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == [torch.float32, torch.float32, inside, of_products]
+    assert output.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "of_products"), [("float32", "highest"), ("tf32", "high")])
+def test_gradients_are_of_the_precision_of_training(precision: Precision, of_products: str) -> None:
+    take, batches = made(f"train.precision={precision}")
+    seen: list[str] = []
+    take.state.network.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    next(take.state.network.parameters()).register_hook(lambda _: seen.append(torch.get_float32_matmul_precision()))
+    take(1, batches(1))
+    assert seen == [of_products, of_products]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="of GPUs")
+def test_tf32_rounds_products_on_a_gpu() -> None:
+    x, w = (torch.randn(256, 256, device="cuda") for _ in "xw")
+    exact = x.double() @ w.double()
+    field = lambda x, t: x @ w  # noqa: E731
+    apart = {one: (computed_in(one, field)(x, x) - exact).abs().max().item() for one in ("float32", "tf32", "bf16")}
+    assert apart["float32"] < 1e-4 < apart["tf32"] < apart["bf16"]
+
+
+def test_a_folder_of_samples_tells_how_they_were_computed_and_keeps_to_the_precision(run: Path, tmp_path: Path) -> None:
+    command = ("sample", run, "--num", 20, "--out", tmp_path / "samples")
+    code, said = sitkit(*command, *sets("sampler.precision=bf16"))
+    assert code == 0, said
+    samples = SampleFolder.open(tmp_path / "samples")
+    assert samples.content.manifest["precision"] == "bf16"
+    assert samples.content.manifest["made_by"]["compiled"] is False
+    before = pixels(samples)
+    assert "sampler.precision" in refused(*command)
+    assert torch.equal(pixels(samples), before)
+
+
+@pytest.mark.parametrize("command", ["sample {run} --num 20 --out {out}", "evaluate {run} --out {out}"])
+def test_without_a_compiler_one_line_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    words = command.format(run=run, out=tmp_path / "out").split()
+    line = refused(*words, *sets("compute.compile=true"))
+    assert "no-such-compiler" in line
+    assert "compute.compile" in line
