@@ -92,7 +92,9 @@ def test_gradients_are_of_the_precision_of_training(precision: Precision, of_pro
     take, batches = made(f"train.precision={precision}")
     seen: list[str] = []
     take.state.network.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
-    next(take.state.network.parameters()).register_hook(lambda _: seen.append(torch.get_float32_matmul_precision()))
+    next(take.state.network.parameters()).register_hook(  # type: ignore[no-untyped-call]
+        lambda _: seen.append(torch.get_float32_matmul_precision())
+    )
     take(1, batches(1))
     assert seen == [of_products, of_products]
 
