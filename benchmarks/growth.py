@@ -1,7 +1,8 @@
-"""How time and memory of a step grow with tokens, the batch and the depth: measured, and as operations say."""
+"""How time and memory of a step grow with tokens, batch, depth and processes: measured, and as operations say."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 from statistics import median
@@ -18,15 +19,17 @@ AXES = {
     "tokens": ("side", (16, 24, 32, 48, 64)),
     "batch": ("batch", (1, 2, 4, 8, 16)),
     "depth": ("depth", (1, 2, 4, 8, 12)),
+    "processes": ("processes", tuple(number for number in (1, 2, 4, 8) if number <= max(2, os.cpu_count() or 1))),
 }
-"""By name, what is changed, and to what; tokens are (side / 2)^2, from 64 to 1,024."""
+"""By name, what is changed, and to what; tokens are (side / 2)^2, from 64 to 1,024; each process has a batch of 4."""
 
 
 def setups(axis: str, threads: int) -> list[Setup]:
     """Return SiT-S/2 of depth 3 at batch 4 on 256 tokens, with one of them changed."""
     field, values = AXES[axis]
-    common = {"contender": "sitkit", "depth": 3, "batch": 4, "threads": threads}
-    return [Setup(**common | {field: value}) for value in values]  # type: ignore[arg-type]
+    common = Setup("sitkit", depth=3, batch=4, threads=threads)
+    changed = [Setup(**vars(common) | {field: value}) for value in values]
+    return [replace(setup, batch=setup.batch * setup.processes) for setup in changed]
 
 
 def size_of(setup: Setup, axis: str) -> int:
@@ -42,15 +45,15 @@ def slope(x: list[float], y: list[float]) -> float:
 
 
 def curves(group: Mapping[str, Any], axis: str, clock: str) -> dict[str, list[float]]:
-    """Return what was measured along an axis, by what it is."""
+    """Return what was measured along an axis, by what it is; operations and memory of each process."""
     records = group["times"]
     trials = [setup_of(record) for record in records]
     return {
         "size": [float(size_of(setup, axis)) for setup in trials],
-        "operations": [float(setup.operations()) for setup in trials],
+        "operations": [setup.operations() / setup.processes for setup in trials],
         "forward": [median(seconds(record, "forward", clock)) for record in records],
         "step": [median(seconds(record, "step", clock)) for record in records],
-        "memory": [float(record["memory"] - record["bare"]) for record in records],
+        "memory": [(one["memory"] - one["bare"]) / one["processes"] for one in records],
     }
 
 

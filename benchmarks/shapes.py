@@ -23,7 +23,8 @@ class Setup:
         mode: how products are rounded.
         compiled: whether the blocks are.
         device: cpu or cuda.
-        threads: of torch.
+        threads: of torch, in each process.
+        processes: among which the batch is divided.
     """
 
     contender: str
@@ -35,6 +36,7 @@ class Setup:
     compiled: bool = False
     device: str = "cpu"
     threads: int = 2
+    processes: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -3,10 +3,11 @@
     python benchmarks/throughput.py run --size S --batch 8
     python benchmarks/throughput.py run --size S --batch 8 --compiled
     python benchmarks/throughput.py run --size XL --batch 32 --mode bf16 --compiled --device cuda
+    python benchmarks/throughput.py divide --threads 2
     python benchmarks/throughput.py grow
     python benchmarks/throughput.py table
 
-`run` and `grow` write to one file what is not there yet; `table` prints it as docs/benchmarks/throughput.md
+`run`, `divide` and `grow` write to one file what is not there yet; `table` prints it as docs/benchmarks/throughput.md
 shows them, and draws what `grow` found. Who is compiled has all of its blocks compiled. With many programs on a machine
 take one thread and the processor's clock (`table --clock processor`): how long the process computed.
 """
@@ -32,6 +33,8 @@ CONTENDERS = ("sitkit", "plain", "diffusers")
 Results = Annotated[Path, typer.Option(help="The file of what was measured.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
+Size = Annotated[Literal["S", "B", "L", "XL"], typer.Option(help="Of the networks, at patch 2.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images a step.")]
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -64,8 +67,8 @@ def machine(device: str) -> dict[str, str]:
 
 @app.command()
 def run(
-    size: Annotated[Literal["S", "B", "L", "XL"], typer.Option(help="Of the networks, at patch 2.")] = "S",
-    batch: Annotated[int, typer.Option(min=1)] = 8,
+    size: Size = "S",
+    batch: Batch = 8,
     mode: Annotated[Literal["float32", "tf32", "bf16"], typer.Option(help="How products are rounded.")] = "float32",
     compiled: Annotated[
         bool, typer.Option(help="Compile the blocks of all three, and compare with plain as it is.")
@@ -91,13 +94,31 @@ def run(
 
 
 @app.command()
+def divide(
+    size: Size = "S",
+    batch: Batch = 8,
+    compiled: Annotated[bool, typer.Option(help="Compile the blocks.")] = False,
+    threads: Threads = 2,
+    rounds: Rounds = 9,
+    results: Results = RESULTS,
+) -> None:
+    """Time sitkit's step by one process of several threads, and by as many processes of one thread, on CPUs."""
+    if batch % threads:
+        raise Problem(f"a batch of {batch} cannot be divided among {threads} processes")
+    one = Setup("sitkit", size, batch, compiled=compiled, threads=threads)
+    group = [Setup("matrix", threads=threads), one, replace(one, threads=1, processes=threads)]
+    name = f"SiT-{size}/2, batch {batch}, {threads} threads of one process and {threads} processes of one"
+    measure(results, f"{name}{', compiled' if compiled else ''}", group, rounds)
+
+
+@app.command()
 def grow(
     axis: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(AXES)}; may be repeated.")] = None,
     threads: Threads = 1,
     rounds: Rounds = 5,
     results: Results = RESULTS,
 ) -> None:
-    """Time sitkit as tokens, the batch and the depth grow."""
+    """Time sitkit as tokens, the batch, the depth and processes of one batch each grow."""
     for one in axis or AXES:
         if one not in AXES:
             raise Problem(f"no axis '{one}'; known: {', '.join(AXES)}")

@@ -8,7 +8,7 @@ step as can be written.
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import count
 from typing import Any
@@ -58,15 +58,20 @@ class Latents:
         raise NotImplementedError
 
 
-def build(setup: Setup) -> Trial:
-    """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all."""
+def build(setup: Setup, team: Processes | None = None) -> Trial:
+    """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all.
+
+    Args:
+        setup: of one process, or of several if it is sitkit's.
+        team: those processes.
+    """
     torch.set_num_threads(setup.threads)
     torch.manual_seed(0)
     if setup.mode == "tf32":
         torch.set_float32_matmul_precision("high")
     if setup.contender == "matrix":
         return matrix(setup)
-    return ours(setup) if setup.contender == "sitkit" else theirs(setup)
+    return ours(setup, team) if setup.contender == "sitkit" else theirs(setup)
 
 
 def matrix(setup: Setup) -> Trial:
@@ -103,7 +108,7 @@ def recipe_of(setup: Setup) -> Recipe:
             *(f"backbone.{key}={value}" for key, value in sizes),
             "backbone.learn_sigma=false",
             f"train.batch={setup.batch}",
-            f"train.precision={'bf16' if setup.mode == 'bf16' else 'float32'}",
+            f"train.precision={setup.mode}",
             "optimizer.clip=1.0",
             "compute.accumulate=1",
             f"compute.compile={'true' if setup.compiled else 'false'}",
@@ -111,26 +116,30 @@ def recipe_of(setup: Setup) -> Recipe:
     )
 
 
-def parts(setup: Setup) -> Parts:
+def parts(setup: Setup, team: Processes | None = None) -> Parts:
     """Return sitkit's network, step and data, as `sitkit train` puts them together."""
     if setup.device == "cpu":
         keep_freed_memory()
     recipe, images = recipe_of(setup), Latents(setup.side)
-    split, team = Split(images, images, tuple(map(str, range(CLASSES)))), Processes(device=torch.device(setup.device))
+    split, team = (
+        Split(images, images, tuple(map(str, range(CLASSES)))),
+        team or Processes(device=torch.device(setup.device)),
+    )
     state = State(recipe, split, team)
     stir(state.network)
     return Parts(recipe, state, Step(recipe, split, state, team), Batches(recipe, split, team))
 
 
-def ours(setup: Setup) -> Trial:
-    """Return sitkit's network and step."""
-    made, numbers = parts(setup), count(1)
+def ours(setup: Setup, team: Processes | None = None) -> Trial:
+    """Return sitkit's network and step, and of the batch this process's share."""
+    made, numbers = parts(setup, team), count(1)
 
     def step() -> None:
         number = next(numbers)
         made.take(number, made.batches(number))
 
-    return Trial(forward(made.state.network, setup, made.state.network), step)
+    share = replace(setup, batch=setup.batch // setup.processes)
+    return Trial(forward(made.state.network, share, made.state.network), step)
 
 
 def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""Times taken in turns: each setup has a process of its own, and one of them runs at a time.
+"""Times taken in turns: each setup has a process of its own, or several, and one setup runs at a time.
 
 What disturbs the machine disturbs all alike, memory is each setup's own, and ratios are taken round by round.
 """
@@ -6,6 +6,7 @@ What disturbs the machine disturbs all alike, memory is each setup's own, and ra
 import multiprocessing
 import os
 import resource
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -16,7 +17,9 @@ from typing import Any
 
 import torch
 from shapes import Setup
-from trials import build
+from trials import Trial, build
+
+from sitkit.recipes.train.processes import processes
 
 Times = dict[str, Any]
 """A setup; of `forward` and `step` seconds and the processor's seconds of each round; memory at its peak and before."""
@@ -38,37 +41,65 @@ def take_turns(
     context = multiprocessing.get_context("spawn")
     times: list[Times] = []
     with ExitStack() as stack:
-        pipes: list[Connection] = []
+        teams: list[list[Connection]] = []
         for setup in setups:  # one by one: compilers want the machine for themselves
-            pipe, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(setup, theirs, steps), daemon=True)
-            process.start()
-            theirs.close()  # so that the end of a process is the end of its pipe
-            stack.callback(process.join)
-            stack.callback(pipe.close)  # which ends it
-            pipes.append(pipe)
-            ready = pipe.recv()
+            teams.append([])
+            started = []
+            for environment in _environments(setup.processes):
+                pipe, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(setup, environment, theirs, steps), daemon=True)
+                process.start()
+                theirs.close()  # so that the end of a process is the end of its pipe
+                started.append(process)
+                teams[-1].append(pipe)
+            for process in started:
+                stack.callback(process.join)
+            for pipe in teams[-1]:
+                stack.callback(pipe.close)  # which ends its process
+            ready = max(pipe.recv() for pipe in teams[-1])
             say(f"{setup.contender}{', compiled' if setup.compiled else ''}: ready after {ready:.0f} s")
             times.append({**asdict(setup), "ready": ready, "load": []})
         for _ in range(rounds):
-            for pipe, record in zip(pipes, times, strict=True):
+            for team, record in zip(teams, times, strict=True):
                 record["load"].append(round(os.getloadavg()[0], 2))
                 for what in ("forward", "step") if steps and record["contender"] != "matrix" else ("forward",):
-                    pipe.send(what)
-                    seconds, processor = pipe.recv()
-                    record.setdefault(what, []).append(seconds)
-                    record.setdefault(f"{what}_cpu", []).append(processor)
-        for pipe, record in zip(pipes, times, strict=True):
+                    seconds, processor = zip(*_ask(team, what), strict=True)
+                    record.setdefault(what, []).append(max(seconds))
+                    record.setdefault(f"{what}_cpu", []).append(sum(processor))
+        for team, record in zip(teams, times, strict=True):
             for what in ("bare", "memory"):
-                pipe.send(what)
-                record[what] = pipe.recv()
+                record[what] = sum(_ask(team, what))
     return times
 
 
-def _work(setup: Setup, pipe: Connection, steps: bool) -> None:
-    """Serve a setup: run what is asked for, and tell how long it took."""
+def _ask(team: Sequence[Connection], what: str) -> list[Any]:
+    """Return what each process of a setup answers, all of them at it together."""
+    for pipe in team:
+        pipe.send(what)
+    return [pipe.recv() for pipe in team]
+
+
+def _environments(processes: int) -> list[dict[str, str]]:
+    """Return what torchrun would tell each of so many processes; nothing to one that is alone."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [world | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def _work(setup: Setup, environment: dict[str, str], pipe: Connection, steps: bool) -> None:
+    """Serve a setup, alone or with others: run what is asked for, and tell how long it took."""
     start, bare = time.perf_counter(), peak(setup.device)
-    trial = build(setup)
+    os.environ.update(environment)
+    with processes(torch.device(setup.device)) as team:
+        _serve(build(setup, team), setup, start, bare, pipe, steps)
+
+
+def _serve(trial: Trial, setup: Setup, start: float, bare: int, pipe: Connection, steps: bool) -> None:
     for _ in range(WARM):
         trial.forward()
         if steps:

@@ -52,7 +52,8 @@ def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, An
 
 def title(record: dict[str, Any]) -> str:
     """Return the name of a contender as it was run."""
-    return f"{record['contender']}{', compiled' if record['compiled'] else ''}"
+    processes = f", {record['processes']} processes" if record["processes"] > 1 else ""
+    return f"{record['contender']}{', compiled' if record['compiled'] else ''}{processes}"
 
 
 def spread(values: list[float]) -> list[float]:

@@ -68,6 +68,9 @@ def test_samples_have_seeds_that_no_training_has(tmp_path: Path) -> None:
     assert not {3, 5} & set(seeds)
 
 
+PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -81,6 +84,17 @@ def test_samples_have_seeds_that_no_training_has(tmp_path: Path) -> None:
         ),
         ("base = 'digits'\nsedes = [1]\nseeds = [1]", "sedes: unknown key .did you mean 'seeds'"),
         (SMALL + "[measure]\nnumber = []", "measure.number: unknown key .did you mean 'numbers'"),
+        (SMALL + PUBLISHED + "'a' = 1", "published.rows: no row 'a'; rows are called as ''"),
+        (
+            SMALL + "[axes]\nsampler.steps = [2]\npath = ['vp']" + PUBLISHED + "'2, pv' = 1",
+            "published.rows: no row '2, pv' .did you mean '2, vp'",
+        ),
+        (SMALL + "[published]\nsource = ''\nrows = {}", "published.number is missing"),
+        (SMALL + "[measure]\nnumbers = ['m']" + PUBLISHED, "published.number: 'n' is not tabled; known: m"),
+        (
+            SMALL + "[published]\nsource = ''\nnumber = ''\nrows = {}\nrow = 1",
+            "published.row: unknown key .did you mean 'rows'",
+        ),
         ("base = 'digit'\nseeds = [1]", "no preset 'digit' .did you mean 'digits'"),
         (SMALL + "sampler.stesp = 1", "set: sampler.stesp: unknown key .did you mean 'steps'"),
         (SMALL + "[axes]\nsampler.stesp = [1]", "study.toml: 1: sampler.stesp: unknown key .did you mean 'steps'"),

@@ -6,8 +6,10 @@ import pytest
 import torch
 from scipy.stats import t as student
 
+from sitkit.recipes.problem import Problem
 from sitkit.recipes.study.definition import Study, read_study
 from sitkit.recipes.study.plots import plots
+from sitkit.recipes.study.published import as_values, compare
 from sitkit.recipes.study.results import Entry, Results, Row
 from sitkit.recipes.study.statistics import Mean, difference, false_share
 from sitkit.recipes.study.tables import explanation, tables, with_error
@@ -109,3 +111,59 @@ def test_plots_are_drawn_of_what_there_is(study: Study) -> None:
     results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
     assert [png[:4] for png in plots(results).values()] == [b"\x89PNG"]
     assert plots(found(study, 0.5, [[], [], [], []])) == {}
+
+
+ROWS = """
+[published]
+source = "a table"
+number = "n"
+
+[published.rows]
+"1, a" = 10.0
+"1, b" = 20.0
+"2, a" = 30.0
+"2, b" = 30.0
+"""
+
+
+def test_orders_that_were_published_are_set_beside_what_the_seeds_tell(tmp_path: Path) -> None:
+    """Of pairs that differ on one axis: one as published, one the other way, one not told; equal ones are none."""
+    text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
+    study = read_study(write(tmp_path / "study.toml", text))
+    results = found(study, 0.0, [[5.0, 5.1, 5.2], [6.0, 6.2, 6.1], [4.0, 4.1, 4.2], [5.0, 7.0, 6.4]])
+    comparison = compare(results)
+    assert comparison is not None
+    said = {
+        (pair.axis, *pair.one.names.values(), *pair.other.names.values()): pair.verdict for pair in comparison.pairs
+    }
+    assert said == {
+        ("way", "1", "a", "1", "b"): "as published",
+        ("sampler.steps", "1", "a", "2", "a"): "the other way",
+        ("sampler.steps", "1", "b", "2", "b"): "not told apart",
+    }
+    pair = as_values(comparison)["pairs"][0]
+    assert (pair["one"], pair["other"], pair["published"]) == ("1, a", "1, b", 10.0)
+    assert pair["mean"] == pytest.approx(1.0)
+    *_, rows, counts, told = tables(results)
+    assert "a table" in rows.caption
+    assert ("2, a", "30", "4.100 ± 0.058") in rows.rows
+    assert set(counts.rows) == {("way", "0", "1", "0", "1"), ("sampler.steps", "1", "0", "1", "2")}
+    assert [line[:3] for line in told.rows] == [("the other way", "2, a", "1, a"), ("as published", "1, b", "1, a")]
+
+
+def test_rows_that_were_not_measured_are_not_compared(tmp_path: Path) -> None:
+    text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
+    study = read_study(write(tmp_path / "study.toml", text))
+    comparison = compare(found(study, 0.0, [[5.0], [], [4.0], []]))
+    assert comparison is not None
+    assert [row.names["way"] for row in comparison.rows] == ["a", "a"]
+    assert [pair.verdict for pair in comparison.pairs] == ["not told apart"]  # one seed tells nothing
+    bare = read_study(write(tmp_path / "bare.toml", text.partition("[published]")[0]))
+    assert compare(found(bare, 0.0, [[1.0], [], [], []])) is None
+
+
+def test_what_is_published_must_be_of_a_number_that_is_tabled(tmp_path: Path) -> None:
+    text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
+    study = read_study(write(tmp_path / "study.toml", text.replace('number = "n"', 'number = "m"')))
+    with pytest.raises(Problem, match=r"published.number: 'm' is not tabled.*known: n"):
+        compare(found(study, 0.0, 4 * [[1.0]]))

@@ -110,6 +110,16 @@ def test_turns_are_taken_by_processes_of_their_own() -> None:
         assert 10**8 < record["bare"] < record["memory"] < 10**10
 
 
+def test_a_batch_is_divided_among_processes() -> None:
+    """They take their steps together, and what they have is added up."""
+    setup = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
+    alone, divided = turns.take_turns([setup, replace(setup, processes=2)], 1)
+    assert divided["bare"] > 1.5 * alone["bare"]
+    assert 0 < divided["step"][0] < 60
+    assert verdicts.title(divided) == "sitkit, 2 processes"
+    assert verdicts.setup_of(divided).processes == 2
+
+
 def made_up(contender: str, seconds: float, **more: Any) -> dict[str, Any]:
     setup = vars(Setup(contender, **more))
     times = {what: [seconds, 2 * seconds, 3 * seconds] for what in ("forward", "step", "forward_cpu", "step_cpu")}
@@ -148,14 +158,16 @@ def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
     rows = {row["axis"]: row for row in growth.exponents(groups, "wall")}
     assert rows["batch"]["operations"] == 1.0
     assert 1.0 < rows["tokens"]["operations"] < 1.3
-    for row in rows.values():
-        assert row["forward"] == row["step"] == row["operations"]
-        assert row["memory"] == 0.0
+    assert rows["processes"]["operations"] == 0.0
+    for axis, row in rows.items():
+        if axis != "processes":
+            assert row["forward"] == row["step"] == row["operations"]
+            assert row["memory"] == 0.0
     growth.draw(groups, "wall", tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size < 300_000
 
 
 def test_what_cannot_be_timed_is_refused() -> None:
-    for wrong in (["run", "--mode", "tf32"], ["grow", "--axis", "width"]):
+    for wrong in (["run", "--mode", "tf32"], ["grow", "--axis", "width"], ["divide", "--batch", "3"]):
         result = CliRunner().invoke(throughput.app, wrong)
         assert type(result.exception).__name__ == "Problem"

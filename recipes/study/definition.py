@@ -18,11 +18,19 @@ score = { objective.predict = "score", objective.measure = "velocity" }
 
 [measure]
 numbers = ["share of the wanted class"]  # to be tabled; all by default
+
+[published]                              # what others found of some rows, to be set beside them
+source = "FID of 50,000 samples, SiT-B/2 (arXiv 2401.08740, table 6)"
+number = "Frechet distance of pixels"    # which of the numbers it is compared with
+
+[published.rows]
+"velocity, 50" = 33.0
 ```
 
 Keys that begin with `sampler`, `guidance` or `evaluation` say how a trained run is used; all others, what is trained.
 """
 
+import itertools
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -57,6 +65,14 @@ class Measure(Section):
     average: str = "ema"
 
 
+class Published(Section):
+    """What was published of some rows, by their variants' names, where, and which number stands beside it here."""
+
+    source: str
+    number: str
+    rows: dict[str, float]
+
+
 class Written(Section):
     """A study as its file has it."""
 
@@ -66,6 +82,11 @@ class Written(Section):
     set: dict[str, Any] = Field(default={})
     axes: dict[str, Any] = Field(default={})
     measure: Measure = Measure()
+    published: Published | None = None
+
+
+SECTIONS: Mapping[str, type[Section]] = {"measure": Measure, "published": Published}
+"""Of a study's file, by name."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,9 @@ def read_study(file: Path) -> Study:
         raise Problem("\n".join(f"{file}: {line}" for line in _explain(error))) from None
     try:
         axes = tuple(_axes(written.axes))
+        if written.published:
+            _check_rows(written.published, axes)
+            check_number(written.published, written.measure.numbers)
     except Problem as problem:
         raise Problem(f"{file}: {problem}") from None
     beside = file.parent / written.base
@@ -177,10 +201,24 @@ def _checked(axis: Axis) -> Axis:
     return axis
 
 
+def check_number(published: Published, tabled: tuple[str, ...]) -> None:
+    """Raise a problem unless the number that was published is tabled, as far as it is known what is."""
+    if tabled and published.number not in tabled:
+        said = f"'{published.number}' is not tabled{nearest(published.number, [*tabled])}"
+        raise Problem(f"published.number: {said}; known: {', '.join(tabled)}")
+
+
+def _check_rows(published: Published, axes: tuple[Axis, ...]) -> None:
+    known = [", ".join(names) for names in itertools.product(*([one.name for one in axis.variants] for axis in axes))]
+    for name in published.rows:
+        if name not in known:
+            raise Problem(f"published.rows: no row '{name}'{nearest(name, known)}; rows are called as '{known[0]}'")
+
+
 def _explain(error: ValidationError) -> Iterator[str]:
     for one in error.errors():
         *above, last = (str(part) for part in one["loc"])
-        known = [*(Measure if above[:1] == ["measure"] else Written).model_fields]
+        known = [*SECTIONS.get(above[0] if above else "", Written).model_fields]
         key = ".".join([*above, last])
         if one["type"] == "extra_forbidden":
             yield f"{key}: unknown key{nearest(last, known)}; known: {', '.join(known)}"

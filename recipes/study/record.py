@@ -10,6 +10,7 @@ import torch
 
 from .cells import Layout, Place
 from .folder import Folder
+from .published import as_values, compare
 from .results import Results, Row
 
 KEPT = ("mean", "spread", "values", "real")
@@ -26,7 +27,7 @@ def record(results: Results, layout: Layout, folder: Folder, failed: Mapping[str
         failed: why each cell or network failed that did, by key.
         command: that made it.
     """
-    study = results.study
+    study, comparison = results.study, compare(results)
     return {
         "study": {**study.written.model_dump(mode="json"), "title": study.title},
         "command": command,
@@ -38,6 +39,7 @@ def record(results: Results, layout: Layout, folder: Folder, failed: Mapping[str
             _place(results, place, folder.measured(place.cell)) for place in layout.places if folder.done(place.cell)
         ],
         "table": [_row(results, row) for row in results.rows],
+        **({"published": as_values(comparison)} if comparison else {}),
         "failed": [{"key": key, "what": layout.names[key], "why": why} for key, why in failed.items()],
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluate.report import STYLE
+from .published import VERDICTS, Comparison, compare, name_of
 from .results import Results, Row
 from .statistics import BEYOND, Mean, false_share
 
@@ -35,7 +36,8 @@ def tables(results: Results) -> list[Table]:
         for row in results.rows
     ]
     caption = "All of it" if found else "What was measured"
-    return [*found, Table(caption, (*names, "calls", *results.numbers), tuple(rows))]
+    found.append(Table(caption, (*names, "calls", *results.numbers), tuple(rows)))
+    return [*found, *_beside(comparison)] if (comparison := compare(results)) else found
 
 
 def _crossed(results: Results, number: str) -> Table:
@@ -48,6 +50,29 @@ def _crossed(results: Results, number: str) -> Table:
     columns = [variant.name for variant in top.variants]
     rows = tuple((*names, *(line[column] for column in columns)) for names, line in lines.items())
     return Table(f"{number}, by {top.name}", (*(axis.name for axis in left), *columns), rows)
+
+
+def _beside(comparison: Comparison) -> list[Table]:
+    """Return what was published beside what was found, and which pairs of rows come in which order."""
+    number, source = comparison.published.number, comparison.published.source
+    rows = tuple(
+        (name_of(row), f"{comparison.there(row):.4g}", with_error(comparison.here(row))) for row in comparison.rows
+    )
+    counts = tuple(
+        (axis, *(str(count) for count in counted.values()), str(sum(counted.values())))
+        for axis, counted in comparison.counts().items()
+    )
+    told = sorted(comparison.pairs, key=lambda pair: (VERDICTS.index(pair.verdict), -pair.published))
+    pairs = tuple(
+        (pair.verdict, name_of(pair.other), name_of(pair.one), f"{pair.published:.2g}", with_error(pair.here))
+        for pair in told
+        if pair.verdict != "not told apart"
+    )
+    return [
+        Table(f"Beside what was published: {source}", ("row", "published", number), rows),
+        Table("Pairs of rows that differ on one axis, by their order here", ("axis", *VERDICTS, "all"), counts),
+        Table("Those that are told apart", ("order", "more", "less, as published", "by, as published", "by"), pairs),
+    ]
 
 
 def entry(results: Results, row: Row, number: str) -> str:
