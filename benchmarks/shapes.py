@@ -25,6 +25,8 @@ class Setup:
         device: cpu or cuda.
         threads: of torch, in each process.
         processes: among which the batch is divided.
+        accumulate: in how many pieces sitkit takes its share of the batch.
+        recompute: whether sitkit computes activations again.
     """
 
     contender: str
@@ -37,6 +39,8 @@ class Setup:
     device: str = "cpu"
     threads: int = 2
     processes: int = 1
+    accumulate: int = 1
+    recompute: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,12 +4,14 @@
     python benchmarks/throughput.py run --size S --batch 8 --compiled
     python benchmarks/throughput.py run --size XL --batch 32 --mode bf16 --compiled --device cuda
     python benchmarks/throughput.py divide --threads 2
+    python benchmarks/throughput.py trade
     python benchmarks/throughput.py grow
     python benchmarks/throughput.py table
 
-`run`, `divide` and `grow` write to one file what is not there yet; `table` prints it as docs/benchmarks/throughput.md
-shows them, and draws what `grow` found. Who is compiled has all of its blocks compiled. With many programs on a machine
-take one thread and the processor's clock (`table --clock processor`): how long the process computed.
+`run`, `divide`, `trade` and `grow` write to one file what is not there yet; `table` prints it as
+docs/benchmarks/throughput.md shows it, and draws what `grow` found. Who is compiled has all of its blocks compiled. With
+many programs on a machine take one thread and the processor's clock (`table --clock processor`): how long the process
+computed.
 """
 
 import json
@@ -109,6 +111,25 @@ def divide(
     group = [Setup("matrix", threads=threads), one, replace(one, threads=1, processes=threads)]
     name = f"SiT-{size}/2, batch {batch}, {threads} threads of one process and {threads} processes of one"
     measure(results, f"{name}{', compiled' if compiled else ''}", group, rounds)
+
+
+@app.command()
+def trade(
+    size: Size = "S",
+    batch: Batch = 16,
+    compiled: Annotated[bool, typer.Option(help="Compile the blocks.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Threads = 2,
+    rounds: Rounds = 5,
+    results: Results = RESULTS,
+) -> None:
+    """Time sitkit's step as it is, with its batch in 4 pieces, and with activations computed again."""
+    one = Setup("sitkit", size, batch, compiled=compiled, device=device, threads=threads)
+    group = [replace(one, contender="matrix"), one, replace(one, accumulate=4), replace(one, recompute=True)]
+    name = (
+        f"SiT-{size}/2, batch {batch}, time for memory{', compiled' if compiled else ''}, {device}, {threads} threads"
+    )
+    measure(results, name, group, rounds)
 
 
 @app.command()

@@ -110,8 +110,9 @@ def recipe_of(setup: Setup) -> Recipe:
             f"train.batch={setup.batch}",
             f"train.precision={setup.mode}",
             "optimizer.clip=1.0",
-            "compute.accumulate=1",
-            f"compute.compile={'true' if setup.compiled else 'false'}",
+            f"compute.accumulate={setup.accumulate}",
+            f"compute.compile={str(setup.compiled).lower()}",
+            f"compute.recompute={str(setup.recompute).lower()}",
         ],
     )
 

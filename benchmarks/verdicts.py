@@ -52,8 +52,14 @@ def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, An
 
 def title(record: dict[str, Any]) -> str:
     """Return the name of a contender as it was run."""
-    processes = f", {record['processes']} processes" if record["processes"] > 1 else ""
-    return f"{record['contender']}{', compiled' if record['compiled'] else ''}{processes}"
+    setup = setup_of(record)
+    said = {
+        "compiled": setup.compiled,
+        f"{setup.processes} processes": setup.processes > 1,
+        f"{setup.accumulate} pieces": setup.accumulate > 1,
+        "recomputed": setup.recompute,
+    }
+    return ", ".join([setup.contender, *(words for words, so in said.items() if so)])
 
 
 def spread(values: list[float]) -> list[float]:

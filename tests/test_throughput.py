@@ -82,9 +82,13 @@ def test_diffusers_network_is_of_the_same_shape() -> None:
     assert len(other.transformer_blocks) == 2
 
 
-@pytest.mark.parametrize("contender", ["sitkit", "plain", "diffusers"])
-def test_steps_train_what_is_timed(contender: str) -> None:
-    trial = trials.build(Setup(contender, "S", batch=2, side=8, depth=1, threads=1))
+@pytest.mark.parametrize(
+    ("contender", "more"),
+    [("sitkit", {}), ("sitkit", {"accumulate": 2}), ("sitkit", {"recompute": True}), ("plain", {}), ("diffusers", {})],
+)
+def test_steps_train_what_is_timed(contender: str, more: dict[str, Any]) -> None:
+    setup = Setup(contender, "S", batch=2, side=8, depth=1, threads=1)
+    trial = trials.build(replace(setup, **more))
     trial.forward()
     trial.step()
     trial.step()
@@ -117,6 +121,7 @@ def test_a_batch_is_divided_among_processes() -> None:
     assert divided["bare"] > 1.5 * alone["bare"]
     assert 0 < divided["step"][0] < 60
     assert verdicts.title(divided) == "sitkit, 2 processes"
+    assert verdicts.title(vars(replace(setup, accumulate=4, recompute=True))) == "sitkit, 4 pieces, recomputed"
     assert verdicts.setup_of(divided).processes == 2
 
 
