@@ -9,7 +9,7 @@
     python benchmarks/throughput.py table
 
 `run`, `divide`, `trade` and `grow` write to one file what is not there yet; `table` prints it as
-docs/benchmarks/throughput.md shows it, and draws what `grow` found. Who is compiled has all of its blocks compiled. With
+docs/benchmarks/throughput.md shows it, and draws what `grow` found. Who is compiled has all blocks compiled. With
 many programs on a machine take one thread and the processor's clock (`table --clock processor`): how long the process
 computed.
 """
