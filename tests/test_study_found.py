@@ -148,6 +148,7 @@ def test_orders_that_were_published_are_set_beside_what_the_seeds_tell(tmp_path:
     assert "a table" in rows.caption
     assert ("2, a", "30", "4.100 ± 0.058") in rows.rows
     assert set(counts.rows) == {("way", "0", "1", "0", "1"), ("sampler.steps", "1", "0", "1", "2")}
+    assert [*plots(results)] == ["n", "Published and here"]
     assert [line[:3] for line in told.rows] == [("the other way", "2, a", "1, a"), ("as published", "1, b", "1, a")]
 
 

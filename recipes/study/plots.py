@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import matplotlib
 
 from .definition import Axis
+from .published import Comparison, compare
 from .results import Results, Row
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 STEPS = "sampler.steps"
 WIDE = 10.0
@@ -19,12 +21,16 @@ MOST_TICKS = 12
 
 
 def plots(results: Results) -> dict[str, bytes]:
-    """Return a PNG for each number that was measured, by its name."""
-    return {
+    """Return a PNG for each number that was measured, by its name, and one of what was published beside it."""
+    found = {
         number: _plot(results, number)
         for number in results.numbers
         if any(number in row.entries for row in results.rows)
     }
+    comparison = compare(results)
+    if comparison and comparison.rows and results.axes:
+        found["Published and here"] = _beside(comparison, results.axes)
+    return found
 
 
 def _plot(results: Results, number: str) -> bytes:
@@ -37,10 +43,32 @@ def _plot(results: Results, number: str) -> bytes:
         _lines(axes, results.axes, along, rows, number)
     else:
         _points(axes, results, rows, number)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     plt.close(figure)
     return data.getvalue()
+
+
+def _beside(comparison: Comparison, all_axes: Sequence[Axis]) -> bytes:
+    """Draw what was found against what was published, a colour for each name on the first axis, named at the point."""
+    figure, axes = plt.subplots(figsize=(7.5, 5.2), dpi=110, layout="constrained")
+    colours = {variant.name: f"C{place % 10}" for place, variant in enumerate(all_axes[0].variants)}
+    for row in comparison.rows:
+        first, *others = row.names.values()
+        there, here = comparison.there(row), comparison.here(row)
+        label = first if first not in axes.get_legend_handles_labels()[1] else None
+        error, colour = here.error or 0.0, colours[first]
+        axes.errorbar(there, here.value, error, label=label, fmt="o", markersize=4, capsize=2, lw=1, color=colour)
+        if others:
+            axes.annotate(", ".join(others), (there, here.value), (4, 2), textcoords="offset points", fontsize=6)
+    axes.set(xlabel="published", ylabel=comparison.published.number)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return _png(figure)
 
 
 def _lines(axes: Axes, all_axes: Sequence[Axis], along: Axis, rows: Sequence[Row], number: str) -> None:
