@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from launching import ALONE, finish, kill, start
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.study.local import Ended, Job, run_all
 from sitkit.recipes.study.slurm import submit
-from sitkit.recipes.study.study import Work
+from sitkit.recipes.study.study import Work, jobs_of
 from studies import AXES, SMALL, sitkit, write
 
 
@@ -52,6 +53,33 @@ def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: P
         "ready": None,
     }
     assert sorted(file.name for file in (tmp_path / "after").iterdir()) == ["needy", "ready", "slow"]
+
+
+def test_what_is_done_together_is_done_one_by_one_if_it_fails(tmp_path: Path) -> None:
+    alone = [job("a", "pass", tmp_path), job("b", "raise ValueError('b')", tmp_path), job("c", "pass", tmp_path)]
+    good = Job("d", job("d", "pass", tmp_path).words, tmp_path / "d.txt", None, 2.0, (job("d", "1 / 0", tmp_path),))
+    together = Job("a", job("", "import os; os.kill(os.getpid(), 9)", tmp_path).words, tmp_path / "a.txt", None, 3.0)
+    ended: list[tuple[str, str | None]] = []
+    run_all([replace(together, others=tuple(alone)), good], 1, lambda one: ended.append((one.job.key, one.failure)))
+    assert ended == [("a", None), ("b", "ValueError: b"), ("c", None), ("d", None)]
+
+
+@pytest.mark.parametrize(("at_once", "sizes"), [(1, [2, 2, 2, 2]), (3, [1] * 8), (100, [1] * 8)])
+def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle(
+    tmp_path: Path, at_once: int, sizes: list[int]
+) -> None:
+    file = write(tmp_path / "study.toml", SMALL + AXES)
+    work = Work.open(file, tmp_path / "out", None, [])
+    parts = work.open_parts()
+    networks, cells = [], []
+    for one in jobs_of(work, parts, at_once):
+        (networks if one.key in work.layout.models else cells).append(one)
+    assert [one.key for one in networks] == [*work.layout.models]
+    assert [one.words.count("--only") for one in cells] == sizes
+    found = [alone.key for one in cells for alone in one.others or (one,)]
+    assert sorted(found) == sorted(work.layout.cells)
+    for one in cells:
+        assert {work.layout.cells[alone.key].model.key for alone in one.others or (one,)} == {one.needs}
 
 
 def test_no_more_run_at_once_than_asked_for_and_cores_are_shared(tmp_path: Path) -> None:

@@ -18,13 +18,17 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """A command by key, where its output goes, which job it needs, and how much work it is, in any unit."""
+    """A command by key, where its output goes, which job it needs, and how much work it is, in any unit.
+
+    One that does what several others would, and spares them their start, names them: they are done if it fails.
+    """
 
     key: str
     words: Sequence[str]
     log: Path
     needs: str | None
     work: float
+    others: "tuple[Job, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,11 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
                 raise KeyboardInterrupt
             for job, process in [pair for pair in running if pair[1].poll() is not None]:
                 running.remove((job, process))
-                end(job, _failure(process.returncode, job.log))
+                failure = _failure(process.returncode, job.log)
+                if failure is not None and job.others:
+                    waiting[:0] = job.others
+                else:
+                    end(job, failure)
             for job in list(waiting):
                 if job.needs in failures:
                     waiting.remove(job)

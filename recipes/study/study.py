@@ -1,9 +1,10 @@
 """What `sitkit study` does: all that is not done yet of a study, then its tables and plots."""
 
 import json
+import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,10 @@ TRAINING = 3
 UNKNOWN_COUNT = 1000
 """Images that are drawn, for want of knowledge, where as many are as are held out."""
 PERCENT = 100
+TOGETHER = 8
+"""The most cells that a process measures: imports and compilers take as long as small networks do."""
+ROUNDS = 4
+"""How many jobs, at least, each of the processes at once should find."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,10 @@ class Work:
         shared = [] if self.folder.models == self.folder.path / "models" else ["--models", str(self.folder.models)]
         return ["study", str(self.study.file), "--out", str(self.folder.path), *shared, *self.options]
 
-    def words_of(self, key: str) -> list[str]:
-        """Return the command that does one part, for any process."""
-        return [sys.executable, "-m", "sitkit.recipes", *self.words(), "--only", key]
+    def words_of(self, *keys: str) -> list[str]:
+        """Return the command that does some parts, for any process."""
+        only = [word for key in keys for word in ("--only", key)]
+        return [sys.executable, "-m", "sitkit.recipes", *self.words(), *only]
 
     def open_parts(self) -> dict[str, Model | Cell]:
         """Return what is to be done still: no network of which no cell is open."""
@@ -93,11 +99,12 @@ def run_study(work: Work, jobs: int, say: Callable[[str], None]) -> bool:
         KeyboardInterrupt: it was told to stop; what is done is kept.
     """
     failed: dict[str, str] = {}
-    todo = [_job(work, key, one) for key, one in work.open_parts().items()]
+    parts = work.open_parts()
+    todo = [*jobs_of(work, parts, jobs)]
     whole = sum(job.work for job in todo)
     spent, shown = 0.0, 0
-    left = {Model: sum(job.key in work.layout.models for job in todo), Cell: 0}
-    left[Cell] = len(todo) - left[Model]
+    left = {Model: sum(key in work.layout.models for key in parts), Cell: 0}
+    left[Cell] = len(parts) - left[Model]
     with progress("study", PERCENT, unit="%", quiet=not todo) as advance:
 
         def tell(ended: Ended) -> None:
@@ -106,7 +113,7 @@ def run_study(work: Work, jobs: int, say: Callable[[str], None]) -> bool:
             if ended.failure is not None:
                 failed[key] = ended.failure
                 work.folder.fail(key, ended.failure)
-            left[type(work.parts[key])] -= 1
+            left[type(work.parts[key])] -= len(ended.job.others) or 1
             spent += ended.job.work
             percent = int(PERCENT * spent / whole)
             note = f"{left[Model]} networks and {left[Cell]} cells to go" + (
@@ -151,9 +158,22 @@ def _file_name(number: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in number.lower()).split())
 
 
-def _job(work: Work, key: str, one: Model | Cell) -> Job:
-    needs, cost = (None, _training(one.recipe)) if isinstance(one, Model) else (one.model.key, _measuring(one.recipe))
-    return Job(key, work.words_of(key), work.folder.log(key), needs, cost)
+def jobs_of(work: Work, parts: Mapping[str, Model | Cell], at_once: int) -> Iterator[Job]:
+    """Give a job for each network, and then for some cells of each, fewer if all could not be busy to the end."""
+    size = min(TOGETHER, math.ceil(len(parts) / (ROUNDS * at_once)))
+    cells: dict[str, list[Job]] = {}
+    for key, one in parts.items():
+        if isinstance(one, Model):
+            yield Job(key, work.words_of(key), work.folder.log(key), None, _training(one.recipe))
+        else:
+            job = Job(key, work.words_of(key), work.folder.log(key), one.model.key, _measuring(one.recipe))
+            cells.setdefault(one.model.key, []).append(job)
+    for network, alone in cells.items():
+        for first in range(0, len(alone), size):
+            some = tuple(alone[first : first + size])
+            keys = [job.key for job in some]
+            cost = sum(job.work for job in some)
+            yield some[0] if len(some) == 1 else Job(keys[0], work.words_of(*keys), some[0].log, network, cost, some)
 
 
 def _training(recipe: Recipe) -> float:
