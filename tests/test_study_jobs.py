@@ -71,9 +71,9 @@ def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle
     file = write(tmp_path / "study.toml", SMALL + AXES)
     work = Work.open(file, tmp_path / "out", None, [])
     parts = work.open_parts()
-    networks, cells = [], []
-    for one in jobs_of(work, parts, at_once):
-        (networks if one.key in work.layout.models else cells).append(one)
+    jobs = [*jobs_of(work, parts, at_once)]
+    count = len(work.layout.models)
+    networks, cells = jobs[:count], jobs[count:]
     assert [one.key for one in networks] == [*work.layout.models]
     assert [one.words.count("--only") for one in cells] == sizes
     found = [alone.key for one in cells for alone in one.others or (one,)]
