@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from measuring import pixels, refused, sets, sitkit, trained
+from measuring import SMALL, pixels, refused, sets, sitkit, trained
 from sitkit.recipes.arithmetic import computed_in
 from sitkit.recipes.reading import override
 from sitkit.recipes.recipe import Precision
@@ -118,6 +118,20 @@ def test_a_folder_of_samples_tells_how_they_were_computed_and_keeps_to_the_preci
     before = pixels(samples)
     assert "sampler.precision" in refused(*command)
     assert torch.equal(pixels(samples), before)
+
+
+def test_samples_that_diverge_are_told_of_and_stop_no_training(tmp_path: Path) -> None:
+    """Noise says nothing of the data where there is nothing but noise."""
+    run = tmp_path / "run"
+    broken = ("objective.predict=noise", "sampler.solver=heun", "sampler.interval=[0.0, 1.0]")
+    code, said = sitkit("train", "digits", "--out", run, *sets(*SMALL, *broken))
+    assert code == 0, said
+    assert "no picture after step 24: " in said
+    line = refused("sample", run, "--num", 7, "--seed", 5, "--out", tmp_path / "out")
+    assert "7 samples of seed 5 are not finite, such as number 0" in line
+    assert not [*(tmp_path / "out").rglob("*.npz")]
+    inside = sets("sampler.interval=[0.001, 1.0]")
+    assert sitkit("sample", run, "--num", 7, "--out", tmp_path / "inside", *inside)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["sample {run} --num 20 --out {out}", "evaluate {run} --out {out}"])

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from sitkit.recipes.evaluate.evaluation import Question, evaluate
 from sitkit.recipes.reading import override
 from sitkit.recipes.run import Run
+from sitkit.recipes.study.statistics import Mean
+from sitkit.recipes.study.tables import with_error
 from studies import AXES, SMALL, layout, sitkit, write
 
 
@@ -92,7 +95,7 @@ def test_the_page_holds_everything_and_plots_are_small(done: Path) -> None:
     said = (done / "out" / "study.md").read_text()
     for table in json.loads((done / "out" / "study.json").read_text())["table"]:
         for number in table["numbers"].values():
-            assert f"{number['mean']:.3g}"[:3] in said
+            assert said.count(with_error(Mean(number["mean"], number["standard_error"]))) >= 2
     assert said.count("**") == 2 * (1 + 2 * 2)  # in the explanation, in a number's own table, and in that of all
 
 
@@ -109,6 +112,17 @@ def test_what_is_done_is_not_done_again(done: Path) -> None:
     assert sitkit("study", done / "study.toml", "--out", done / "out", "--only", key)[0] == 0
     after = {file: file.stat().st_mtime_ns for file in before}
     assert {file for file in before if before[file] != after[file] and file.is_file()} <= set()
+
+
+def test_a_network_that_was_trained_on_is_not_measured_as_what_it_was(done: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(done / "out", tmp_path / "out")
+    row = rows(out)[0]
+    network = out / "models" / str(row["network"])
+    assert sitkit("train", network, "--out", network, "--set", "train.steps=8")[0] == 0
+    shutil.rmtree(out / "cells" / str(row["cell"]))
+    code, said = sitkit("study", done / "study.toml", "--out", out, "--only", row["cell"])
+    assert code == 2
+    assert f"{network / 'checkpoints' / 'step-00000006'} is damaged, or was trained on" in said
 
 
 def test_list_says_what_is_open_and_networks_are_shared(done: Path, tmp_path: Path) -> None:

@@ -55,9 +55,10 @@ def test_what_is_said_in_other_words_is_the_same(tmp_path: Path) -> None:
     assert auto.cells.keys() == spelled.cells.keys()
     twice = layout(tmp_path, SMALL + "[axes]\nsampler.times = ['auto', 'power', 'uniform']")
     assert (len(twice.places), len(twice.cells), len(twice.models)) == (6, 4, 2)
-    other = layout(tmp_path, SMALL + "[measure]\naverage = 'width-0.1'")
-    assert other.models.keys() == auto.models.keys()
-    assert not other.cells.keys() & auto.cells.keys()
+    more = SMALL + "ema.more = [0.5]\n"
+    usual, other = layout(tmp_path, more), layout(tmp_path, more + "[measure]\naverage = 'ema-0.5'")
+    assert other.models.keys() == usual.models.keys()
+    assert not other.cells.keys() & usual.cells.keys()
 
 
 def test_samples_have_seeds_that_no_training_has(tmp_path: Path) -> None:
@@ -104,7 +105,10 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
         (SMALL + "[axes.pat]\nkind = ['vp']", "axes.pat.kind: a table of settings is wanted, .*did you mean 'path'"),
         (SMALL + "[axes.calls]\na = {}", "axes.calls: rows have a column of that name"),
         (SMALL + "[axes.a]", "axes.a: there are no variants"),
-        (SMALL + "[axes]\nseed = [1, 2]", "axes.seed: the seeds of a study"),
+        (SMALL + "[axes]\nseed = [1, 2]", "seed=1: the seeds of a study"),
+        (SMALL + "[axes.first]\na = { seed = 1 }", "seed=1: the seeds of a study"),
+        (SMALL + "seed = 1", "seed=1: the seeds of a study"),
+        (SMALL + "[measure]\naverage = 'width-0.1'", "measure.average: there will be no 'width-0.1'; ema"),
         (
             SMALL + "[axes]\npath = ['linear', 'lines']",
             "study.toml: lines: path: no path 'lines' .did you mean 'linear'",

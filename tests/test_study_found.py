@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from sitkit.recipes.problem import Problem
+from sitkit.recipes.study import plots as drawing
 from sitkit.recipes.study.definition import Study, read_study
 from sitkit.recipes.study.plots import plots
 from sitkit.recipes.study.published import as_values, compare
@@ -94,7 +96,7 @@ def test_the_best_is_nearest_to_real_images_and_what_is_like_it_is_marked(study:
     assert whole.rows[0] == ("1", "a", "7", "0.700 ± 0.058 ≈")
     apart = found(study, 0.5, [[0.6, 0.7, 0.8], [0.5, 0.6, 0.7], [0.4, 0.3, 0.1], []])
     assert tables(apart)[0].rows[0] == ("1", "0.700 ± 0.058", "**0.600 ± 0.058**")
-    assert "one in 5 would be called different with 3 seeds" in explanation(results)
+    assert "one pair in 5 would be called different with 3 seeds" in explanation(results)
 
 
 def test_without_real_images_or_seeds_nothing_is_called_best(study: Study, tmp_path: Path) -> None:
@@ -105,6 +107,31 @@ def test_without_real_images_or_seeds_nothing_is_called_best(study: Study, tmp_p
     alone = found(single, 0.5, [[1.0], [0.6], [3.0], []])
     assert not any("≈" in entry for table in tables(alone) for row in table.rows for entry in row)
     assert "Of one seed" in explanation(alone)
+
+
+def test_the_best_has_as_many_seeds_as_any(study: Study) -> None:
+    results = found(study, 0.5, [[0.5], [0.6, 0.7, 0.8], [0.4, 0.3, 0.1], []])
+    assert results.best["n"] is results.rows[1]
+
+
+def test_plots_show_means_errors_and_seeds(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+
+    def keep(figure: Figure) -> bytes:
+        figures.append(figure)
+        return b""
+
+    monkeypatch.setattr(drawing, "_png", keep)
+    results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
+    plots(results)
+    (axes,) = figures[0].axes
+    lines = {str(one.get_label()): one for one in axes.containers}
+    for way, rows in {"a": results.rows[::2], "b": results.rows[1:2]}.items():
+        data, _, (bars,) = lines[way].lines  # type: ignore[attr-defined]
+        means = [row.entries["n"].mean for row in rows]
+        assert [*data.get_ydata()] == [mean.value for mean in means]
+        for mean, segment in zip(means, bars.get_segments(), strict=True):
+            assert segment[1, 1] - segment[0, 1] == pytest.approx(2 * (mean.error or 0))
 
 
 def test_plots_are_drawn_of_what_there_is(study: Study) -> None:

@@ -14,6 +14,7 @@ from sitkit.recipes import slots
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import override, read
 from sitkit.recipes.recipe import Recipe
+from sitkit.recipes.study import budget, chosen
 from sitkit.recipes.study.bound import Bounded, judge, kl_bound, rank_correlation
 from sitkit.recipes.study.budget import count_calls, with_steps, within
 from sitkit.recipes.study.candidates import changed, read_axes, split, variant, words
@@ -100,6 +101,9 @@ def test_only_what_draws_tell_apart_speaks_of_the_bound() -> None:
     assert "It has d first, and measurement a." in wrongly.sentence
     assert "cannot tell any two apart" in judge([b, like_b, bounded("e", 5.0, 0.2, 0.22, 0.2)]).sentence
     assert "no order" in judge([a, b]).sentence
+    endless = [bounded(name, math.inf, *one.distances.values()) for name, one in (("e", a), ("f", last))]
+    for order in ([a, *endless], [a, *reversed(endless)]):  # of equal bounds neither says which is better
+        assert (judge(order).pairs, judge(order).right) == (1, 1)
 
 
 def test_keys_and_values_are_split_outside_of_brackets_and_quotes() -> None:
@@ -177,6 +181,22 @@ def test_as_many_steps_are_taken_as_calls_allow() -> None:
     assert within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 13).sampler.steps == 4
     with pytest.raises(Problem, match="one step makes 3 calls, and 2 are allowed"):
         within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 2)
+
+
+def test_calls_that_steps_do_not_change_end_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "count_calls", lambda recipe, split: 40)
+    assert within(digits(), digits().data.build(), 50).sampler.steps == 50
+
+
+def test_what_is_none_is_left_out_of_a_samplers_file() -> None:
+    assert chosen._lines({"cap": None, "scale": 2.0, "w": {"kind": "kl"}}, "s") == [
+        "",
+        "[s]",
+        "scale = 2.0",
+        "",
+        "[s.w]",
+        'kind = "kl"',
+    ]
 
 
 def many(*values: int) -> list[Axis]:

@@ -36,6 +36,10 @@ from .weights import read_average
 CURVE_IMAGES, CURVE_TIMES = 256, 25
 
 
+class NotFinite(Problem):
+    """Samples have diverged."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Images (N, C, H, W) uint8 with their labels (N,), None if there are no classes, and what they cost."""
@@ -126,12 +130,22 @@ class Drawing:
         self.curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
 
     def __call__(self, numbers: Tensor, labels: Tensor | None) -> Samples:
-        """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU."""
+        """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU.
+
+        Raises:
+            NotFinite: they have diverged.
+        """
         counted = Counted(self.call)
         x = noise(self.seed, Stream.START, numbers, self.split.training.shape).to(self.device)
         y = None if labels is None else labels.to(self.device)
         keyed = Keyed(self.seed, numbers.to(self.device))
         x = _sample(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
+        if not x.isfinite().all():
+            bad = numbers[~x.isfinite().flatten(1).all(1).cpu()].tolist()
+            raise NotFinite(
+                f"{len(bad)} samples of seed {self.seed} are not finite, such as number {bad[0]}: take more steps or "
+                "another solver, or keep sampler.interval from the ends"
+            )
         return Samples(self.split.decode(x).cpu(), labels, counted.calls, counted.rows // len(numbers))
 
 

@@ -98,7 +98,7 @@ def judge(found: Sequence[Bounded]) -> Verdict:
     pairs = right = 0
     for one, other in itertools.combinations(found, 2):
         apart = difference(one.distances, other.distances)
-        if apart is not None and apart.beyond:
+        if apart is not None and apart.beyond and one.bound != other.bound:
             pairs += 1
             right += (one.bound < other.bound) == (apart.value < 0)
     by_bound, best = min(found, key=lambda one: one.bound), min(found, key=lambda one: one.distance)

@@ -61,6 +61,6 @@ def within(recipe: Recipe, split: Split, calls: int) -> Recipe:
         if steps == 1:
             raise Problem(f"one step makes {counted} calls, and {calls} are allowed")
         steps = max(1, min(steps - 1, steps * calls // counted))
-    while counted < calls and (more := count_calls(with_steps(recipe, steps + 1), split)) <= calls:
+    while counted < calls and counted < (more := count_calls(with_steps(recipe, steps + 1), split)) <= calls:
         steps, counted = steps + 1, more
     return with_steps(recipe, steps)

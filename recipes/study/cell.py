@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .. import checkpoints
 from ..evaluate.evaluation import SAMPLES, Question, evaluate
 from ..files import write_whole
 from ..problem import Problem
@@ -53,11 +54,15 @@ def measure_cell(cell: Cell, folder: Folder, device: torch.device, batch: int) -
     """
     if not folder.done(cell.model):
         raise Problem(f"network {cell.model.key} is not trained: `--only {cell.model.key}` does it")
+    run, last = folder.run(cell.model), checkpoints.name(cell.model.recipe.train.steps)
+    if run.latest().name != last:
+        where = run.checkpoints / last
+        raise Problem(f"{where} is damaged, or was trained on: remove {run.folder}, and the network is trained again")
     start = time.monotonic()
     out = folder.cell(cell)
     out.mkdir(exist_ok=True)
     report = measure(
-        folder.run(cell.model),
+        run,
         cell.recipe,
         device,
         out,

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..components import nearest
 from ..intervals import resolve
 from ..problem import Problem
 from ..reading import override, read
 from ..recipe import Recipe
+from ..train.averages import decays
 from .definition import MOST_SEEDS, Study, Variant
 
 OF_SAMPLING = ("sampler", "guidance", "evaluation")
@@ -115,6 +117,7 @@ def _places(study: Study) -> Iterator[Place]:
         where = f"{study.file}: {', '.join(variant.name for variant in variants) or 'set'}"
         for seed in study.written.seeds:
             recipe = _recipe(base, (*settings, f"seed={seed}"), where)
+            _check_average(study.written.measure.average, recipe, where)
             model = _model(recipe, where)
             model = models.setdefault(model.key, model)
             average = study.written.measure.average
@@ -127,6 +130,12 @@ def _recipe(base: str | dict[str, Any], settings: tuple[str, ...], where: str) -
         return read(base, settings) if isinstance(base, str) else override(base, settings)
     except Problem as problem:
         raise Problem("\n".join(f"{where}: {line}" for line in str(problem).splitlines())) from None
+
+
+def _check_average(name: str, recipe: Recipe, where: str) -> None:
+    known = [*decays(recipe.ema)]
+    if name not in known and not (name.startswith("width-") and recipe.ema.widths):
+        raise Problem(f"{where}: measure.average: there will be no '{name}'{nearest(name, known)}; {', '.join(known)}")
 
 
 def _model(recipe: Recipe, where: str) -> Model:

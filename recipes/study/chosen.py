@@ -26,7 +26,9 @@ def sampler_toml(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
 
 def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     """Return the lines of a table: its values first, then its tables."""
-    values = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    values = [
+        f"{key} = {json.dumps(value)}" for key, value in table.items() if isinstance(value, int | float | str | list)
+    ]
     inner = [_lines(value, f"{name}.{key}") for key, value in table.items() if isinstance(value, dict)]
     return ["", f"[{name}]", *values, *(line for lines in inner for line in lines)]
 

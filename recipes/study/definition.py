@@ -155,7 +155,11 @@ def read_study(file: Path) -> Study:
         raise Problem(f"{file}: {problem}") from None
     beside = file.parent / written.base
     base = str(beside) if written.base not in presets() and beside.is_file() else written.base
-    return Study(file, written, base, settings_of(written.set), axes)
+    settings = settings_of(written.set)
+    for one in (*settings, *(setting for axis in axes for variant in axis.variants for setting in variant.settings)):
+        if one.startswith("seed="):
+            raise Problem(f"{file}: {one}: the seeds of a study are `seeds = [0, 1, 2]` at its top")
+    return Study(file, written, base, settings, axes)
 
 
 def _axes(table: Mapping[str, Any]) -> Iterator[Axis]:
@@ -168,8 +172,6 @@ def _axes(table: Mapping[str, Any]) -> Iterator[Axis]:
 
 def _keyed(key: str, value: Any) -> Iterator[Axis]:
     """Give the axes of a key of a recipe, or of all keys below it."""
-    if key == "seed":
-        raise Problem("axes.seed: the seeds of a study are `seeds = [0, 1, 2]` at its top")
     if isinstance(value, Mapping):
         for inner, below in value.items():
             yield from _keyed(f"{key}.{inner}", below)

@@ -79,7 +79,8 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
             for job in list(waiting):
                 if job.needs in failures:
                     waiting.remove(job)
-                    end(job, f"not tried, for {job.needs} failed")
+                    for one in job.others or (job,):
+                        end(one, f"not tried, for {job.needs} failed")
             ready = [job for job in waiting if job.needs not in open_keys]
             for job in ready[: at_once - len(running)]:
                 waiting.remove(job)

@@ -59,12 +59,13 @@ class Results:
 
     @cached_property
     def best(self) -> dict[str, Row]:
-        """Of each number the row nearest to what real images would give, of those numbers that real images have."""
+        """Of each number the row nearest to what real images would give, if they have it, of rows with most seeds."""
         found = {}
         for number in self.numbers:
             having = [row for row in self.rows if number in row.entries and row.entries[number].real is not None]
-            if having:
-                found[number] = min(having, key=lambda row: Mean.of(row.entries[number].distances).value)
+            most = max((len(row.entries[number].values) for row in having), default=0)
+            if whole := [row for row in having if len(row.entries[number].values) == most]:
+                found[number] = min(whole, key=lambda row: Mean.of(row.entries[number].distances).value)
         return found
 
     def behind(self, row: Row, number: str) -> Mean | None:

@@ -37,11 +37,11 @@ def submit(work: Work, parameters: Sequence[str], cluster: str = "slurm") -> lis
         for keys in filter(None, (networks, cells)):
             if jobs and cluster == "slurm":  # others have no such order
                 array = jobs[0].job_id.partition("_")[0]
-                executor.update_parameters(slurm_additional_parameters={"dependency": f"afterany:{array}"})
+                executor.update_parameters(slurm_dependency=f"afterany:{array}")
             with executor.batch():
                 submitted = [executor.submit(partial(subprocess.run, work.words_of(key), check=True)) for key in keys]
             jobs += submitted
-    except (RuntimeError, NameError, TypeError, ValueError, OSError) as error:
+    except (RuntimeError, NameError, TypeError, ValueError, OSError, AssertionError) as error:
         raise Problem(f"--submit {cluster}: {str(error).splitlines()[0]}") from error
     return jobs
 

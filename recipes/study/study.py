@@ -19,7 +19,7 @@ from .local import Ended, Job, run_all
 from .plots import plots
 from .record import record
 from .results import collect
-from .tables import failures, markdown, page
+from .tables import markdown, page
 
 TRAINING = 3
 """What a step of training costs, in calls of the network on as many images."""
@@ -134,6 +134,8 @@ def finish(work: Work, failed: dict[str, str], jobs: int, say: Callable[[str], N
     Raises:
         Problem: they cannot be written.
     """
+    for key, why in failed.items():
+        say(f"failed: {key} ({work.layout.names[key]}): {why}")
     results = collect(work.study, work.layout, work.folder)
     command = shlex.join(["sitkit", *work.words(), *(["--jobs", str(jobs)] if jobs > 1 else [])])
     found = record(results, work.layout, work.folder, failed, command)
@@ -148,8 +150,6 @@ def finish(work: Work, failed: dict[str, str], jobs: int, say: Callable[[str], N
         write_whole(path / "study.html", page(results, found, pictures).encode())
     except OSError as error:
         raise Problem(f"{path} cannot be written: {error.strerror}") from error
-    for line in failures(found):
-        say(f"failed: {line}")
     say(f"{len(found['rows'])} of {len(work.layout.places)} places measured: {path / 'study.html'}")
 
 

@@ -102,16 +102,17 @@ def explanation(results: Results) -> str:
     seeds = len(results.study.written.seeds)
     reals = {}
     for number in results.numbers:
-        found = next((row.entries[number].real for row in results.rows if number in row.entries), None)
-        reals[number] = "unknown" if found is None else f"{found:.4g}"
+        found = dict.fromkeys(row.entries[number].real for row in results.rows if number in row.entries)
+        reals[number] = " or ".join("unknown" if real is None else f"{real:.4g}" for real in found) or "unknown"
     said = f"Real images would give: {'; '.join(f'{name} {real}' for name, real in reals.items())}. " if reals else ""
     if seeds == 1:
         return said + "Of one seed: nothing here tells a difference from chance."
     return (
         f"Mean ± standard error over {seeds} seeds of training, each sampled from other noise. {said}"
         "**Bold** is nearest to that. ≈ cannot be told from it: seed by seed, the differences of how far the two are "
-        f"from real images have a mean within {BEYOND:g} standard errors. That is a weak word: of rows that are equal "
-        f"in truth, one in {round(1 / false_share(seeds))} would be called different with {seeds} seeds."
+        f"from real images have a mean within {BEYOND:g} standard errors. That is a weak word: of two rows that are "
+        f"equal in truth, one pair in {round(1 / false_share(seeds))} would be called different with {seeds} seeds, "
+        "and more often if one is the best of many, for that was lucky."
     )
 
 

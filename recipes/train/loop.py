@@ -1,5 +1,6 @@
 """Training, from a recipe to a folder of checkpoints."""
 
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from ..progress import progress
 from ..reading import to_toml
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.generate import Drawing, draw
+from ..sample.generate import Drawing, NotFinite, draw
 from ..sample.pictures import label_grid, save_picture
 from .batches import Batches, ahead
 from .heap import keep_freed_memory
@@ -130,7 +131,12 @@ def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, jour
     columns = min(GRID_COLUMNS, max(1, len(split.classes)))
     count = GRID_ROWS * columns
     labels = torch.arange(count) % columns if split.classes else None
-    drawn = draw(Drawing(state.average, recipe, split, recipe.seed), count, labels, quiet=True)
+    try:
+        drawn = draw(Drawing(state.average, recipe, split, recipe.seed), count, labels, quiet=True)
+    except NotFinite as problem:  # which is the sampler's, and need not stop training
+        if team.leads:
+            print(f"no picture after step {state.step}: {problem}", file=sys.stderr)
+        return
     if team.leads:
         file = _grid_file(journal.run, state.step)
         save_picture(label_grid(drawn.pixels, labels, split.classes), file)
