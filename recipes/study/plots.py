@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 STEPS = "sampler.steps"
-WIDE = 10.0
+WIDE = 6.0
 """The ratio of largest to smallest from which an axis is logarithmic."""
+MARKERS = "os^DvP*X"
 MOST_TICKS = 12
 
 
@@ -54,21 +55,32 @@ def _png(figure: Figure) -> bytes:
 
 
 def _beside(comparison: Comparison, all_axes: Sequence[Axis]) -> bytes:
-    """Draw what was found against what was published, a colour for each name on the first axis, named at the point."""
-    figure, axes = plt.subplots(figsize=(7.5, 5.2), dpi=110, layout="constrained")
+    """Draw what was found against what was published: a colour for a name on the first axis, a marker for the rest."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.6), dpi=110, layout="constrained")
     colours = {variant.name: f"C{place % 10}" for place, variant in enumerate(all_axes[0].variants)}
+    markers: dict[str, str] = {}
     for row in comparison.rows:
         first, *others = row.names.values()
+        marker = markers.setdefault(", ".join(others), MARKERS[len(markers) % len(MARKERS)])
         there, here = comparison.there(row), comparison.here(row)
-        label = first if first not in axes.get_legend_handles_labels()[1] else None
-        error, colour = here.error or 0.0, colours[first]
-        axes.errorbar(there, here.value, error, label=label, fmt="o", markersize=4, capsize=2, lw=1, color=colour)
-        if others:
-            axes.annotate(", ".join(others), (there, here.value), (4, 2), textcoords="offset points", fontsize=6)
+        style = {"fmt": marker, "markersize": 5, "capsize": 2, "lw": 1, "color": colours[first], "alpha": 0.8}
+        axes.errorbar(there, here.value, here.error or 0.0, **style)  # type: ignore[arg-type]
+    values = [comparison.here(row).value for row in comparison.rows]
+    _logarithmic(values, axes.set_yscale)
     axes.set(xlabel="published", ylabel=comparison.published.number)
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+    for name, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=name)
+    for name, marker in markers.items() if len(markers) > 1 else ():
+        axes.plot([], [], marker, color="gray", label=name)
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.grid(alpha=0.3, which="both")
     return _png(figure)
+
+
+def _logarithmic(values: Sequence[float], scale: Callable[[str], object]) -> None:
+    """Make an axis logarithmic if what it shows is widely spread."""
+    if min(values) > 0 and max(values) / min(values) >= WIDE:
+        scale("log")
 
 
 def _lines(axes: Axes, all_axes: Sequence[Axis], along: Axis, rows: Sequence[Row], number: str) -> None:
@@ -83,14 +95,11 @@ def _lines(axes: Axes, all_axes: Sequence[Axis], along: Axis, rows: Sequence[Row
         errors = [mean.error or 0.0 for mean in means]
         axes.errorbar(x, [mean.value for mean in means], errors, label=name, marker="o", markersize=4, capsize=3, lw=1)
         places += x
-    if min(places) > 0 and max(places) / min(places) >= WIDE:
-        axes.set_xscale("log")
+    _logarithmic(places, axes.set_xscale)
     if len(set(places)) <= MOST_TICKS:
         axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
         axes.xaxis.minorticks_off()
-    values = [row.entries[number].mean.value for row in rows]
-    if min(values) > 0 and max(values) / min(values) >= WIDE:
-        axes.set_yscale("log")
+    _logarithmic([row.entries[number].mean.value for row in rows], axes.set_yscale)
     _real(axes.axhline, rows, number)
     axes.set(xlabel="network calls" if along.name == STEPS else along.name, ylabel=number)
     axes.grid(alpha=0.3)
@@ -116,10 +125,12 @@ def _points(axes: Axes, results: Results, rows: Sequence[Row], number: str) -> N
             axes.plot(value, place, "|", color=colour, alpha=0.5, markersize=9)
     axes.set_yticks(range(len(rows)), [", ".join(row.names.values()) or "the recipe" for row in rows])
     axes.invert_yaxis()
+    _logarithmic([row.entries[number].mean.value for row in rows], axes.set_xscale)
+    axes.margins(y=0.5 / len(rows))
     if _real(axes.axvline, rows, number):
         axes.legend(fontsize="small")
     axes.set_xlabel(number)
-    axes.grid(alpha=0.3, axis="x")
+    axes.grid(alpha=0.3, axis="x", which="both")
 
 
 def _real(draw: Callable[..., object], rows: Sequence[Row], number: str) -> bool:
