@@ -78,6 +78,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Threads = 2,
     rounds: Rounds = 9,
+    forward: Annotated[bool, typer.Option("--forward", help="No steps: for want of memory, as all are kept.")] = False,
     results: Results = RESULTS,
 ) -> None:
     """Time a forward pass and a step of training of each contender, and a large product of matrices, in turns."""
@@ -92,7 +93,7 @@ def run(
     if compiled:
         group.append(replace(common, contender="plain"))
     name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}, {device}, {threads} threads"
-    measure(results, name, group, rounds)
+    measure(results, name + (", forward" if forward else ""), group, rounds, steps=not forward)
 
 
 @app.command()

@@ -25,27 +25,31 @@ def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, An
     by_contender = {title(record): record for record in group["times"]}
     matrix = by_contender.pop("matrix")
     rates = [setup_of(matrix).operations() / taken for taken in seconds(matrix, "forward", clock)]
+    ours = group["times"][1]
+    timed = [(what, passes) for what, passes in (("forward", 1), ("step", 3)) if what in ours]
+    pairs = [cell for what, _ in timed for cell in (f"{what}, images/s", "of the product")]
+    head = ["network", *pairs, "sitkit's to it", "memory"]
     lines = [
         f"{group['name']}: matrix product {median(rates) / 1e9:,.0f} GFLOP/s, load {median(matrix['load']):.1f}",
         "",
-        "| network | forward, images/s | of the product | step, images/s | of the product | sitkit's to it | memory |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| {' | '.join(head)} |",
+        f"| --- |{(len(head) - 1) * ' ---: |'}",
     ]
     numbers: dict[str, Any] = {"matrix": median(rates), "load": median(matrix["load"]), "machine": group["machine"]}
-    ours = seconds(group["times"][1], "step", clock)
+    last = timed[-1][0]
     for name, record in by_contender.items():
         setup = setup_of(record)
         row: dict[str, Any] = {"memory": record["memory"], "ready": record["ready"]}
-        for what, passes in (("forward", 1), ("step", 3)):
+        for what, passes in timed:
             taken = seconds(record, what, clock)
             rounds = zip(taken, rates, strict=True)
             row[f"{what} images/s"] = spread([setup.batch / one for one in taken])
             row[f"{what} share"] = spread([passes * setup.operations() / one / rate for one, rate in rounds])
-        row["ratio"] = spread([one / mine for one, mine in zip(seconds(record, "step", clock), ours, strict=True)])
+        both = zip(seconds(record, last, clock), seconds(ours, last, clock), strict=True)
+        row["ratio"] = spread([one / mine for one, mine in both])
         numbers[name] = row
-        cells = [
-            show(row[key]) for key in ("forward images/s", "forward share", "step images/s", "step share", "ratio")
-        ]
+        keys = [f"{what} {key}" for what, _ in timed for key in ("images/s", "share")]
+        cells = [show(row[key]) for key in (*keys, "ratio")]
         lines.append(f"| {name} | {' | '.join(cells)} | {record['memory'] / 2**20:,.0f} MiB |")
     return lines, numbers
 

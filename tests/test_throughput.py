@@ -155,6 +155,15 @@ def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPa
     assert numbers["plain"]["ratio"] == [2.0, 2.0, 2.0]
 
 
+def test_forward_passes_alone_are_tabled() -> None:
+    records = [made_up(one, 1.0 + (one == "plain")) for one in ("matrix", "sitkit", "plain")]
+    bare = [{key: value for key, value in record.items() if not key.startswith("step")} for record in records]
+    lines, numbers = verdicts.describe({"name": "some", "times": bare, "machine": {}}, "wall")
+    assert "step" not in "".join(lines)
+    assert len({line.count("|") for line in lines[2:]}) == 1
+    assert numbers["plain"]["ratio"] == [2.0, 2.0, 2.0]
+
+
 def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
     groups = {}
     for axis in growth.AXES:
