@@ -196,6 +196,7 @@ def test_a_manifest_is_of_the_evaluation_that_was_asked_for(run: Path, reported:
     """Samples that were drawn for another one are the same, and what is said of evaluation is not."""
     shutil.copytree(reported, tmp_path / "out")
     before = states(tmp_path / "out/samples")
+    drawn = {*(tmp_path / "out/samples").iterdir()}
     asked = sets("evaluation.num=40", "evaluation.draws=2", LIKENESS)
     report = evaluated(run, "--seed", 4, *asked, "--out", tmp_path / "out")
     flat = flatten(report["manifest"])
@@ -203,7 +204,9 @@ def test_a_manifest_is_of_the_evaluation_that_was_asked_for(run: Path, reported:
     assert (flat["features.name"], flat["features.sha256"]) == ("likeness", "a" * 64)
     after = states(tmp_path / "out/samples")
     assert after.items() >= before.items()
-    assert flat["samples"] == SampleFolder.open(next((tmp_path / "out/samples").iterdir())).content.count
+    assert flat["samples"] == 40
+    fresh = {*(tmp_path / "out/samples").iterdir()} - drawn
+    assert {SampleFolder.open(folder).content.count for folder in fresh} == {40}
 
 
 def test_a_manifest_of_latents_names_the_autoencoder(tmp_path: Path) -> None:
