@@ -196,7 +196,7 @@ def signals(step: int, *numbers: int) -> None:
     def send(take_step: Step, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
             for number in numbers:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)  # heard before the next one, as `os.kill` would not have it
 
     _before(Step, "__call__", send)
 
