@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 # A process for each of two cores: most tests are too small for more threads.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25 $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

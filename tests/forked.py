@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -174,6 +175,7 @@ def become(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
     gc.freeze()  # or every fork would copy what its collections touch
     if work := serve():
         become(work)

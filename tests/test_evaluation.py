@@ -411,9 +411,8 @@ def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: P
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: Path, count: int) -> None:
-    log, out, kills = tmp_path / "log", tmp_path / "out", 0
+def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: Path) -> None:
+    log, out, kills, count = tmp_path / "log", tmp_path / "out", 0, 2
     for seconds in patience():
         forks = [forked.start(words(run, out), log, RANK=str(rank), WORLD_SIZE=str(count)) for rank in range(count)]
         time.sleep(seconds)

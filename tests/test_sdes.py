@@ -38,7 +38,7 @@ from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, s
 WORLD = Gaussian(mean=1.5, std=0.5)
 STOCHASTIC = (EulerMaruyama, StochasticHeun)
 GRIDS = [8, 16, 32, 64]
-STEPS = [48, 96, 192, 384]
+STEPS = [64, 128, 256]
 
 
 def diffusions(path: Interpolant) -> dict[str, Diffusion]:
@@ -75,7 +75,7 @@ def test_every_w_keeps_the_marginal_at_the_stated_weak_order(
     sde = SDE(WORLD.velocity(path), path, diffusions(path)[name])
     errors = [marginal_error(lambda noise: solver(sde, noise), path, steps) for steps in STEPS]
     assert slope(STEPS, errors) == pytest.approx(solver.order, abs=0.15)
-    assert errors[-1] < 0.02
+    assert errors[-1] < 0.04
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
