@@ -44,9 +44,9 @@ def slope(x: list[float], y: list[float]) -> float:
     return sum((p - middle) * (q - level) for p, q in zip(a, b, strict=True)) / sum((p - middle) ** 2 for p in a)
 
 
-def curves(group: Mapping[str, Any], axis: str, clock: str) -> dict[str, list[float]]:
+def curves(group: Mapping[str, Any], axis: str) -> dict[str, list[float]]:
     """Return what was measured along an axis, by what it is; operations and memory of each process."""
-    records = group["times"]
+    records, clock = group["times"], group["clock"]
     trials = [setup_of(record) for record in records]
     return {
         "size": [float(size_of(setup, axis)) for setup in trials],
@@ -57,21 +57,21 @@ def curves(group: Mapping[str, Any], axis: str, clock: str) -> dict[str, list[fl
     }
 
 
-def exponents(groups: Mapping[str, Any], clock: str) -> list[dict[str, Any]]:
+def exponents(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each axis the exponent that operations have, and those of the times."""
     rows = []
     for axis, group in groups.items():
-        found = curves(group, axis, clock)
+        found = curves(group, axis)
         size = found.pop("size")
         rows.append({"axis": axis} | {name: round(slope(size, values), 2) for name, values in found.items()})
     return rows
 
 
-def draw(groups: Mapping[str, Any], clock: str, file: Path) -> None:
+def draw(groups: Mapping[str, Any], file: Path) -> None:
     """Draw each axis: seconds of a pass and a step, and the line along which operations grow."""
     figure, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), squeeze=False)
     for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
-        found = curves(group, name, clock)
+        found = curves(group, name)
         size = found["size"]
         for what in ("forward", "step"):
             expected = slope(size, found["operations"])

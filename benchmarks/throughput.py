@@ -10,8 +10,7 @@
 
 `run`, `divide`, `trade` and `grow` write to one file what is not there yet; `table` prints it as
 docs/benchmarks/throughput.md shows it, and draws what `grow` found. Who is compiled has all blocks compiled. With
-many programs on a machine take one thread and the processor's clock (`table --clock processor`): how long the process
-computed.
+many programs on a machine take one thread: `table` then goes by the processor's clock, how long the process computed.
 """
 
 import json
@@ -24,7 +23,7 @@ import typer
 from growth import AXES, draw, exponents, setups
 from shapes import MODES, SIZES, Setup
 from turns import Times, take_turns
-from verdicts import describe
+from verdicts import describe, usual_clock
 
 from sitkit.recipes.files import write_whole
 from sitkit.recipes.problem import Problem
@@ -151,24 +150,25 @@ def grow(
 def table(
     results: Results = RESULTS,
     out: Annotated[Path, typer.Option(help="The folder of the summary and the picture.")] = OUT,
-    clock: Annotated[Literal["wall", "processor"], typer.Option(help="Which seconds.")] = "wall",
+    clock: Annotated[
+        Literal["auto", "wall", "processor"], typer.Option(help="Which seconds; auto: of the wall if it was quiet.")
+    ] = "auto",
 ) -> None:
     """Print what was measured, and write it to throughput.json and growth.png."""
-    groups, summary = read(results), {}
+    groups = [group | {"clock": usual_clock(group) if clock == "auto" else clock} for group in read(results)]
+    summary = {}
     for group in groups:
         if not group["name"].startswith("grow"):
-            lines, summary[group["name"]] = describe(group, clock)
+            lines, summary[group["name"]] = describe(group)
             typer.echo("\n".join(lines) + "\n")
     grown = {one: group for one in AXES for group in groups if group["name"] == f"grow {one}"}
-    found = exponents(grown, clock)
+    found = exponents(grown)
     for row in found:
         typer.echo(" | ".join(("", *map(str, row.values()), "")).strip())
     out.mkdir(parents=True, exist_ok=True)
     if grown:
-        draw(grown, clock, out / "growth.png")
-    write_whole(
-        out / "throughput.json", json.dumps({"clock": clock, "runs": summary, "growth": found}, indent=1).encode()
-    )
+        draw(grown, out / "growth.png")
+    write_whole(out / "throughput.json", json.dumps({"runs": summary, "growth": found}, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From times to a table: medians with their quartiles, shares of the rate of a large product, and ratios by rounds."""
 
+import os
 from statistics import median, quantiles
 from typing import Any
 
@@ -7,6 +8,14 @@ from shapes import Setup
 
 SUFFIX = {"wall": "", "processor": "_cpu"}
 """Of the names of times, by clock."""
+QUIET = 1.25
+"""The load up to which a core is thought to have been there for whom was measured."""
+
+
+def usual_clock(group: dict[str, Any]) -> str:
+    """Return the clock that says more: the processor's, if other programs had more to do than there were cores."""
+    quiet = median(load for record in group["times"] for load in record["load"]) < QUIET * (os.cpu_count() or 1)
+    return "wall" if quiet or group["setups"][0]["device"] != "cpu" else "processor"
 
 
 def seconds(record: dict[str, Any], what: str, clock: str) -> list[float]:
@@ -20,8 +29,9 @@ def setup_of(record: dict[str, Any]) -> Setup:
     return Setup(**{name: record[name] for name in Setup.__dataclass_fields__})
 
 
-def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, Any]]:
-    """Return a group as a table in Markdown, and as numbers."""
+def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return a group, by its clock, as a table in Markdown, and as numbers."""
+    clock = group["clock"]
     by_contender = {title(record): record for record in group["times"]}
     matrix = by_contender.pop("matrix")
     rates = [setup_of(matrix).operations() / taken for taken in seconds(matrix, "forward", clock)]
@@ -30,12 +40,14 @@ def describe(group: dict[str, Any], clock: str) -> tuple[list[str], dict[str, An
     pairs = [cell for what, _ in timed for cell in (f"{what}, images/s", "of the product")]
     head = ["network", *pairs, "sitkit's to it", "memory"]
     lines = [
-        f"{group['name']}: matrix product {median(rates) / 1e9:,.0f} GFLOP/s, load {median(matrix['load']):.1f}",
+        f"{group['name']}: matrix product {median(rates) / 1e9:,.0f} GFLOP/s, {clock} clock, "
+        f"load {median(matrix['load']):.1f}",
         "",
         f"| {' | '.join(head)} |",
         f"| --- |{(len(head) - 1) * ' ---: |'}",
     ]
-    numbers: dict[str, Any] = {"matrix": median(rates), "load": median(matrix["load"]), "machine": group["machine"]}
+    numbers: dict[str, Any] = {"matrix": median(rates), "load": median(matrix["load"]), "clock": clock}
+    numbers["machine"] = group["machine"]
     last = timed[-1][0]
     for name, record in by_contender.items():
         setup = setup_of(record)

@@ -1,6 +1,7 @@
 """The benchmark of speed: it times the same networks, and counts their operations rightly."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -158,18 +159,27 @@ def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPa
 def test_forward_passes_alone_are_tabled() -> None:
     records = [made_up(one, 1.0 + (one == "plain")) for one in ("matrix", "sitkit", "plain")]
     bare = [{key: value for key, value in record.items() if not key.startswith("step")} for record in records]
-    lines, numbers = verdicts.describe({"name": "some", "times": bare, "machine": {}}, "wall")
+    lines, numbers = verdicts.describe({"name": "some", "times": bare, "machine": {}, "clock": "wall"})
     assert "step" not in "".join(lines)
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert numbers["plain"]["ratio"] == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("device", "load", "clock"), [("cpu", 0.7, "wall"), ("cpu", 2.0, "processor"), ("cuda", 2.0, "wall")]
+)
+def test_the_clock_is_that_of_the_wall_where_nobody_else_was_busy(device: str, load: float, clock: str) -> None:
+    loads = [{"load": [0.0, load * (os.cpu_count() or 1), 1e3]}]
+    assert verdicts.usual_clock({"times": loads, "setups": [{"device": device}]}) == clock
 
 
 def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
     groups = {}
     for axis in growth.AXES:
         setups = growth.setups(axis, 1)
-        groups[axis] = {"times": [made_up(**vars(one), seconds=one.operations() / 1e12) for one in setups]}
-    rows = {row["axis"]: row for row in growth.exponents(groups, "wall")}
+        times = [made_up(**vars(one), seconds=one.operations() / 1e12) for one in setups]
+        groups[axis] = {"times": times, "clock": "wall"}
+    rows = {row["axis"]: row for row in growth.exponents(groups)}
     assert rows["batch"]["operations"] == 1.0
     assert 1.0 < rows["tokens"]["operations"] < 1.3
     assert rows["processes"]["operations"] == 0.0
@@ -177,7 +187,7 @@ def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
         if axis != "processes":
             assert row["forward"] == row["step"] == row["operations"]
             assert row["memory"] == 0.0
-    growth.draw(groups, "wall", tmp_path / "growth.png")
+    growth.draw(groups, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size < 300_000
 
 
