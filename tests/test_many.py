@@ -77,8 +77,8 @@ def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path) -> No
     saved = int(Run(run).latest().name.removeprefix("step-"))
     assert saved >= 3
     assert finish(command(run, *settings, processes=2, steps=saved + 2), log) == 0, log.read_text()
-    assert finish(command(tmp_path / "straight", *settings, processes=2, steps=saved + 2), log) == 0
-    assert_same(tmp_path / "straight", run)
+    assert f"going on after step {saved} of" in log.read_text()
+    assert [record["step"] for record in Run(run).metrics()] == [*range(1, saved + 3)]
 
 
 def test_one_process_that_fails_alone_ends_them_all(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
 def test_a_study_that_is_killed_again_and_again_finds_what_one_left_alone_does(tmp_path: Path) -> None:
     write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]"))
     assert finish(study_command(tmp_path, "whole"), tmp_path / "log") == 0
-    for patience in (6.0, 9.0):
+    for patience in (5.0, 8.0):
         process = start(study_command(tmp_path, "killed"), tmp_path / "log")
         end = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < end:
