@@ -47,9 +47,9 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_t
 ) -> None:
     log, run = tmp_path / "log", tmp_path / "run"
     ddp, fsdp = MODES
-    for mode, processes, steps in ((fsdp, 2, 5), (fsdp, 1, 9), (ddp, 2, 14), (fsdp, 2, 20)):
+    for mode, processes, steps in ((fsdp, 2, 7), (ddp, 2, 13), (fsdp, 1, 20)):
         assert finish(command(run, *EVERY, mode, processes=processes, steps=steps), log) == 0, log.read_text()
-    assert log.read_text().count("going on after step") == 3
+    assert log.read_text().count("going on after step") == 2
     expected = torch.tensor([record["loss"] for record in Run(alone).metrics()])
     torch.testing.assert_close(torch.tensor([r["loss"] for r in Run(run).metrics()]), expected, rtol=2e-6, atol=0)
 
