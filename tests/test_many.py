@@ -28,7 +28,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: str) -> None:
-    """In two pieces each; whole batches are those of the test below."""
+    """In two pieces each, of which the last is treated as a batch that is whole."""
     settings = [*EVERY, mode, "compute.accumulate=2"]
     assert finish(command(tmp_path / "run", *settings, processes=2, steps=20), tmp_path / "log") == 0
     one, two = Run(alone).metrics(), Run(tmp_path / "run").metrics()
@@ -47,7 +47,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_t
 ) -> None:
     log, run = tmp_path / "log", tmp_path / "run"
     ddp, fsdp = MODES
-    for mode, processes, steps in ((fsdp, 2, 7), (ddp, 2, 13), (fsdp, 1, 20)):
+    for mode, processes, steps in ((fsdp, 2, 7), (ddp, 1, 13), (fsdp, 2, 20)):
         assert finish(command(run, *EVERY, mode, processes=processes, steps=steps), log) == 0, log.read_text()
     assert log.read_text().count("going on after step") == 2
     expected = torch.tensor([record["loss"] for record in Run(alone).metrics()])
