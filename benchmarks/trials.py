@@ -20,10 +20,10 @@ from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
 from sitkit.recipes.data.images import NoiseOf, Split
+from sitkit.recipes.heap import prepare_heap
 from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.heap import keep_freed_memory
 from sitkit.recipes.train.processes import Processes
 from sitkit.recipes.train.state import State
 from sitkit.recipes.train.step import Step
@@ -120,7 +120,7 @@ def recipe_of(setup: Setup) -> Recipe:
 def parts(setup: Setup, team: Processes | None = None) -> Parts:
     """Return sitkit's network, step and data, as `sitkit train` puts them together."""
     if setup.device == "cpu":
-        keep_freed_memory()
+        prepare_heap()
     recipe, images = recipe_of(setup), Latents(setup.side)
     split, team = (
         Split(images, images, tuple(map(str, range(CLASSES)))),

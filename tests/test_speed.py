@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,26 +61,30 @@ def test_a_compiled_gelu_has_no_tanh() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
-@pytest.mark.parametrize("keep", [True, False])
-def test_freed_memory_is_kept_for_the_next_step(keep: bool) -> None:
+@pytest.mark.parametrize("prepared", [True, False])
+def test_freed_memory_is_kept_on_large_pages(prepared: bool) -> None:
     program = f"""if True:
-        import ctypes
-        from sitkit.recipes.train.heap import keep_freed_memory
-        libc = ctypes.CDLL(None)
-        libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
-        libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-        if {keep}:
-            keep_freed_memory()
-        size = 50_000_000
-        before = libc.sbrk(0)
-        block = libc.malloc(size)
-        during = libc.sbrk(0)
-        libc.free(block)
-        print((during - before) // size, (libc.sbrk(0) - before) // size)
+        import resource
+        from pathlib import Path
+        from sitkit.recipes.heap import prepare_heap
+        if {prepared}:
+            prepare_heap()
+        def pages():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            b"x" * size
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        size = 100_000_000
+        print(pages(), pages())
+        heap = Path("/proc/self/smaps").read_text().partition("[heap]")[2]
+        print(heap.partition("VmFlags:")[2].partition("\\n")[0])
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    grown, kept = map(int, done.stdout.split())
-    assert (grown > 0, kept > 0) == (keep, keep)
+    counted, flags = done.stdout.splitlines()
+    first, again = map(int, counted.split())
+    assert (again < first / 4) == prepared
+    counts_addresses = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    if Path("/sys/kernel/mm/transparent_hugepage").exists() and not counts_addresses:
+        assert ("hg" in flags.split()) == prepared  # that large pages were asked for
 
 
 def test_a_piece_arrives_whole() -> None:

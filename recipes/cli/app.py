@@ -86,14 +86,18 @@ def writable(file: Path) -> None:
 
 
 def device_of(name: str) -> "torch.device":
-    """Return the device of that name."""
+    """Return the device of that name, and make this process ready to compute there."""
     import torch
 
+    from ..heap import prepare_heap
+
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    if device.type == "cpu":
+        prepare_heap()
     return device

@@ -18,7 +18,6 @@ from ..run import Run
 from ..sample.generate import Drawing, NotFinite, draw
 from ..sample.pictures import label_grid, save_picture
 from .batches import Batches, ahead
-from .heap import keep_freed_memory
 from .journal import Journal
 from .processes import Processes, processes
 from .saving import Saver
@@ -42,8 +41,6 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
         Problem: the recipe cannot be built, the folder cannot be used, or numbers do not become finite again.
         KeyboardInterrupt: the run was interrupted; a checkpoint has been written.
     """
-    if device.type == "cpu":
-        keep_freed_memory()
     with processes(device) as team:
         try:
             _train(recipe, folder, team, say if team.leads else lambda line: None)
