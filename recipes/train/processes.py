@@ -13,9 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..problem import Problem
@@ -96,29 +93,6 @@ def processes(device: torch.device) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def mesh_of(team: Processes, parallel: str) -> DeviceMesh | None:
-    """Return the mesh over which weights are sharded, None if every process holds them all.
-
-    `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
-    """
-    if team.world == 1 or parallel == "ddp":
-        return None
-    kind = team.device.type
-    if parallel == "fsdp":
-        return init_device_mesh(kind, (team.world,), mesh_dim_names=("shard",))
-    machines = team.world // team.local_world
-    return init_device_mesh(kind, (machines, team.local_world), mesh_dim_names=("replicate", "shard"))
-
-
-def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a network in place, block by block (FSDP2)."""
-    for block in getattr(network, "blocks", ()):
-        fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or averages stay whole after a picture was drawn
-    if hasattr(network, "full"):
-        register_fsdp_forward_method(network, "full")
-
-
 class Whole(nn.Module):
     """A network as training asks it, with all its output channels if so: what DDP wraps."""
 
@@ -135,7 +109,7 @@ class Whole(nn.Module):
 def replicate(network: nn.Module, call: Callable[..., Tensor], team: Processes) -> nn.Module:
     """Return the network as each process trains it, its gradients averaged over processes."""
     whole = Whole(network, call)
-    if team.world == 1 or isinstance(next(network.parameters()), DTensor):
+    if team.world == 1 or is_sharded(next(network.parameters())):
         return whole
     ids = [team.device] if team.device.type == "cuda" else None
     return DistributedDataParallel(whole, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
@@ -154,4 +128,9 @@ def gradients_stay(trained: nn.Module, network: nn.Module, stay: bool) -> Iterat
 
 def whole(value: Tensor) -> Tensor:
     """Return a tensor with all its parts, which all processes hold together."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined, no-any-return]
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether processes hold a tensor together: a DTensor, told without importing it."""
+    return hasattr(value, "full_tensor")

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
 
 from .. import checkpoints
 from ..problem import Problem
@@ -44,8 +42,10 @@ class Saver:
         parts = state.parts()
         piece: Future[Any] | None = None
         if state.sharded:
+            from . import sharding
+
             self.team.agree(lambda: self._prepare(draft))
-            piece = self._write_piece(draft / PIECES, state.pieces())
+            piece = sharding.write(draft / PIECES, state.pieces(), self.group)
             del parts["model"], parts["optimizer"]
             parts = {part: {key: whole(value) for key, value in values.items()} for part, values in parts.items()}
         if self.team.leads:
@@ -89,13 +89,6 @@ class Saver:
             checkpoints.begin(self.folder, checkpoints.step_of(draft.with_suffix("")))
         except OSError as error:
             raise self._problem(error) from None
-
-    def _write_piece(self, folder: Path, values: dict[str, Tensor]) -> Future[Any]:
-        """Begin to write what this process holds of tensors, of which a copy is taken: safetensors, no pickle."""
-        storage = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        copies = {key: value.detach().clone() if value.device.type == "cpu" else value for key, value in values.items()}
-        saving = async_save(copies, storage_writer=storage, process_group=self.group)
-        return saving.upload_completion if isinstance(saving, AsyncSaveResponse) else saving
 
     def _write(self, step: int, parts: dict[str, dict[str, Tensor]], piece: Future[Any] | None) -> None:
         draft = self.folder / f"{checkpoints.name(step)}.tmp" if piece else checkpoints.begin(self.folder, step)

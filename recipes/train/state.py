@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.state_dict_loader import load as load_pieces
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .. import checkpoints
 from ..data.images import Split
@@ -19,7 +15,7 @@ from ..recipe import Recipe
 from ..sample.generate import build_network
 from .averages import Averages
 from .meters import Meters
-from .processes import Processes, mesh_of, shard
+from .processes import Processes, is_sharded
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 PIECES = "trained"
@@ -38,11 +34,11 @@ class State:
     def __init__(self, recipe: Recipe, split: Split, team: Processes):
         self.network = build_network(recipe, split).to(team.device)
         self.averages = Averages.of(recipe.ema, lambda: copy.deepcopy(self.network))
-        mesh = mesh_of(team, recipe.compute.parallel)
-        self.sharded = mesh is not None
-        if mesh is not None:
-            for network in (self.network, *self.averages.modules.values()):
-                shard(network, mesh)
+        self.sharded = team.world > 1 and recipe.compute.parallel != "ddp"
+        if self.sharded:
+            from .sharding import shard
+
+            shard([self.network, *self.averages.modules.values()], team, recipe.compute.parallel)
         options = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, fused=True
@@ -93,15 +89,13 @@ class State:
             self.network.load_state_dict(self._read(checkpoint, "model"))
             self._set_moments(checkpoints.load(checkpoint, "optimizer"))
             return
-        reader = HuggingFaceStorageReader(str(checkpoint / PIECES))
+        from .sharding import read
+
         weights = {f"model.{key}": value for key, value in self.network.state_dict().items()}
         moments = {f"optimizer.{key}": value for key, value in self._blank_moments()}
-        if reader.read_metadata().state_dict_metadata.keys().isdisjoint(moments):
-            moments = {}
-        pieces = weights | moments
-        load_pieces(pieces, storage_reader=reader, no_dist=not dist.is_initialized())
-        self.network.load_state_dict({key: pieces[f"model.{key}"] for key in self.network.state_dict()})
-        self._set_moments({key.removeprefix("optimizer."): pieces[key] for key in moments})
+        pieces = read(checkpoint / PIECES, weights, moments)
+        self.network.load_state_dict({key.removeprefix("model."): pieces[key] for key in weights})
+        self._set_moments({key.removeprefix("optimizer."): pieces[key] for key in moments if key in pieces})
 
     def _blank_moments(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.network.named_parameters():
@@ -129,6 +123,8 @@ def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:
 
 def _spread(value: Tensor, like: Any) -> Tensor:
     """Return a whole tensor sharded as another is, if that is sharded."""
-    if isinstance(value, DTensor) or not isinstance(like, DTensor):
+    if is_sharded(value) or not is_sharded(like):
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    from .sharding import spread
+
+    return spread(value, like)

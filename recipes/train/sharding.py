@@ -1,0 +1,66 @@
+"""Weights of which each process holds a part (FSDP2): how they are spread, written and read.
+
+Only who has such weights imports this, for it brings a good deal of torch: half a second.
+"""
+
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from .processes import Processes
+
+
+def shard(networks: list[nn.Module], team: Processes, parallel: str) -> None:
+    """Shard networks in place, block by block.
+
+    `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
+    """
+    kind = team.device.type
+    if parallel == "fsdp":
+        mesh = init_device_mesh(kind, (team.world,), mesh_dim_names=("shard",))
+    else:
+        machines = team.world // team.local_world
+        mesh = init_device_mesh(kind, (machines, team.local_world), mesh_dim_names=("replicate", "shard"))
+    for network in networks:
+        for block in getattr(network, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or averages stay whole after a picture was drawn
+        if hasattr(network, "full"):
+            register_fsdp_forward_method(network, "full")
+
+
+def spread(value: Tensor, like: DTensor) -> Tensor:
+    """Return a whole tensor sharded as another is."""
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def write(folder: Path, values: dict[str, Tensor], group: dist.ProcessGroup | None) -> Future[Any]:
+    """Begin to write what this process holds of tensors, of which a copy is taken: safetensors, no pickle."""
+    storage = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    copies = {key: value.detach().clone() if value.device.type == "cpu" else value for key, value in values.items()}
+    saving = async_save(copies, storage_writer=storage, process_group=group)
+    return saving.upload_completion if isinstance(saving, AsyncSaveResponse) else saving
+
+
+def read(folder: Path, wanted: dict[str, Tensor], optional: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Read what all processes wrote, whole or sharded in whatever way.
+
+    Args:
+        folder: that was written to.
+        wanted: tensors to read into, by name.
+        optional: more of them, of which the folder may have none.
+    """
+    reader = HuggingFaceStorageReader(str(folder))
+    lacking = reader.read_metadata().state_dict_metadata.keys().isdisjoint(optional)
+    tensors = wanted if lacking else wanted | optional
+    load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    return tensors
