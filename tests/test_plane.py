@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from sitkit.recipes.metrics import energy_distance
+from sitkit.recipes.plane import flow
 from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde, learn, plane
 from sitkit.recipes.plane.targets import TARGETS
 
@@ -32,13 +33,14 @@ def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
     target, generator = TARGETS["ring"], torch.Generator().manual_seed(0)
     velocity = learn(target, 300, generator)
     noise, fresh = torch.randn(1000, 2, generator=generator), target(1000, generator)
-    for flow in (flow_by_ode(velocity, noise), flow_by_sde(velocity, noise, seed=0)):
-        assert torch.equal(flow.states[0], noise)
-        assert len(flow.states) == len(flow.times)
-        assert energy_distance(flow.states[-1], fresh) < 0.25 * energy_distance(noise, fresh)
+    for found in (flow_by_ode(velocity, noise), flow_by_sde(velocity, noise, seed=0)):
+        assert torch.equal(found.states[0], noise)
+        assert len(found.states) == len(found.times)
+        assert energy_distance(found.states[-1], fresh) < 0.25 * energy_distance(noise, fresh)
 
 
-def test_the_command_writes_its_pictures_and_numbers(tmp_path: Path) -> None:
+def test_the_command_writes_its_pictures_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "POINTS", 400)
     said: list[str] = []
     plane("moons", tmp_path, seed=0, steps=5, say=said.append)
     assert any("energy distance to fresh data, SDE" in line for line in said)

@@ -14,7 +14,7 @@ from sitkit.recipes.problem import Problem
 from sitkit.recipes.study.local import Ended, Job, run_all
 from sitkit.recipes.study.slurm import submit
 from sitkit.recipes.study.study import Work, jobs_of
-from studies import AXES, SMALL, sitkit, write
+from studies import AXES, SMALL, layout, sitkit, write
 
 
 def job(key: str, code: str, folder: Path, needs: str | None = None) -> Job:
@@ -154,8 +154,11 @@ def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.processes
 def test_a_study_that_is_killed_again_and_again_finds_what_one_left_alone_does(tmp_path: Path) -> None:
-    write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]"))
-    assert finish(study_command(tmp_path, "whole"), tmp_path / "log") == 0
+    text = SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]")
+    parts = layout(tmp_path, text)
+    whole = ("study", tmp_path / "study.toml", "--out", tmp_path / "whole")
+    assert sitkit(*whole, *(word for key in [*parts.models, *parts.cells] for word in ("--only", key)))[0] == 0
+    assert sitkit(*whole)[0] == 0
     for patience in (5.0, 8.0):
         process = start(study_command(tmp_path, "killed"), tmp_path / "log")
         end = time.monotonic() + patience

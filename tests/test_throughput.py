@@ -101,29 +101,25 @@ def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Setup("matrix").operations() == 2 * 8**3
 
 
-def test_turns_are_taken_by_processes_of_their_own() -> None:
-    setup = Setup("plain", "S", batch=1, side=8, depth=1, threads=1)
+def test_turns_are_taken_by_processes_of_their_own_among_which_a_batch_is_divided() -> None:
+    alone = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
+    setups = [replace(alone, contender="plain"), alone, replace(alone, processes=2)]
     said: list[str] = []
-    times = turns.take_turns([setup, replace(setup, contender="sitkit")], 2, say=said.append)
-    assert [one["contender"] for one in times] == ["plain", "sitkit"]
-    assert len(said) == 2
-    for record in times:
-        assert verdicts.setup_of(record) in (setup, replace(setup, contender="sitkit"))
+    times = turns.take_turns(setups, 2, say=said.append)
+    assert len(said) == 3
+    for setup, record in zip(setups, times, strict=True):
+        assert verdicts.setup_of(record) == setup
         for what in ("forward", "step", "forward_cpu", "step_cpu"):
             assert len(record[what]) == 2
-            assert min(record[what]) > 0
+            assert 0 < min(record[what]) <= max(record[what]) < 60
         assert 10**8 < record["bare"] < record["memory"] < 10**10
+    assert times[2]["bare"] > 1.5 * times[1]["bare"]  # of both processes
 
 
-def test_a_batch_is_divided_among_processes() -> None:
-    """They take their steps together, and what they have is added up."""
-    setup = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
-    alone, divided = turns.take_turns([setup, replace(setup, processes=2)], 1)
-    assert divided["bare"] > 1.5 * alone["bare"]
-    assert 0 < divided["step"][0] < 60
-    assert verdicts.title(divided) == "sitkit, 2 processes"
+def test_setups_are_named() -> None:
+    setup = Setup("sitkit", "S")
+    assert verdicts.title(vars(replace(setup, processes=2))) == "sitkit, 2 processes"
     assert verdicts.title(vars(replace(setup, accumulate=4, recompute=True))) == "sitkit, 4 pieces, recomputed"
-    assert verdicts.setup_of(divided).processes == 2
 
 
 def made_up(contender: str, seconds: float, **more: Any) -> dict[str, Any]:
