@@ -10,7 +10,7 @@
 | sample | `sample/` |
 | evaluate | `evaluate/`, `metrics` |
 | play in the plane | `plane/` |
-| use the command line | `cli` |
+| use the command line | `cli`, `heap` |
 
 Nothing is imported here, so that the command line answers at once.
 """
