@@ -20,7 +20,7 @@ from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
 from sitkit.recipes.data.images import NoiseOf, Split
-from sitkit.recipes.heap import prepare_heap
+from sitkit.recipes.heap import keep_freed_memory
 from sitkit.recipes.reading import read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.train.batches import Batches
@@ -120,7 +120,7 @@ def recipe_of(setup: Setup) -> Recipe:
 def parts(setup: Setup, team: Processes | None = None) -> Parts:
     """Return sitkit's network, step and data, as `sitkit train` puts them together."""
     if setup.device == "cpu":
-        prepare_heap()
+        keep_freed_memory()
     recipe, images = recipe_of(setup), Latents(setup.side)
     split, team = (
         Split(images, images, tuple(map(str, range(CLASSES)))),

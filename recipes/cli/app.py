@@ -89,7 +89,7 @@ def device_of(name: str) -> "torch.device":
     """Return the device of that name, and make this process ready to compute there."""
     import torch
 
-    from ..heap import prepare_heap
+    from ..heap import keep_freed_memory
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,5 +99,5 @@ def device_of(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     if device.type == "cpu":
-        prepare_heap()
+        keep_freed_memory()
     return device
