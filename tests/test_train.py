@@ -323,7 +323,7 @@ def test_digits_are_those_that_their_packages_give(name: str) -> None:
     pixels = np.rint(images * (255 / images.max()))
     split = read(name).data.build()
     for half in (split.training, split.heldout):
-        for image, label in zip(half.pixels[:50].flatten(1), half.labels[:50], strict=True):
+        for image, label in zip(half.pixels[::29].flatten(1), half.labels[::29], strict=True):
             assert label in labels[(pixels == image.numpy()).all(1)]
     assert len(split.training) + len(split.heldout) == len(images)
 
