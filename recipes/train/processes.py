@@ -128,7 +128,7 @@ def gradients_stay(trained: nn.Module, network: nn.Module, stay: bool) -> Iterat
 
 def whole(value: Tensor) -> Tensor:
     """Return a tensor with all its parts, which all processes hold together."""
-    return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined, no-any-return]
+    return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
 
 
 def is_sharded(value: Tensor) -> bool:
