@@ -10,7 +10,8 @@
 | sample | `sample/` |
 | evaluate | `evaluate/`, `metrics` |
 | play in the plane | `plane/` |
-| use the command line | `cli`, `heap` |
+| use the command line | `cli` |
+| see what a command does with memory that is freed | `heap` |
 
 Nothing is imported here, so that the command line answers at once.
 """

@@ -22,7 +22,7 @@ from launching import assert_same
 from sitkit.recipes import checkpoints
 
 IMPORTED: tuple[str, ...] = ("faulty", "sitkit.recipes.cli", "sitkit.recipes.train.loop", "sitkit.recipes.train.replay")
-IMPORTED += ("sitkit.recipes.train.estimate", "sklearn.datasets", "torch._dynamo", "PIL.PngImagePlugin")
+IMPORTED += ("sitkit.recipes.train.estimate", "sitkit.recipes.train.sharding", "torch._dynamo", "PIL.PngImagePlugin")
 
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "optimizer.warmup=3"]

@@ -1,5 +1,6 @@
 """Runs and samples to measure, and an extractor that stands where Inception does, which notes what it looks at."""
 
+import json
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from sitkit.recipes.sample.shards import Content, SampleFolder
 
 SMALL = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=3"]
 SMALL += ["optimizer.lr=1e-2", "optimizer.warmup=0", "ema.decay=0.5", "train.steps=24", "log.every=12"]
+OF_PIXELS = ("Frechet distance of pixels", "precision", "recall", "kernel distance of pixels")
 NOTES = "IMAGES_SEEN"
 """The variable of the environment that has the file in which `Likeness` notes how many images it looks at."""
 
@@ -52,6 +54,23 @@ def refused(*arguments: object) -> str:
     assert code == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("sitkit: ")]
     return line
+
+
+def report_in(folder: Path) -> dict[str, Any]:
+    """Return the report that an evaluation wrote."""
+    return dict(json.loads((folder / "report.json").read_text()))
+
+
+def evaluated(*words: object) -> dict[str, Any]:
+    """Return the report of an evaluation, whose folder stands last."""
+    code, said = sitkit("evaluate", *words)
+    assert code == 0, said
+    return report_in(Path(str(words[-1])))
+
+
+def means(report: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a report, by name."""
+    return {name: number["mean"] for name, number in report["numbers"].items()}
 
 
 def written(

@@ -89,6 +89,17 @@ def test_all_processes_skip_a_step_that_went_wrong_for_one(tmp_path: Path, mode:
         assert [(record["step"], record["samples"]) for record in Run(folder).skipped()] == [(3, [20])]
 
 
+def test_sharded_weights_are_kept_before_any_step_was_taken(tmp_path: Path) -> None:
+    """The first two steps are skipped, and so there are no moments yet."""
+    straight, run, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
+    settings = ["objective.kind=faulty:Sometimes", "objective.numbers=[0, 8]", "compute.parallel=fsdp", "log.every=1"]
+    assert together(2, words(straight, *settings, steps=4), log) == [0, 0], log.read_text()
+    for steps in (2, 4):
+        assert together(2, words(run, *settings, steps=steps), log) == [0, 0], log.read_text()
+    assert_same(straight, run)
+    assert [record["step"] for record in Run(run).skipped()] == [1, 2]
+
+
 def test_patience_ends_and_is_kept_with_a_checkpoint(tmp_path: Path) -> None:
     straight, run, log, second = (tmp_path / name for name in ("straight", "run", "log", "second"))
     assert finish(words(straight, *IN_A_ROW), log) == 0, log.read_text()
