@@ -10,8 +10,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 demo: $(VENV)/.demo
 	$(BIN)/sitkit train digits --out $(RUN)
-	$(BIN)/sitkit sample $(RUN) --num 100 --out $(RUN)/ode.png
-	$(BIN)/sitkit sample $(RUN) --num 100 --out $(RUN)/sde.png --set sampler.kind=sde --set sampler.steps=25
+	$(BIN)/sitkit sample $(RUN) --samples 100 --out $(RUN)/ode.png
+	$(BIN)/sitkit sample $(RUN) --samples 100 --out $(RUN)/sde.png --set sampler.kind=sde --set sampler.steps=25
 	$(BIN)/sitkit evaluate $(RUN)
 	@echo "samples of every class, with guidance: $(RUN)/ode.png (by ODE) and $(RUN)/sde.png (by SDE)"
 

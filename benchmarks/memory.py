@@ -70,7 +70,7 @@ def measure(run: Path, out: Path, count: int) -> dict[str, float]:
     """Return the peaks of the commands that make so many samples and their numbers."""
     samples = out / f"{run.name}-{count}"
     return {
-        "sample": peak("sample", run, "--num", count, "--out", samples),
+        "sample": peak("sample", run, "--samples", count, "--out", samples),
         "export": peak("export", samples, "--out", samples.with_suffix(".npz")),
         "evaluate": peak("evaluate", samples, "--set", "evaluation.features=pixels"),
     }

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
@@ -55,7 +57,7 @@ def test_training_writes_what_it_says(run: Path) -> None:
 def test_samples_become_an_array(run: Path, tmp_path: Path, settings: list[str]) -> None:
     sets = [part for setting in settings for part in ("--set", setting)]
     file = tmp_path / "new" / "samples.npz"
-    code, _ = sitkit("sample", run, "--num", 7, "--seed", 3, "--out", file, *sets)
+    code, _ = sitkit("sample", run, "--samples", 7, "--seed", 3, "--out", file, *sets)
     assert code == 0
     array = np.load(file)["arr_0"]
     assert np.load(file)["labels"].tolist() == [0, 1, 2, 3, 4, 5, 6]
@@ -105,7 +107,7 @@ def test_evaluation_writes_numbers_and_one_page(run: Path) -> None:
 def test_likelihood_is_measured_in_bits(run: Path) -> None:
     found = []
     for extra in ([], ["--batch", 3], ["--probes", 0], ["--seed", 1], ["--probes", 2]):
-        code, said = sitkit("likelihood", run, "--num", 8, *extra)
+        code, said = sitkit("likelihood", run, "--images", 8, *extra)
         assert code == 0
         assert "bits per dimension on 8 held-out images" in said
         found.append(json.loads((run / "likelihood.json").read_text()))
@@ -208,6 +210,27 @@ def test_help_says_what_it_does_with_an_example(command: str) -> None:
     code, said = sitkit(command, "--help")
     assert code == 0
     assert f"Example: sitkit {command}" in said
+
+
+KEPT_THOUGH_TORCHRUN_HAS_THEM = {
+    "--num": "the former name of --samples and --images, which scripts use",
+    "--help": "after the module's name torchrun passes it on",
+}
+
+
+def test_no_option_can_be_taken_for_one_of_torchruns() -> None:
+    """torchrun allows abbreviations, and looks for them in the words that follow the module's name, too."""
+    parser = get_args_parser()
+    theirs = [option for action in parser._actions for option in action.option_strings]
+    found = set()
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        own = [part for one in command.get_params(typer.Context(command)) for part in (*one.opts, *one.secondary_opts)]
+        options = [option for option in own if option.startswith("-")]
+        found |= {option for option in options if any(other.startswith(option) for other in theirs)}
+        for option in set(options) - KEPT_THOUGH_TORCHRUN_HAS_THEM.keys():
+            words = [name, option, "1"]
+            assert parser.parse_args(["-m", "sitkit.recipes", *words]).training_script_args == words
+    assert found == KEPT_THOUGH_TORCHRUN_HAS_THEM.keys()
 
 
 def test_interrupted_training_saves_and_goes_on(tmp_path: Path) -> None:

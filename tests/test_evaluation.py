@@ -228,7 +228,7 @@ def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.processes
 def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
-    launch = [*launching.torchrun(2), "-m", "sitkit.recipes", "--", *words(run, out)]
+    launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]
     assert launching.finish(launch, log) == 0, log.read_text()
     assert differing(report_in(out), report_in(alone)) == {}
     assert log.read_text().count("report.html") == 1

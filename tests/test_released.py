@@ -180,7 +180,7 @@ def test_the_page_of_published_numbers_says_what_runs(tmp_path: Path) -> None:
             read(words[words.index("train") + 1], settings)
         if words[:2] == ["sitkit", "sample"]:
             run, rest = runs["dit" if "dit" in words[2] else "sit"], words[words.index("--set") :]
-            assert words[3:7] == ["--num", "50000", "--seed", "0"]
+            assert words[3:7] == ["--samples", "50000", "--seed", "0"]
             assert words[9:11] == ["--labels", "random"]
             code, said = sitkit("sample", run.folder, "--num", 1, "--out", tmp_path / "x.npz", *rest)
             rows = 500 if "guidance.scale=1.5" in settings else 250

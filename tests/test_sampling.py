@@ -165,7 +165,7 @@ def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp
             Problem, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); the same `sitkit sample"
         ):
             samples.get(shard)
-    code, _ = sitkit("sample", run, "--num", 1100, "--labels", "random", "--out", out)
+    code, _ = sitkit("sample", run, "--samples", 1100, "--labels", "random", "--out", out)
     assert code == 2  # other labels
     put(request_of(run), 1100, out, Share())
     assert {name: content for name, content in shards(samples).items() if not name.startswith(".")} == shards(alone)
@@ -186,7 +186,7 @@ def test_a_flipped_bit_is_one_line(alone: SampleFolder, tmp_path: Path) -> None:
 
 
 def test_labels_stand_in_shards_and_manifest(run: Path, tmp_path: Path) -> None:
-    code, _ = sitkit("sample", run, "--num", 300, "--labels", "random", "--seed", 5, "--out", tmp_path / "samples")
+    code, _ = sitkit("sample", run, "--samples", 300, "--labels", "random", "--seed", 5, "--out", tmp_path / "samples")
     assert code == 0
     samples = SampleFolder.open(tmp_path / "samples")
     expected = Labels(DIGITS, "random")(5, torch.arange(300))
@@ -212,7 +212,7 @@ def others(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples"
-    assert sitkit("sample", run, "--num", 12, "--out", out)[0] == 0
+    assert sitkit("sample", run, "--samples", 12, "--out", out)[0] == 0
     content = SampleFolder.open(out).content
     before = states(tmp_path)
     for source, options, keys in (
@@ -230,7 +230,7 @@ def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, t
         assert states(tmp_path) == before
     manifest = content.manifest | {"made_by": {"torch": "0.1"}}  # by which numbers are rounded otherwise, at most
     SampleFolder(out, content.model_copy(update={"manifest": manifest})).write()
-    assert sitkit("sample", run, "--num", 13, "--out", out)[0] == 0
+    assert sitkit("sample", run, "--samples", 13, "--out", out)[0] == 0
     assert len(SampleFolder.open(out)) == 13
 
 
@@ -251,7 +251,7 @@ def test_folders_that_hold_no_samples_are_left_alone(run: Path, tmp_path: Path) 
 
 def test_a_folder_that_is_there_may_have_a_dot_in_its_name(run: Path, tmp_path: Path) -> None:
     (tmp_path / "w-0.5").mkdir()
-    assert sitkit("sample", run, "--num", 2, "--out", tmp_path / "w-0.5")[0] == 0
+    assert sitkit("sample", run, "--samples", 2, "--out", tmp_path / "w-0.5")[0] == 0
     assert len(SampleFolder.open(tmp_path / "w-0.5")) == 2
 
 
@@ -265,12 +265,12 @@ def test_an_array_comes_by_way_of_a_hidden_folder(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sampling, "export", stop)
-    assert sitkit("sample", run, "--num", 300, "--seed", 7, "--out", out)[0] == 130
-    assert sitkit("sample", run, "--num", 300, "--out", out)[0] == 130
+    assert sitkit("sample", run, "--samples", 300, "--seed", 7, "--out", out)[0] == 130
+    assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 130
     assert len([*out.parent.iterdir()]) == 2
     monkeypatch.undo()
     monkeypatch.setattr(Request, "drawing", stop)
-    assert sitkit("sample", run, "--num", 300, "--out", out)[0] == 0
+    assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 0
     assert [*out.parent.iterdir()] == [out]
     arrays = arrays_of(out)
     assert np.array_equal(arrays["arr_0"][:256, ..., 0], alone.get(0).pixels[:, 0].numpy())
@@ -285,7 +285,7 @@ def test_a_process_without_a_shard_does_not_wait_for_one_that_may_be_done(run: P
 
 
 def test_a_picture_shows_the_samples(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
-    assert sitkit("sample", run, "--num", 20, "--out", tmp_path / "grid.png")[0] == 0
+    assert sitkit("sample", run, "--samples", 20, "--out", tmp_path / "grid.png")[0] == 0
     first = torch.arange(20)
     expected = label_grid(alone.read(first), first % 10, DIGITS)
     with Image.open(tmp_path / "grid.png") as picture:
@@ -296,7 +296,7 @@ def test_a_picture_shows_the_samples(alone: SampleFolder, run: Path, tmp_path: P
 
 
 def words(run: Path, out: Path, count: int = 1100) -> list[str]:
-    return ["sample", str(run), "--num", str(count), "--batch", "16", "--out", str(out)]
+    return ["sample", str(run), "--samples", str(count), "--batch", "16", "--out", str(out)]
 
 
 @pytest.mark.processes
@@ -342,7 +342,7 @@ def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_pa
 def test_torchrun_draws_what_one_process_draws(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out" / "array.npz", tmp_path / "straight" / "array.npz"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
-    launch = [*launching.torchrun(2), "-m", "sitkit.recipes", "--", *words(run, out)]
+    launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]
     assert launching.finish(launch, log) == 0, log.read_text()
     assert contents(out) == contents(straight)
     assert [*out.parent.iterdir()] == [out]

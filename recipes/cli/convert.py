@@ -37,4 +37,4 @@ def convert(
     if said := doubt(network):
         typer.echo(f"{file}: {said}", err=True)
     million = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    typer.echo(f"{out}: {million:.2f} M parameters; `sitkit sample {out} --num 16 --out {out}.png` draws from it")
+    typer.echo(f"{out}: {million:.2f} M parameters; `sitkit sample {out} --samples 16 --out {out}.png` draws from it")

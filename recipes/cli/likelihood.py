@@ -10,7 +10,9 @@ from .app import Average, Device, RunFolder, command, device_of, writable
 @command
 def likelihood(
     folder: RunFolder,
-    num: Annotated[int, typer.Option(min=1, help="How many held-out images, from the first.")] = 512,
+    num: Annotated[
+        int, typer.Option("--images", "--num", min=1, help="How many held-out images, from the first.")
+    ] = 512,
     probes: Annotated[
         int | None,
         typer.Option(
@@ -29,7 +31,7 @@ def likelihood(
     It writes likelihood.json into DIR, and every batch of images into DIR/likelihood as it is found. Under torchrun
     each process does its share.
 
-    Example: sitkit likelihood runs/digits --num 128
+    Example: sitkit likelihood runs/digits --images 128
     """
     from ..evaluate.likelihood import likelihood as run_likelihood
     from ..run import Run

@@ -28,7 +28,7 @@ def sample(
             metavar="PLACE", help="A folder; or a .png grid, or an .npz with arr_0 (N, H, W, 3) uint8 and labels."
         ),
     ],
-    num: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
+    num: Annotated[int, typer.Option("--samples", "--num", min=1, help="How many samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Samples at once, 256 at most in a folder; changes none.")] = 256,
     label: Annotated[list[str] | None, typer.Option(help="A class to draw, by name; may be repeated.")] = None,
@@ -45,7 +45,7 @@ def sample(
 
     Into a folder or an array, with torchrun by any number of processes.
 
-    Example: sitkit sample runs/digits --num 50000 --out samples/sde --set sampler.kind=sde --set guidance.scale=2
+    Example: sitkit sample runs/digits --samples 50000 --out samples/sde --set sampler.kind=sde --set guidance.scale=2
     """
     from ..run import Run
     from ..sample.labels import Labels
