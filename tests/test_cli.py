@@ -212,25 +212,28 @@ def test_help_says_what_it_does_with_an_example(command: str) -> None:
     assert f"Example: sitkit {command}" in said
 
 
-KEPT_THOUGH_TORCHRUN_HAS_THEM = {
+TAKEN_BY_TORCHRUN = {
     "--num": "the former name of --samples and --images, which scripts use",
     "--help": "after the module's name torchrun passes it on",
 }
+"""Options that torchrun may take for its own, and why they are kept."""
 
 
 def test_no_option_can_be_taken_for_one_of_torchruns() -> None:
-    """torchrun allows abbreviations, and looks for them in the words that follow the module's name, too."""
+    """Abbreviations count: torchrun looks for them in the words after the module's name, too. An old name may stay."""
     parser = get_args_parser()
     theirs = [option for action in parser._actions for option in action.option_strings]
-    found = set()
+    taken: set[str] = set()
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        own = [part for one in command.get_params(typer.Context(command)) for part in (*one.opts, *one.secondary_opts)]
-        options = [option for option in own if option.startswith("-")]
-        found |= {option for option in options if any(other.startswith(option) for other in theirs)}
-        for option in set(options) - KEPT_THOUGH_TORCHRUN_HAS_THEM.keys():
-            words = [name, option, "1"]
-            assert parser.parse_args(["-m", "sitkit.recipes", *words]).training_script_args == words
-    assert found == KEPT_THOUGH_TORCHRUN_HAS_THEM.keys()
+        for one in command.get_params(typer.Context(command)):
+            options = {option for option in (*one.opts, *one.secondary_opts) if option.startswith("-")}
+            clashing = {option for option in options if any(other.startswith(option) for other in theirs)}
+            assert options > clashing or options <= {"--help"}, (name, options)
+            taken |= clashing
+            for option in options - clashing:
+                words = [name, option, "1"]
+                assert parser.parse_args(["-m", "sitkit.recipes", *words]).training_script_args == words
+    assert taken == TAKEN_BY_TORCHRUN.keys()
 
 
 def test_interrupted_training_saves_and_goes_on(tmp_path: Path) -> None:
