@@ -1,12 +1,38 @@
 """Files that are either whole or as they were, and known by their content."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 PIECE = 1 << 24
 """Bytes read at once."""
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file for reading, links followed, if it is a regular one: a FIFO or a device could block without end.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(file))
+    return open(descriptor, "rb")
+
+
+def read_regular(file: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    with open_regular(file) as stream:
+        return stream.read()
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -22,7 +48,7 @@ def write_whole(file: Path, content: bytes) -> None:
 def sha256(file: Path, advance: Callable[[int], None] = lambda count: None) -> str:
     """Return a file's sha256, hexadecimal; `advance` is told of the bytes read."""
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while piece := stream.read(PIECE):
             digest.update(piece)
             advance(len(piece))
