@@ -14,6 +14,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..progress import progress
 from .crop import Unreadable, square
+from .fingerprint import Files
 from .images import Split
 from .listing import listing
 from .ondemand import OnDemand, check_size, each
@@ -68,7 +69,9 @@ def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str
     if not names:
         raise ValueError(f"{root} holds no image: no file in it or below ends in {', '.join(SUFFIXES)}")
     classes, labels = _classes(root, names)
-    return OnDemand(lambda number: _read(root / names[number], size), labels, size), classes
+    within = [name.split("/", 1)[-1] for name in names]  # a class may be renamed, and its images be the same
+    origin = Files([root / name for name in names], within)
+    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin), classes
 
 
 def _read(file: Path, size: int) -> Tensor:

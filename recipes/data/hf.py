@@ -1,5 +1,7 @@
 """Images in the Hugging Face formats: parquet, `save_to_disk` and imagefolder, from the disk alone."""
 
+from dataclasses import dataclass
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from ..problem import Problem
 from .crop import square
+from .digests import of_parts
+from .fingerprint import Files
 from .images import Split
 from .ondemand import OnDemand, check_size
 from .parts import divide
@@ -138,4 +142,41 @@ def _images(library: Any, rows: Any, where: str, columns: tuple[str, str], size:
         except OSError as error:
             raise Problem(f"{name} cannot be opened: {error.strerror}") from error
 
-    return OnDemand(load, torch.from_numpy(labels), size)
+    return OnDemand(load, torch.from_numpy(labels), size, Rows(encoded, image))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A column of encoded images, as an origin of images: bytes in Arrow's files, or the paths of image files."""
+
+    rows: Any
+    column: str
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the sha256 of the sizes of images (M,), and of the content of some."""
+        sizes, paths = self._table()
+        files = [Path(paths[number]) for number in numbers.tolist() if sizes[number] < 0 and paths[number]]
+        of_files = Files(files, [file.name for file in files]).fingerprint(torch.arange(len(files)), sample)
+        some = numbers[:: max(1, -(-len(numbers) // sample))]
+        return of_parts(torch.from_numpy(sizes)[numbers], of_files, *self._digests(some))
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the sha256 of which images (M,) these are, and of the state of all files that hold them."""
+        sizes, paths = self._table()
+        files = [Path(one["filename"]) for one in self.rows.cache_files]
+        files += [Path(path) for path, size in zip(paths, sizes, strict=True) if size < 0 and path]
+        of_files = Files(files, [str(file) for file in files]).state(torch.arange(len(files)))
+        held = [] if self.rows.cache_files else self._digests(numbers)  # rows in memory
+        return of_parts(numbers, torch.from_numpy(sizes), of_files, *held)
+
+    def _digests(self, numbers: Tensor) -> list[str]:
+        """Return the sha256 of those images (M,) that the table holds."""
+        rows = (self.rows[number][self.column] for number in numbers.tolist())
+        return [sha256(row["bytes"]).hexdigest() for row in rows if row and row["bytes"]]
+
+    def _table(self) -> tuple[np.ndarray, list[str | None]]:
+        """Return the bytes of each image, -1 if they are not in the table, and the path of each."""
+        compute = import_module("pyarrow.compute")
+        column = self.rows.with_format("arrow")[:][self.column]
+        sizes = compute.fill_null(compute.binary_length(compute.struct_field(column, "bytes")), -1)
+        return sizes.to_numpy().astype(np.int64), compute.struct_field(column, "path").to_pylist()

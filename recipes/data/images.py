@@ -7,6 +7,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from .digests import of_parts
+
 NoiseOf: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """From a shape (C, H, W) to standard normal noise (B, C, H, W), of the sample numbers that are being made."""
 
@@ -38,6 +40,18 @@ class Images(Protocol):
 
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return the images (B,) themselves, (B, C, H, W) uint8, for pictures and measurements."""
+        ...
+
+
+class Origin(Protocol):
+    """What tells images from others (`fingerprint.py`)."""
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the fingerprint of images (M,) int64, of which the content of so many files is read at most."""
+        ...
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the state of images (M,) int64."""
         ...
 
 
@@ -80,6 +94,14 @@ class InMemory:
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return the images, (B, C, H, W) uint8."""
         return self.pixels[numbers]
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the sha256 of the pixels of images (M,), all of them."""
+        return self.state(numbers)
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the sha256 of the pixels of images (M,)."""
+        return of_parts(self.pixels[numbers])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Latents that `sitkit encode` has written down, as data to train on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 from ..problem import Problem
 from ..progress import progress
 from .cache import LABELS, MOMENTS, Index, array, check, read_index
+from .digests import of_parts
+from .fingerprint import Files
 from .images import NoiseOf, Split
 from .vae import decoder
 
@@ -35,6 +37,10 @@ class Latents:
     scale: float
     shift: float
     decode: Callable[[Tensor], Tensor]
+    sha256: str = ""
+    """Of the file of the moments, as the index of their cache has it."""
+    origin: Files = field(default_factory=lambda: Files((), ()))
+    """The file of the moments."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,6 +64,14 @@ class Latents:
         mean, _ = self._laws(numbers, torch.zeros_like(numbers, dtype=torch.bool))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return self.decode(((mean - self.shift) * self.scale).to(device)).cpu()
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the sha256 of that of the moments' file, which the index of the cache tells, and of rows (M,)."""
+        return of_parts(self.sha256, self.scale, self.shift, self.rows[numbers])
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the fingerprint, and with it when the file of the moments was written."""
+        return of_parts(self.fingerprint(numbers, 0), self.origin.state(torch.arange(len(self.origin.files))))
 
     def _laws(self, numbers: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations, each (B, C, h, w) float32."""
@@ -122,4 +136,6 @@ def _open(folder: Path, vae: str) -> tuple[Index, Latents]:
     expected = {"encoder_sha256": index.vae.encoder_sha256} | ({"sha256": index.vae.sha256} if same else {})
     source = index.vae.source if same else vae
     decode = decoder(source, scale=index.scale, shift=index.shift, expected=expected)
-    return index, Latents(moments, rows, labels[rows], index.scale, index.shift, decode)
+    origin = Files((folder / MOMENTS,), (MOMENTS,))
+    sha256 = index.files[MOMENTS].sha256
+    return index, Latents(moments, rows, labels[rows], index.scale, index.shift, decode, sha256, origin)

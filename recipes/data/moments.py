@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..problem import Problem
 from .crop import Unreadable
-from .images import NoiseOf
+from .fingerprint import Files
+from .images import NoiseOf, Origin
 from .listing import listing
 from .ondemand import load_all
 
@@ -28,6 +29,7 @@ class Moments:
         shape: (C, H, W) of a state.
         scale: what latents are multiplied by.
         decode: from states to pixels.
+        origin: the files, by name.
     """
 
     files: tuple[Path, ...]
@@ -35,6 +37,7 @@ class Moments:
     shape: tuple[int, int, int]
     scale: float
     decode: Callable[[Tensor], Tensor]
+    origin: Origin
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,6 +56,14 @@ class Moments:
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return the images as their mean latents are decoded, (B, 3, H', W') uint8."""
         return self.decode(self._moments(numbers)[0] * self.scale)
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the fingerprint of images (M,)."""
+        return self.origin.fingerprint(numbers, sample)
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the state of images (M,)."""
+        return self.origin.state(numbers)
 
     def _moments(self, numbers: Tensor) -> tuple[Tensor, ...]:
         channels, height, width = self.shape
@@ -79,7 +90,7 @@ def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> t
     classes = 0 if labels is None else int(labels.max()) + 1
     labels = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
     files = tuple(folder / name for name in names)
-    return Moments(files, labels, (shape[0] // 2, *shape[1:]), scale, decode), classes
+    return Moments(files, labels, (shape[0] // 2, *shape[1:]), scale, decode, Files(files, names)), classes
 
 
 def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:

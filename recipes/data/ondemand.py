@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..problem import Problem
 from .crop import Unreadable
-from .images import NoiseOf, to_states
+from .images import NoiseOf, Origin, to_states
 
 T = TypeVar("T")
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     """Return the threads that read and decode; Pillow and files let go of the interpreter's lock."""
     return ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="images")
 
@@ -32,7 +32,7 @@ def each(load: Callable[[int], T], numbers: Iterable[int]) -> list[T | Unreadabl
         except Unreadable as error:
             return error
 
-    return list(_pool().map(attempt, numbers))
+    return list(pool().map(attempt, numbers))
 
 
 def load_all(load: Callable[[int], Tensor], numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -56,11 +56,13 @@ class OnDemand:
         load: from a number to the image, (3, size, size) uint8; called by many threads at once.
         labels: (N,) int64.
         size: the side of an image, in pixels.
+        origin: what tells the images from others (`fingerprint.py`).
     """
 
     load: Callable[[int], Tensor]
     labels: Tensor
     size: int
+    origin: Origin
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,6 +88,14 @@ class OnDemand:
             Problem: some images are unreadable; it names them all.
         """
         return load_all(self.load, numbers, self.shape)
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the fingerprint of images (M,)."""
+        return self.origin.fingerprint(numbers, sample)
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the state of images (M,)."""
+        return self.origin.state(numbers)
 
 
 def check_size(size: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .fingerprint import fingerprint, state
 from .images import Images, NoiseOf
 
 
@@ -56,6 +57,14 @@ class Part:
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return the images, (B, C, H, W) uint8."""
         return self.images.read(self.members[numbers])
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str | None:
+        """Return the fingerprint of images (M,); None if the others have none."""
+        return fingerprint(self.images, self.members[numbers], sample)
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the state of images (M,)."""
+        return state(self.images, self.members[numbers])
 
 
 def divide(images: Images, heldout: Images | None, split: float | Literal["none"]) -> tuple[Images, Images]:

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .digests import of_parts
+from .fingerprint import Files
 from .images import NoiseOf
 
 STATISTICS = "latents_stats.pt"
@@ -40,6 +42,8 @@ class Shards:
     labels: Tensor
     normalisation: Normalisation
     decode: Callable[[Tensor], Tensor]
+    origin: Files
+    """The files of the pieces."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,6 +69,20 @@ class Shards:
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return the images as decoded, (B, 3, H', W') uint8."""
         return self.decode(self.states(numbers, torch.zeros(len(numbers), dtype=torch.bool), torch.zeros))
+
+    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+        """Return the sha256 of the states of some images (M,), spread evenly, of their mirror images', and of M."""
+        some = numbers[:: max(1, -(-len(numbers) // sample))]
+        flips = torch.tensor([False, True]).expand(len(some), 2).flatten()
+        return of_parts(len(numbers), self.states(some.repeat_interleave(2), flips, torch.zeros))
+
+    def state(self, numbers: Tensor, /) -> str:
+        """Return the sha256 of which images (M,) these are, and of the state of all files."""
+        return of_parts(numbers, self.normalisation.mean, self.normalisation.std, self.origin.state(self._files))
+
+    @property
+    def _files(self) -> Tensor:
+        return torch.arange(len(self.pieces))
 
 
 def normalisation(folder: Path, multiplier: float) -> Normalisation:
@@ -118,4 +136,4 @@ def shards(folder: Path, normalisation: Normalisation, decode: Callable[[Tensor]
             raise ValueError(f"{file}: labels should be {len(latents)} whole numbers from 0 up")
         pieces.append((latents, mirrored))
         labels.append(label.long())
-    return Shards(tuple(pieces), torch.cat(labels), normalisation, decode)
+    return Shards(tuple(pieces), torch.cat(labels), normalisation, decode, Files(files, [file.name for file in files]))
