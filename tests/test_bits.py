@@ -182,6 +182,25 @@ def test_more_images_only_add(straight: list[Found], tmp_path: Path) -> None:
     assert found == straight
 
 
+def test_journals_come_to_the_same_bytes_whoever_wrote_them(alone: Path, straight: list[Found], tmp_path: Path) -> None:
+    """One process, left alone; or three, of which one was killed within a line, and one that went on."""
+    left, shared = shutil.copytree(alone, tmp_path / "left"), tmp_path / "shared"
+    shared.mkdir()
+    for number, one in enumerate(reversed(straight[1:])):
+        Kept(shared, "key").write(number % 3, one)
+    with (shared / "key-2.jsonl").open("ab") as stream:
+        stream.write(b'{"first": 0, "bi')
+    Kept(shared, "key").write(0, straight[0])
+    for folder in (left, shared):
+        Kept(folder, "key").settle()
+        assert {*Kept(folder, "key").read().values()} == {*straight}
+        assert [file.name for file in folder.iterdir()] == ["key.jsonl"]
+    assert (left / "key.jsonl").read_bytes() == (shared / "key.jsonl").read_bytes()
+    images = Watched()
+    assert found_of(shared, images, Measure(), BATCH) == straight
+    assert images.firsts == []
+
+
 def test_calls_are_counted_batch_by_batch(straight: list[Found], tmp_path: Path) -> None:
     counted: list[Counted] = []
 

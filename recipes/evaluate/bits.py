@@ -12,6 +12,7 @@ between batches of 1, 8 and 64 by at most 4e-5 bits per dimension, and their mea
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -34,6 +35,7 @@ from sitkit.samplers import (
 from .. import randomness
 from ..components import Section
 from ..data.images import Images
+from ..files import write_whole
 from ..problem import Problem
 from ..progress import progress
 from ..share import PATIENCE, Share
@@ -100,7 +102,7 @@ class Found(Section):
 class Kept:
     """What batches came to, a line each, in a folder's files `KEY-RANK.jsonl`, one of each process.
 
-    A line that a process did not finish is none.
+    A line that a process did not finish is none. Once all are there, `settle` puts them into one file, `KEY.jsonl`.
 
     Args:
         folder: where they are.
@@ -117,14 +119,17 @@ class Kept:
             Problem: a file cannot be read.
         """
         found: dict[range, Found] = {}
+        lines: list[bytes] = []
         try:
-            for file in sorted(self.folder.glob(f"{self.key}-*.jsonl")):
-                for line in file.read_bytes().splitlines():
-                    try:
-                        one = Found.model_validate_json(line)
-                    except ValidationError:
-                        continue
-                    found.setdefault(one.numbers, one)
+            for file in (*self._of_processes(), self.settled):  # in this order, for the last may take the others' place
+                with suppress(FileNotFoundError):
+                    lines += file.read_bytes().splitlines()
+            for line in lines:
+                try:
+                    one = Found.model_validate_json(line)
+                except ValidationError:
+                    continue
+                found.setdefault(one.numbers, one)
         except OSError as error:
             raise Problem(f"{self.folder} cannot be read: {error.strerror}") from error
         return found
@@ -147,6 +152,33 @@ class Kept:
             raise Problem(
                 f"{self.folder} cannot be written: {error.strerror}; mend that, and the same command goes on"
             ) from error
+
+    def settle(self) -> None:
+        """Put all lines into one file, in the order of their images: its bytes do not tell who measured what, and when.
+
+        It is called when no process measures any more.
+
+        Raises:
+            Problem: the folder cannot be written.
+        """
+        if not (files := self._of_processes()):
+            return
+        found = sorted(self.read().values(), key=lambda one: (one.first, len(one.bits)))
+        try:
+            write_whole(self.settled, b"".join(one.model_dump_json().encode() + b"\n" for one in found))
+            for file in files:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise Problem(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    @property
+    def settled(self) -> Path:
+        """The file of all lines."""
+        return self.folder / f"{self.key}.jsonl"
+
+    def _of_processes(self) -> list[Path]:
+        """Return the files of the processes."""
+        return sorted(self.folder.glob(f"{self.key}-*.jsonl"))
 
 
 def batches(num: int, batch: int) -> list[range]:

@@ -99,7 +99,9 @@ def likelihood(
     measure(_velocities(network, recipe, split), split.heldout, parts, how, kept, device, share)
     if not share.leads:
         return
-    report = _report(collect(parts, kept, share), split) | of_batches | {"probes": probes or "exact"}
+    found = collect(parts, kept, share)
+    kept.settle()
+    report = _report(found, split) | of_batches | {"probes": probes or "exact"}
     report["versions"] = versions() | {"torchdiffeq": version("torchdiffeq")}
     file = run.folder / "likelihood.json"
     try:
