@@ -4,15 +4,15 @@
 snake case, or `"package.module:Name"` for one's own; the fields are its parameters, with their types and defaults.
 What the recipe knows from elsewhere (the path of a w(t), the image size of a backbone) it hands over itself. A `Slot`
 is a place for a component, and says where its kinds are found.
+
+Code outside of the libraries comes by `Trust.load` alone: a component that is there was trusted.
 """
 
 import dataclasses
 import importlib
 import inspect
 import json
-import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +20,11 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PydanticUserError, ValidationError, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from .problem import Problem
+from .trust import EVERYTHING, NOTHING, Trust, trust_in
 
 
 class Section(BaseModel):
@@ -43,6 +44,8 @@ class Component:
     slot: "Slot" = field(repr=False)
     kind: str
     fields: Fields
+    target: Any = field(repr=False, compare=False)
+    """The class or function that the kind names."""
 
     def build(self, **given: Any) -> Any:
         """Return the component itself, made of its fields and of those of `given` that it takes.
@@ -50,16 +53,15 @@ class Component:
         Raises:
             Problem: the component refuses its fields, or needs a package that is not installed.
         """
-        target = self.slot.find(self.kind)
         if self.slot.plain:
-            return target
-        arguments = {name: given[name] for name in inspect.signature(target).parameters if name in given}
+            return self.target
+        arguments = {name: given[name] for name in inspect.signature(self.target).parameters if name in given}
         for name in type(self.fields).model_fields:
             value = getattr(self.fields, name)
             built = value.build(**given) if isinstance(value, Component) else value
             arguments[name] = built
         try:
-            return target(**arguments)
+            return self.target(**arguments)
         except (ValueError, ImportError) as error:
             raise Problem(f"{self.slot.name} = {self.kind}: {error}") from error
 
@@ -95,14 +97,14 @@ class Slot:
         own = {name: thing for name, thing in members.items() if getattr(thing, "__module__", "").startswith("sitkit.")}
         return {_snake(name): thing for name, thing in own.items() if not name.startswith("_") and self.fits(thing)}
 
-    def find(self, kind: str) -> Any:
+    def find(self, kind: str, trust: Trust = NOTHING) -> Any:
         """Return the object that a kind names.
 
         Raises:
-            Problem: there is no such object, or it does not belong here.
+            Problem: there is no such object, it does not belong here, or it is code that is not trusted.
         """
         if ":" in kind:
-            return self._find_own(kind)
+            return self._own(kind, trust.load(kind))
         kinds = self.kinds()
         for known, thing in kinds.items():
             if known.replace("_", "") == kind.lower().replace("_", "").replace("-", ""):
@@ -112,20 +114,31 @@ class Slot:
             f"no {self.name} '{kind}'{nearest(kind, words)}; known: {', '.join(words)}, or package.module:Name"
         )
 
-    def _find_own(self, kind: str) -> Any:
-        module, name = kind.split(":", 1)
-        if os.getcwd() not in sys.path:  # as `python` itself does, and a console script does not
-            sys.path.insert(0, os.getcwd())
+    def _own(self, kind: str, thing: Any) -> Any:
+        """Return a thing outside of the library if it belongs here, and has fields that a recipe can hold."""
         try:
-            thing = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise Problem(f"{self.name} '{kind}' cannot be imported: {error}") from error
-        if not self.fits(thing):
+            fits = (inspect.isclass(thing) or inspect.isfunction(thing)) and self.fits(thing)
+        except (TypeError, ValueError):  # it has no signature
+            fits = False
+        if not fits:
             raise Problem(f"'{kind}' is no {self.name}: see {self.library} for what one looks like")
+        try:
+            self.model(thing)
+        except (TypeError, ValueError, NameError, AttributeError, PydanticUserError) as error:
+            raise Problem(f"the fields of {self.name} '{kind}' cannot be read: {error}") from error
         return thing
 
-    def parse(self, value: Any) -> Component | None:
-        """Return the component that a recipe's value stands for: a kind, a table, or the component itself."""
+    def parse(self, value: Any, trust: Trust = NOTHING) -> Component | None:
+        """Return the component that a recipe's value stands for: a kind, a table, or the component itself.
+
+        Args:
+            value: the value.
+            trust: what may be imported that is no part of sitkit. An object that is there already needs none.
+
+        Raises:
+            PydanticCustomError: there is no such component, or it is code that is not trusted.
+            ValidationError: its fields are wrong.
+        """
         if value is None or value == self.absent:
             if self.absent is None:
                 raise PydanticCustomError("component", "a component is needed, as a kind or a table with a kind")
@@ -136,28 +149,31 @@ class Slot:
             value = {"kind": value}
         if not isinstance(value, dict):
             value = self._describe(value)
+            trust |= Trust.of(value)
         kind = value.get("kind", self.usual)
         if not isinstance(kind, str):
             raise PydanticCustomError(
                 "component", "a kind is needed, one of: {kinds}", {"kinds": ", ".join(self.kinds())}
             )
         try:
-            target = self.find(kind)
+            target = self.find(kind, trust)
         except Problem as problem:
             raise PydanticCustomError("component", "{problem}", {"problem": str(problem)}) from None
         canonical = kind if ":" in kind else _snake(target.__name__)
         fields = json.dumps({key: dump(field) for key, field in value.items() if key != "kind"})
-        return Component(self, canonical, self.model(target).model_validate_json(fields))
+        return Component(self, canonical, self.model(target).model_validate_json(fields, context=trust), target)
 
     def read(self, text: str) -> Component:
         """Return the component that a kind, or its table in TOML such as `{kind = "sigma", scale = 2.0}`, stands for.
+
+        The text is the user's own: what it names is imported.
 
         Raises:
             Problem: there is none.
         """
         try:
             value = tomllib.loads(f"value = {text}")["value"] if text.lstrip().startswith("{") else text
-            component = self.parse(value)
+            component = self.parse(value, EVERYTHING)
         except tomllib.TOMLDecodeError as error:
             raise Problem(f"{text} is no TOML: {error}") from error
         except PydanticCustomError as error:
@@ -173,7 +189,7 @@ class Slot:
         """Return the section whose keys are the fields of a component in this slot."""
         if self.plain:
             return Fields
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
         keys: dict[str, Any] = {}
         for name, parameter in inspect.signature(target).parameters.items():
             if name in self.given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -181,7 +197,7 @@ class Slot:
             default = ... if parameter.default is parameter.empty else parameter.default
             if name in self.nested:
                 slot = self.nested[name]
-                default = default if default is ... else slot.parse(default)
+                default = default if default is ... else slot.parse(default, EVERYTHING)  # of code that is imported
                 keys[name] = (Annotated[Component | None, slot], default)
             else:
                 keys[name] = (hints.get(name, Any), default)
@@ -200,7 +216,8 @@ class Slot:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         writer = core_schema.plain_serializer_function_ser_schema(lambda value: dump(value, self.absent))
-        return core_schema.no_info_plain_validator_function(self.parse, serialization=writer)
+        parse = lambda value, info: self.parse(value, trust_in(info))  # noqa: E731
+        return core_schema.with_info_plain_validator_function(parse, serialization=writer)
 
 
 def dump(value: Any, absent: str | None = None) -> Any:

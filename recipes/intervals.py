@@ -35,9 +35,9 @@ from sitkit.interpolants import Interpolant
 from sitkit.objectives import Data, Field, Hybrid
 from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral, reparametrise
 
-from . import slots
 from .components import dump
 from .recipe import Recipe, Sampler
+from .trust import Trust
 
 LAST_STEP = 0.04
 LANDING = (Exponential, DDIM, Ancestral, LearnedAncestral)
@@ -70,7 +70,7 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     objective = recipe.objective.build(path=recipe.path.build())
     velocity = sampled_velocity(recipe, objective.field(_network(objective)))
     stochastic = sampler.kind == "sde"
-    solver = slots.SOLVER.find(sampler.solver.kind if sampler.solver else "exponential")
+    solver = sampler.solver.target if sampler.solver else Exponential
     lands = issubclass(solver, LANDING)
     last: str = sampler.last
     if last == "auto":
@@ -88,7 +88,8 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
         "last": last,
         "last_step": min(wanted, (high - low) / 2) if sampler.steps > 1 else high - low,
     }
-    return Sampler.model_validate_json(json.dumps(sampler.model_dump(mode="json") | decided))
+    table = json.dumps(sampler.model_dump(mode="json") | decided)
+    return Sampler.model_validate_json(table, context=Trust.of(sampler))
 
 
 def sampled_path(recipe: Recipe) -> Interpolant:

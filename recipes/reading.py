@@ -13,6 +13,7 @@ from .components import Fields, Section, Slot, nearest
 from .intervals import resolve
 from .problem import Problem
 from .recipe import Recipe
+from .trust import EVERYTHING, NOTHING, Trust
 
 
 def presets() -> dict[str, str]:
@@ -24,6 +25,8 @@ def presets() -> dict[str, str]:
 
 def read(source: str, settings: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a preset's name or a TOML file, with `key=value` settings put over it.
+
+    Both are the user's own: what they name is imported.
 
     Raises:
         Problem: there is no such recipe, or it or a setting is not valid; one line an error.
@@ -43,26 +46,54 @@ def read(source: str, settings: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Problem(f"{source} is not TOML: {error}") from error
-    return override(table, settings)
+    return override(table, settings, EVERYTHING)
 
 
-def override(table: dict[str, Any], settings: Sequence[str] = ()) -> Recipe:
+def override(table: dict[str, Any], settings: Sequence[str] = (), trust: Trust = NOTHING) -> Recipe:
     """Return the recipe of a table, with `key=value` settings put over it.
 
     A value is TOML, or else a string. A new kind of component drops the fields of the old one.
 
+    Args:
+        table: the recipe, in full or without what is as usual.
+        settings: are put over it, one after the other.
+        trust: what they may name that is no part of sitkit; `change` has that of a recipe.
+
     Raises:
-        Problem: the table or a setting is not valid; one line an error.
+        Problem: the table or a setting is not valid, or names code that is not trusted; one line an error.
     """
     for setting in settings:
-        keys, found, value = setting.partition("=")
-        if not found or not all(keys.split(".")):
-            raise Problem(f"--set takes key=value, such as train.steps=100, got '{setting}'")
-        table = _put(table, keys.split("."), _value(value))
+        keys, value = _parts(setting)
+        table = _put(table, keys, value)
     try:
-        return Recipe.model_validate_json(json.dumps(table, default=str))
+        return Recipe.model_validate_json(json.dumps(table, default=str), context=trust)
     except ValidationError as error:
-        raise Problem("\n".join(explain(error, table))) from None
+        raise Problem("\n".join(explain(error, table, trust))) from None
+
+
+def change(recipe: Recipe, settings: Sequence[str], trust: Trust = NOTHING) -> Recipe:
+    """Return a recipe with `key=value` settings put over it, which may name what it names itself.
+
+    Raises:
+        Problem: a setting is not valid, or names code that is not trusted.
+    """
+    return override(recipe.model_dump(mode="json"), settings, trust | Trust.of(recipe))
+
+
+def asked(settings: Sequence[str]) -> Trust:
+    """Return trust in what settings name that the user has typed.
+
+    Raises:
+        Problem: one is no key=value.
+    """
+    return Trust.of(*(_parts(setting)[1] for setting in settings))
+
+
+def _parts(setting: str) -> tuple[list[str], Any]:
+    keys, found, value = setting.partition("=")
+    if not found or not all(keys.split(".")):
+        raise Problem(f"--set takes key=value, such as train.steps=100, got '{setting}'")
+    return keys.split("."), _value(value)
 
 
 def _value(text: str) -> Any:
@@ -89,11 +120,11 @@ def _put(table: Any, keys: list[str], value: Any, model: type[BaseModel] | None 
     return {**table, first: _put(table.get(first), rest, value, inner)}
 
 
-def explain(error: ValidationError, table: dict[str, Any]) -> list[str]:
+def explain(error: ValidationError, table: dict[str, Any], trust: Trust) -> list[str]:
     """Return one line for each key that is wrong: the key, what is wrong, what is allowed."""
     lines: dict[str, list[str]] = {}
     for one in error.errors():
-        path, known = _walk(one["loc"], table)
+        path, known = _walk(one["loc"], table, trust)
         if one["type"] == "extra_forbidden":
             text = f"unknown key{nearest(path[-1], known)}; known: {', '.join(known)}"
         elif one["type"] == "missing":
@@ -105,7 +136,7 @@ def explain(error: ValidationError, table: dict[str, Any]) -> list[str]:
     return [f"{key + ': ' if key else ''}{', or '.join(texts)}" for key, texts in lines.items()]
 
 
-def _walk(location: Sequence[str | int], table: Any) -> tuple[list[str], list[str]]:
+def _walk(location: Sequence[str | int], table: Any, trust: Trust) -> tuple[list[str], list[str]]:
     """Return the keys that lead to a place in a recipe, and the keys that are known beside the last of them."""
     model: type[BaseModel] | None = Recipe
     path: list[str] = []
@@ -118,7 +149,7 @@ def _walk(location: Sequence[str | int], table: Any) -> tuple[list[str], list[st
         if part not in model.model_fields:
             break
         table = table.get(part) if isinstance(table, dict) else None
-        model = _section(model, part) or _fields(model, part, table)
+        model = _section(model, part) or _fields(model, part, table, trust)
     return path, known
 
 
@@ -128,13 +159,13 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _fields(model: type[BaseModel], key: str, value: Any) -> type[Fields] | None:
+def _fields(model: type[BaseModel], key: str, value: Any, trust: Trust) -> type[Fields] | None:
     """Return the fields of the component that stands at a key of a section, if one does that is known."""
     for slot in model.model_fields[key].metadata:
         if isinstance(slot, Slot):
             kind = value.get("kind", slot.usual) if isinstance(value, dict) else value
             try:
-                return slot.model(slot.find(str(kind)))
+                return slot.model(slot.find(str(kind), trust))
             except Problem:
                 return None
     return None

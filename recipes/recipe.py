@@ -134,13 +134,13 @@ class Sampler(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.solver and not slots.solves(slots.SOLVER.find(self.solver.kind), self.kind):
+        if self.solver and not slots.solves(self.solver.target, self.kind):
             raise ValueError(
                 f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
             )
         if self.kind == "ode" and self.last == "mean":
             raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
-        if self.path and self.solver and slots.asks_the_network(slots.SOLVER.find(self.solver.kind)):
+        if self.path and self.solver and slots.asks_the_network(self.solver.target):
             raise ValueError(f"solver '{self.solver.kind}' reads the network as it was trained: path must be 'auto'")
         if self.path and self.kind == "sde" and slots.wants_loss_curve(self.w):
             raise ValueError(f"w = '{self.w.kind}' is measured along the path that was learnt: path must be 'auto'")

@@ -14,6 +14,7 @@ from .problem import Problem
 from .reading import override
 from .recipe import Recipe
 from .tables import differing
+from .trust import NOTHING, Trust
 
 MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""
@@ -38,8 +39,10 @@ class Run:
 
     @classmethod
     @contextmanager
-    def begin(cls, folder: Path, recipe: Recipe) -> Iterator["Run"]:
+    def begin(cls, folder: Path, recipe: Recipe, trust: Trust = NOTHING) -> Iterator["Run"]:
         """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
+
+        What `trust` or this recipe name, the recipe of a run that is there may name, too.
 
         Raises:
             Problem: the folder cannot be written, is trained in by another process, or holds a run of another recipe.
@@ -50,7 +53,7 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
                 _lock(stack.enter_context((folder / ".lock").open("a")), folder)
                 if run.recipe_file.exists():
-                    _check_same(run.recipe(), recipe, folder)
+                    _check_same(run.recipe(trust | Trust.of(recipe)), recipe, folder)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise Problem(f"{folder} cannot be written: {error.strerror}") from error
@@ -76,14 +79,17 @@ class Run:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
-    def recipe(self) -> Recipe:
+    def recipe(self, trust: Trust = NOTHING) -> Recipe:
         """Return the run's recipe.
 
+        Args:
+            trust: what it may name that is no part of sitkit: a run may come from anywhere.
+
         Raises:
-            Problem: the file is no recipe.
+            Problem: the file is no recipe, or names code that is not trusted.
         """
         try:
-            return override(json.loads(self.recipe_file.read_text()))
+            return override(json.loads(self.recipe_file.read_text()), trust=trust)
         except (OSError, ValueError) as error:
             raise Problem(f"{self.recipe_file} cannot be read: {error}") from error
         except Problem as problem:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from sitkit.interpolants import Interpolant
 from sitkit.samplers import Tweedie
@@ -62,6 +62,11 @@ def asks_the_network(solver: Any) -> bool:
     return _takes("model")(solver)
 
 
+def _is_weight(thing: Any) -> bool:
+    """Return whether a thing is a function of a path."""
+    return inspect.isfunction(thing) and _takes("path")(thing)
+
+
 def _is_variable(thing: Any) -> bool:
     """Return whether a thing is a function of log(alpha / sigma) alone."""
     return inspect.isfunction(thing) and len(inspect.signature(thing).parameters) == 1
@@ -72,6 +77,13 @@ def _is_grid(thing: Any) -> bool:
     return inspect.isfunction(thing) and _takes("path", "steps", "interval")(thing) and not _takes("velocity")(thing)
 
 
+def _is_data(thing: Any) -> bool:
+    """Return whether a thing is a function that says it returns a `Split`."""
+    from .data.images import Split
+
+    return inspect.isfunction(thing) and get_type_hints(thing).get("return") is Split
+
+
 def _is_extractor(thing: Any) -> bool:
     """Return whether a thing is a class of functions from images to features."""
     return _is_callable(thing) and hasattr(thing, "frechet")
@@ -79,14 +91,14 @@ def _is_extractor(thing: Any) -> bool:
 
 def wants_loss_curve(w: Component) -> bool:
     """Return whether a w(t) follows from how well the network has learnt."""
-    return _takes("loss_curve")(w.slot.find(w.kind))
+    return _takes("loss_curve")(w.target)
 
 
-DATA = Slot("data", "sitkit.recipes.data", inspect.isfunction)
+DATA = Slot("data", "sitkit.recipes.data", _is_data)
 PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
 SAMPLED = replace(PATH, absent="auto")
 QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
-WEIGHT = Slot("weight", "sitkit.objectives.weights", inspect.isfunction, given=frozenset({"path"}), absent="none")
+WEIGHT = Slot("weight", "sitkit.objectives.weights", _is_weight, given=frozenset({"path"}), absent="none")
 OBJECTIVE = Slot(
     "objective",
     "sitkit.objectives",

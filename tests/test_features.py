@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -18,6 +19,7 @@ from networks_of_others import CHECKOUT, MODULES, damage, forgotten, images, of_
 from sitkit.recipes.components import Slot
 from sitkit.recipes.features import DINOv2, EffNetLite0, Extractor, Inception, Pixels
 from sitkit.recipes.problem import Problem
+from sitkit.recipes.trust import EVERYTHING
 
 NETWORKS = ("inception", "dinov2", "effnet")
 
@@ -236,9 +238,11 @@ def test_a_recipe_can_name_each() -> None:
         ("dinov2", {"checkout": "a", "weights": "b"}, {"checkout": "a", "weights": "b", "model": "dinov2_vitl14"}),
         ("eff_net_lite0", {}, {}),
     ):
-        component = slot.parse({"kind": kind} | fields)
+        component = slot.parse({"kind": kind} | fields, EVERYTHING)
         assert component is not None
         assert component.fields.model_dump() == expected
     pixels = slot.parse("pixels")
     assert pixels is not None
     assert slot.parse(pixels.build()) == pixels
+    with pytest.raises(ValidationError, match="'a' is code outside of sitkit"):  # of a run from elsewhere
+        slot.parse({"kind": "dinov2", "checkout": "a", "weights": "b"})

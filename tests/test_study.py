@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from sitkit.recipes.evaluate.evaluation import Question, evaluate
-from sitkit.recipes.reading import override
+from sitkit.recipes.reading import change
 from sitkit.recipes.run import Run
 from sitkit.recipes.study.statistics import Mean
 from sitkit.recipes.study.tables import with_error
 from sitkit.recipes.train.loop import train
+from sitkit.recipes.trust import EVERYTHING
 from studies import AXES, SMALL, layout, sitkit, write
 
 
@@ -60,11 +61,11 @@ def test_rows_have_axes_seeds_calls_and_numbers(done: Path) -> None:
 def test_a_cell_is_what_evaluation_says_of_the_run_with_its_sampler(done: Path, tmp_path: Path) -> None:
     row = rows(done / "out")[6]
     run = Run(done / "out" / "models" / str(row["network"]))
-    recipe = run.recipe()
+    recipe = run.recipe(EVERYTHING)
     assert recipe.path.kind == "worlds:Quadratic"
     settings = ["sampler.steps=3", "guidance.scale=1.5", "evaluation.num=20", "evaluation.draws=2"]
     settings.append("evaluation.labels=balanced")
-    recipe = override(recipe.model_dump(mode="json"), settings)
+    recipe = change(recipe, settings)
     question = Question(recipe.evaluation.features, None, False, 7, torch.device("cpu"), tmp_path)
     report = evaluate(run, recipe, question, seed=4_000_000)
     assert report is not None
@@ -119,7 +120,7 @@ def test_a_network_that_was_trained_on_is_not_measured_as_what_it_was(done: Path
     out = shutil.copytree(done / "out", tmp_path / "out")
     row = rows(out)[0]
     network = out / "models" / str(row["network"])
-    longer = override(Run(network).recipe().model_dump(mode="json"), ["train.steps=8"])
+    longer = change(Run(network).recipe(EVERYTHING), ["train.steps=8"])
     train(longer, network, torch.device("cpu"), print)
     shutil.rmtree(out / "cells" / str(row["cell"]))
     code, said = sitkit("study", done / "study.toml", "--out", out, "--only", row["cell"])

@@ -22,6 +22,7 @@ from sitkit.recipes.study.chosen import sampler_toml, with_sampler
 from sitkit.recipes.study.definition import Axis
 from sitkit.recipes.study.search import MOST_COMBINATIONS, combinations, search
 from sitkit.recipes.study.usual import USUAL
+from sitkit.recipes.trust import EVERYTHING
 from sitkit.samplers import KL, Constant, Diffusion, OneStep, RaisedCosine, Sigma, SineSquared
 from studies import write
 
@@ -170,7 +171,7 @@ def test_as_many_steps_are_taken_as_calls_allow() -> None:
     for kind in [*slots.SOLVER.kinds(), "test_tune_laws:Thrice"]:
         if kind == "learned_ancestral":
             continue
-        sort = "ode" if slots.solves(slots.SOLVER.find(kind), "ode") else "sde"
+        sort = "ode" if slots.solves(slots.SOLVER.find(kind, EVERYTHING), "ode") else "sde"
         recipe = digits(f"sampler.kind={sort}", f"sampler.solver={kind}")
         for calls in (4, 13):
             found = within(recipe, split_, calls)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..recipe import Recipe
+    from ..trust import Trust
 
 app = typer.Typer(
     help="Composable transport models: train, sample and evaluate SiT by recipe.",
@@ -35,6 +36,10 @@ SamplerFile = Annotated[
     typer.Option(
         "--sampler", metavar="FILE", help="Sampler and guidance, as `sitkit tune` writes them; --set is over it."
     ),
+]
+Trusting = Annotated[
+    bool,
+    typer.Option("--trust", help="Run code that is no part of sitkit and that the files of DIR name: it can do all."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 
@@ -65,17 +70,26 @@ def resample(
     *allowed: str,
     of: str = "a trained run",
     sampler: Path | None = None,
+    trust: bool = False,
 ) -> "Recipe":
     """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""
-    from ..reading import override
+    from ..reading import asked, change
     from ..study.chosen import with_sampler
 
     for setting in settings or ():
         if setting.partition("=")[0].partition(".")[0] not in allowed:
             raise Problem(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
     if sampler is not None:
-        recipe = with_sampler(recipe, sampler)
-    return override(recipe.model_dump(mode="json"), settings or ())
+        recipe = with_sampler(recipe, sampler, trust_of(trust))
+    return change(recipe, settings or (), asked(settings or ()))
+
+
+def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
+    """Return trust in the code that files name, if the user gave `--trust`, and in what settings name."""
+    from ..reading import asked
+    from ..trust import EVERYTHING
+
+    return EVERYTHING if trust else asked(settings or ())
 
 
 def writable(file: Path) -> None:

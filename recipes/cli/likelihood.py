@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Average, Device, RunFolder, command, device_of, writable
+from .app import Average, Device, RunFolder, Trusting, command, device_of, trust_of, writable
 
 
 @command
@@ -24,6 +24,7 @@ def likelihood(
     rtol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, relative.")] = 1e-5,
     atol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, absolute.")] = 1e-6,
     average: Average = "ema",
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Measure held-out images in bits per dimension under a run's newest checkpoint, or go on with it where it stopped.
@@ -40,7 +41,7 @@ def likelihood(
     writable(folder / "likelihood.json")
     run_likelihood(
         run,
-        run.recipe(),
+        run.recipe(trust_of(trust)),
         device_of(device),
         num=num,
         probes=probes,

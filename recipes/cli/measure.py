@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from ..problem import Problem
-from .app import AFTER_TRAINING, Average, Device, SamplerFile, Settings, command, device_of, resample, writable
+from .app import (
+    AFTER_TRAINING,
+    Average,
+    Device,
+    SamplerFile,
+    Settings,
+    Trusting,
+    command,
+    device_of,
+    resample,
+    trust_of,
+    writable,
+)
 
 Crop = Annotated[bool, typer.Option("--crop", help="Cut the images of a folder to the size of samples, as ADM does.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at once; changes no number but by rounding.")]
@@ -32,6 +44,7 @@ def evaluate(
     batch: Batch = 256,
     crop: Crop = False,
     average: Average = "ema",
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Measure samples against real images, or go on with it where it stopped; writes report.json and report.html.
@@ -57,11 +70,12 @@ def evaluate(
     if drawn:
         from ..reading import override
 
-        recipe = override(SampleFolder.open(source).content.manifest["recipe"])
+        recipe = override(SampleFolder.open(source).content.manifest["recipe"], trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
         run = Run.find(source)
-        recipe = resample(run.recipe(), settings, *AFTER_TRAINING, "evaluation", sampler=sampler)
+        recipe = run.recipe(trust_of(trust, settings))
+        recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", sampler=sampler, trust=trust)
     question = Question(recipe.evaluation.features, reference, crop, batch, where, place, share)
     if drawn:
         report = evaluate_samples(source, recipe, question)

@@ -12,9 +12,11 @@ from .app import (
     RunFolder,
     SamplerFile,
     Settings,
+    Trusting,
     command,
     device_of,
     resample,
+    trust_of,
     writable,
 )
 
@@ -39,6 +41,7 @@ def sample(
     sampler: SamplerFile = None,
     settings: Settings = None,
     average: Average = "ema",
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Draw samples from a run's newest checkpoint, or go on with it where it stopped.
@@ -56,7 +59,8 @@ def sample(
     check_out(out)
     writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
     run = Run.find(folder)
-    recipe = resample(run.recipe(), settings, *AFTER_TRAINING, sampler=sampler)
+    recipe = run.recipe(trust_of(trust, settings))
+    recipe = resample(recipe, settings, *AFTER_TRAINING, sampler=sampler, trust=trust)
     split = recipe.data.build()
     usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Settings, command
+from .app import Settings, Trusting, command, trust_of
 
 
 @command
@@ -28,16 +28,18 @@ def plane(
 def show(
     source: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file or the folder of a run.")],
     settings: Settings = None,
+    trust: Trusting = False,
 ) -> None:
     """Print a whole recipe as TOML, with the numbers that `auto` stands for.
 
     Example: sitkit show digits --set path.kind=vp
     """
-    from ..reading import override, read, to_toml
+    from ..reading import change, read, to_toml
     from ..run import Run
 
     if Path(source).is_dir():
-        recipe = override(Run.find(Path(source)).recipe().model_dump(mode="json"), settings or ())
+        allowed = trust_of(trust, settings)
+        recipe = change(Run.find(Path(source)).recipe(allowed), settings or (), allowed)
     else:
         recipe = read(source, settings or ())
     typer.echo(to_toml(recipe))

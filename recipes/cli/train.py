@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..problem import Problem
-from .app import Device, RunFolder, Settings, command, device_of
+from .app import Device, RunFolder, Settings, Trusting, command, device_of, trust_of
 
 
 @command
@@ -16,6 +16,7 @@ def train(
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="Of a dry run: how many processes would train.")] = 8,
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Train a recipe, or go on with it where it stopped.
@@ -34,13 +35,14 @@ def train(
         raise Problem("train needs --out DIR, the folder of the run")
     from ..train.loop import train as run
 
-    run(read(recipe, settings or ()), out, device_of(device), typer.echo)
+    run(read(recipe, settings or ()), out, device_of(device), typer.echo, trust_of(trust))
 
 
 @command
 def replay(
     folder: RunFolder,
     step: Annotated[int, typer.Option(min=1, help="Which step to repeat.")],
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Repeat a step of a run, and show its samples with their losses; changes nothing.
@@ -51,7 +53,7 @@ def replay(
     from ..train.replay import replay as run_replay
 
     run = Run.find(folder)
-    run_replay(run, run.recipe(), step, device_of(device), typer.echo)
+    run_replay(run, run.recipe(trust_of(trust)), step, device_of(device), typer.echo)
 
 
 @command

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, command, device_of, resample
+from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, Trusting, command, device_of, resample, trust_of
 
 
 @command
@@ -31,6 +31,7 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Samples at once; changes no sample.")] = 256,
     average: Average = "ema",
+    trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
     """Search the sampler that is best for a trained run with so many network calls, or go on with it.
@@ -43,7 +44,7 @@ def tune(
     from ..study.tuning import run_tune
 
     run = Run.find(folder)
-    recipe = resample(run.recipe(), settings, *AFTER_TRAINING, "evaluation")
+    recipe = resample(run.recipe(trust_of(trust, settings)), settings, *AFTER_TRAINING, "evaluation")
     run_tune(
         run,
         recipe,

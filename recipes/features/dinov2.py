@@ -14,6 +14,7 @@ from torch import Tensor
 from ..components import nearest
 from ..files import sha256
 from ..problem import Problem
+from ..trust import CodeFolder
 from .network import exactly, existing, in_colour, read_weights, reason
 from .protocol import Features
 
@@ -33,7 +34,8 @@ class DINOv2:
     are brought to 224x224 by Pillow's bicubic step, which is antialiased and rounds to whole pixels, and the network
     sees (x / 255 - mean) / std of ImageNet.
 
-    The checkout's code is run when the network is made: name a folder that you trust.
+    The checkout's code is run when the network is made: name a folder that you trust. A recipe that is read from a run
+    may name one only with `--trust`.
 
     Args:
         checkout: a folder with DINOv2's repository, whose `hubconf.py` makes the network.
@@ -44,7 +46,7 @@ class DINOv2:
         Problem: there is no such folder, file or size.
     """
 
-    checkout: str
+    checkout: CodeFolder
     weights: str
     model: str = USUAL
 

@@ -10,7 +10,7 @@ from sitkit.objectives import LossCurve
 
 from ..components import Section, dump, nearest
 from ..problem import Problem
-from ..reading import override
+from ..reading import asked, change
 from ..recipe import Guidance, Recipe, Sampler
 from .definition import Axis, Variant
 from .settings import toml, word
@@ -115,11 +115,11 @@ def changed(recipe: Recipe, *variants: Variant) -> Recipe:
         Problem: the values do not go together.
     """
     settings = tuple(setting for one in variants for setting in one.settings)
-    table = recipe.model_dump(mode="json")
+    trust = asked(settings)  # they are of `--over`, or usual ones
     try:
-        found = override(table, settings)
+        found = change(recipe, settings, trust)
     except Problem:
-        found = override(table, (*AUTOMATIC, *settings))
+        found = change(recipe, (*AUTOMATIC, *settings), trust)
     sampler: dict[str, Any] = {}
     if found.sampler.kind == "ode":
         sampler["w"] = Sampler().w

@@ -18,6 +18,7 @@ from ..problem import Problem
 from ..reading import override, read
 from ..recipe import Recipe
 from ..train.averages import decays
+from ..trust import EVERYTHING
 from .definition import MOST_SEEDS, Study, Variant
 
 OF_SAMPLING = ("sampler", "guidance", "evaluation")
@@ -127,7 +128,7 @@ def _places(study: Study) -> Iterator[Place]:
 
 def _recipe(base: str | dict[str, Any], settings: tuple[str, ...], where: str) -> Recipe:
     try:
-        return read(base, settings) if isinstance(base, str) else override(base, settings)
+        return read(base, settings) if isinstance(base, str) else override(base, settings, EVERYTHING)
     except Problem as problem:
         raise Problem("\n".join(f"{where}: {line}" for line in str(problem).splitlines())) from None
 
@@ -141,7 +142,7 @@ def _check_average(name: str, recipe: Recipe, where: str) -> None:
 def _model(recipe: Recipe, where: str) -> Model:
     """Return the network of a recipe."""
     table = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in OF_SAMPLING}
-    trained = override(table)
+    trained = override(table, trust=EVERYTHING)
     resolved = {key: value for key, value in _resolved(trained, where).items() if key not in OF_SAMPLING}
     return Model(_key(resolved), trained)
 

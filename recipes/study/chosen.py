@@ -8,8 +8,9 @@ from typing import Any
 
 from ..components import nearest
 from ..problem import Problem
-from ..reading import override
+from ..reading import change
 from ..recipe import Recipe
+from ..trust import NOTHING, Trust
 from .settings import settings_of
 
 TABLES = ("sampler", "guidance")
@@ -33,14 +34,19 @@ def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     return ["", f"[{name}]", *values, *(line for lines in inner for line in lines)]
 
 
-def with_sampler(recipe: Recipe, file: Path) -> Recipe:
+def with_sampler(recipe: Recipe, file: Path, trust: Trust = NOTHING) -> Recipe:
     """Return a recipe with the sampler and the guidance of a file, as far as it has them.
 
+    Args:
+        recipe: the recipe.
+        file: may come from anywhere, as a run may.
+        trust: what it may name that is no part of sitkit, besides what the recipe names.
+
     Raises:
-        Problem: the file cannot be read, has other keys, or does not fit the recipe.
+        Problem: the file cannot be read, has other keys, does not fit the recipe, or names code that is not trusted.
     """
     try:
-        return override(recipe.model_dump(mode="json"), settings_of(_read(file)))
+        return change(recipe, settings_of(_read(file)), trust)
     except Problem as problem:
         raise Problem(f"{file}: {'; '.join(str(problem).splitlines())}") from None
 

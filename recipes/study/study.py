@@ -71,7 +71,8 @@ class Work:
     def words_of(self, *keys: str) -> list[str]:
         """Return the command that does some parts, for any process."""
         only = [word for key in keys for word in ("--only", key)]
-        return [sys.executable, "-m", "sitkit.recipes", *self.words(), *only]
+        unshadowed = "-P"  # no module of the working directory stands before others
+        return [sys.executable, unshadowed, "-m", "sitkit.recipes", *self.words(), *only]
 
     def open_parts(self) -> dict[str, Model | Cell]:
         """Return what is to be done still: no network of which no cell is open."""

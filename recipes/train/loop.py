@@ -17,6 +17,7 @@ from ..recipe import Recipe
 from ..run import Run
 from ..sample.generate import Drawing, NotFinite, draw
 from ..sample.pictures import label_grid, save_picture
+from ..trust import NOTHING, Trust
 from .batches import Batches, ahead
 from .journal import Journal
 from .processes import Processes, processes
@@ -28,7 +29,13 @@ from .step import Outcome, Step
 GRID_ROWS, GRID_COLUMNS = 8, 10
 
 
-def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str], None] = print) -> None:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    say: Callable[[str], None] = print,
+    trust: Trust = NOTHING,
+) -> None:
     """Train a recipe in a folder, or go on with it where it stopped; together, if torchrun started many processes.
 
     Args:
@@ -36,6 +43,7 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
         folder: gets the run.
         device: where to train; of many processes, each on a GPU of its own if this is one.
         say: takes lines for the reader.
+        trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
 
     Raises:
         Problem: the recipe cannot be built, the folder cannot be used, or numbers do not become finite again.
@@ -43,18 +51,18 @@ def train(recipe: Recipe, folder: Path, device: torch.device, say: Callable[[str
     """
     with processes(device) as team:
         try:
-            _train(recipe, folder, team, say if team.leads else lambda line: None)
+            _train(recipe, folder, team, say if team.leads else lambda line: None, trust)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # what they hold goes before the process group does
             raise
 
 
-def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], None]) -> None:
+def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], None], trust: Trust) -> None:
     with ExitStack() as stack:
         split = recipe.data.build()
         state, batches = State(recipe, split, team), Batches(recipe, split, team)
         take_step = Step(recipe, split, state, team)
-        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe)))
+        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, trust)))
         say(to_toml(recipe))
         _go_on(state, run, team, say)
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))
