@@ -6,20 +6,17 @@ are npz, uncompressed, named by the number of their first row; their crc32 are c
 
 import io
 import os
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .arrays import WHOLE, ArrayError, Npz, Shape
 from .files import flush
 from .problem import Problem
 
-BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged npz raises; RuntimeError, where a bit says encrypted, or compressed in a way not known."""
 ARRAYS = "arrays"
 """The array that says how many others there are: a zip file with a bit changed may seem to hold fewer."""
 
@@ -77,28 +74,39 @@ class Blocks:
             with suppress(OSError):
                 draft.unlink()
 
-    def get(self, block: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return the arrays of a block, all or some.
+    def get(
+        self,
+        block: int,
+        wanted: Mapping[str, tuple[str, Shape]],
+        optional: Mapping[str, tuple[str, Shape]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Return some arrays of a block.
+
+        Args:
+            block: its number.
+            wanted: the arrays by name, with their kind of dtype and their shape, as `arrays.Npz` takes them; the first
+                side of a shape is the number of rows, whatever is said.
+            optional: more arrays, which need not be there.
 
         Raises:
-            Problem: it is not there, or damaged.
+            Problem: it is not there, or damaged, or its arrays are of other kinds or shapes.
         """
-        file = self.file(block)
+        file, rows = self.file(block), len(self.rows(block))
         try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in names or arrays.files}
-            if names is None and int(found.pop(ARRAYS)) != len(found):
-                raise ValueError(f"of its arrays there are only {', '.join(found)}")
+            with Npz(file) as arrays:
+                if int(arrays.read(ARRAYS, WHOLE, ())) != len(arrays.names) - 1:
+                    raise ArrayError(f"of its arrays there are only {', '.join(arrays.names)}")
+                more = {name: wish for name, wish in (optional or {}).items() if name in arrays.names}
+                return {
+                    name: arrays.read(name, kinds, (rows, *shape[1:]) if shape else ())
+                    for name, (kinds, shape) in {**wanted, **more}.items()
+                }
         except FileNotFoundError:
             raise Problem(
                 f"{self.folder} lacks {len(self.missing())} of {len(self.all)} files; {self.advice}"
             ) from None
-        except BROKEN as error:
+        except (OSError, ArrayError) as error:
             raise Problem(f"{file} is damaged ({error}): remove it; {self.advice}") from error
-        for name, array in found.items():
-            if array.ndim and len(array) != len(self.rows(block)):
-                raise Problem(f"{file}: {name} has {len(array)} rows instead of {len(self.rows(block))}; {self.advice}")
-        return found
 
     def file(self, block: int) -> Path:
         """Return the file of a block."""
@@ -107,15 +115,8 @@ class Blocks:
     def _is_whole(self, block: int) -> bool:
         """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
         try:
-            with zipfile.ZipFile(self.file(block)) as archive:
-                shapes = [_shape(archive, name) for name in archive.namelist()]
-        except BROKEN:
+            with Npz(self.file(block)) as arrays:
+                shapes = [arrays.header(name).shape for name in arrays.names]
+        except (OSError, ArrayError):
             return False
         return all(shape[0] == len(self.rows(block)) for shape in shapes if shape)
-
-
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    with archive.open(name) as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-    return shape

@@ -1,15 +1,24 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere; and notes."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeAlias
 
 Advance: TypeAlias = Callable[..., None]
 """advance(count, note=""): so many more are done, and something to show beside."""
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+@cache
+def note(line: str) -> None:
+    """Write a line to standard error: once a process, and by the first of several processes only."""
+    if int(os.environ.get("RANK") or 0) == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

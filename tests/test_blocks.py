@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sitkit.recipes.arrays import Shape
 from sitkit.recipes.blocks import Blocks
 from sitkit.recipes.problem import Problem
+
+WISHES: dict[str, tuple[str, Shape]] = {"pixels": ("u", (None, 1, 2, 2)), "calls": ("iu", ()), "n": ("iu", (None,))}
 
 
 def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
@@ -24,7 +27,7 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
         blocks.missing()
         try:
-            found = blocks.get(0)
+            found = blocks.get(0, WISHES)
         except Problem as problem:
             problems.append(str(problem))
         else:
@@ -42,8 +45,8 @@ def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
     blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
     assert blocks.missing() == [0]
     assert Blocks(tmp_path, 8, 5, "").missing([1]) == [1]
-    with pytest.raises(Problem, match="x has 2 rows instead of 3; do it again"):
-        Blocks(tmp_path, 8, 5, "do it again").get(1)
+    with pytest.raises(Problem, match=r"x is float64 \(2,\) instead of .* of shape \(3,\)\): .* do it again"):
+        Blocks(tmp_path, 8, 5, "do it again").get(1, {"x": ("f", (None,))})
     (tmp_path / "file").write_text("")
     with pytest.raises(Problem, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
         Blocks(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})

@@ -163,6 +163,9 @@ def arrays(**changed: Any) -> dict[str, Any]:
     return {name: value for name, value in ({"mu": mu, "sigma": sigma} | changed).items() if value is not None}
 
 
+OWN = {"about": np.array('{"count": 40}'), "features": np.zeros((2, 5)), "numbers": np.arange(2)}
+
+
 def with_nan(size: int) -> np.ndarray:
     found = np.eye(size)
     found[1, 2] = np.nan
@@ -173,16 +176,32 @@ def with_nan(size: int) -> np.ndarray:
     ("changed", "said"),
     [
         ({"sigma": None}, "holds no statistics mu and sigma"),
-        ({"sigma": np.eye(4)}, r"mu and sigma are \(5,\) and \(4, 4\), not \(D,\), \(D, D\)"),
-        ({"sigma": np.zeros(5)}, r"mu and sigma are \(5,\) and \(5,\)"),
-        ({"sigma": with_nan(5)}, "mu or sigma has numbers that are not finite: make or copy it anew"),
+        ({"sigma": np.eye(4)}, r"\(sigma is float64 \(4, 4\) instead of real numbers of shape \(5, 5\)\)"),
+        ({"sigma": np.zeros(5)}, r"\(sigma is float64 \(5,\) instead of real numbers of shape \(5, 5\)\)"),
+        ({"sigma": with_nan(5)}, "mu or sigma has numbers that are not finite, or none"),
         ({"mu": np.full(5, np.inf)}, "mu or sigma has numbers that are not finite"),
         ({"mu_s": np.zeros(3)}, "holds no statistics mu and sigma"),
         ({"mu_s": np.zeros(3), "sigma_s": with_nan(3)}, "mu_s or sigma_s has numbers that are not finite"),
         ({"mu": np.array(["a"] * 5)}, "holds no statistics mu and sigma"),
         ({"mu": np.array([None] * 5)}, "holds no statistics mu and sigma"),
-        ({"features": np.zeros((2, 4)), "numbers": np.arange(2)}, r"features are \(2, 4\), or not finite"),
-        ({"about": np.array("{")}, "holds no statistics mu and sigma"),
+        ({"sigma": -np.eye(5)}, "sigma is no covariance: it has negative variances"),
+        ({"sigma": np.eye(5) + np.eye(5, k=1)}, "sigma is no covariance: it has negative variances, or is not symm"),
+        ({"about": np.array("{")}, r"holds no statistics \(about: Invalid JSON"),
+        ({"about": np.array("[]")}, r"holds no statistics \(about: Input should be an object"),
+        ({"about": np.array('{"features": 1}')}, r"holds no statistics \(about.features: Input should be an object"),
+        (
+            {"about": np.array('{"count": "many"}')},
+            r"holds no statistics \(about.count: Input should be a valid integer",
+        ),
+        ({"about": np.array(5)}, r"about is int64 \(\) instead of text of shape \(\)"),
+        (OWN | {"features": np.zeros((2, 4))}, r"features is float64 \(2, 4\) instead of floating-point .*\(N, 5\)"),
+        (OWN | {"features": np.full((2, 5), np.nan)}, "features are not finite"),
+        (OWN | {"features": None}, "it has no features"),
+        (OWN | {"numbers": np.arange(3)}, r"numbers is int64 \(3,\) instead of integers of shape \(2,\)"),
+        (OWN | {"numbers": np.array([0, 40])}, "numbers of images are beyond their count, 40"),
+        (OWN | {"labels": np.array(["a", "b"])}, r"labels is <U1 \(2,\) instead of integers"),
+        (OWN | {"score": np.array(np.inf)}, "score is inf"),
+        (OWN | {"score": np.array([1.0, 2.0])}, r"score is float64 \(2,\) instead of floating-point numbers of shape"),
     ],
 )
 def test_statistics_that_are_none_are_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
@@ -279,6 +298,55 @@ def test_an_arrays_images_are_read_where_they_stand(tmp_path: Path) -> None:
         open_array(tmp_path / "floats.npz", COLOUR)
 
 
+PIXELS = images(7, (8, 8, 3)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"labels": np.eye(7)}, r"labels is float64 \(7, 7\) instead of integers of shape \(7,\)"),
+        ({"labels": np.eye(7, dtype=np.int64)}, r"labels is int64 \(7, 7\) instead of integers of shape \(7,\)"),
+        ({"labels": np.arange(6)}, r"labels is int64 \(6,\) instead of integers of shape \(7,\)"),
+        ({"labels": np.array(["a"] * 7)}, "labels is <U1"),
+        ({"labels": np.array([None] * 7)}, "labels .* neither numbers nor text"),
+        ({"arr_0": PIXELS[:0]}, "arr_0 holds no image"),
+        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, r"arr_0 holds images \(3, 8, 8\) uint8, and samples are \(8, 8, 3\)"),
+        ({"arr_0": np.array([None])}, "arr_0 is of dtype '|O', neither numbers nor text"),
+        ({"arr_0": None, "x": PIXELS, "y": PIXELS}, "not one array .* in its place; it has: x, y"),
+        ({"arr_0": None, "x": np.array([None])}, "not one array .* in its place; it has: x"),
+    ],
+)
+def test_arrays_of_other_shapes_and_kinds_are_one_line(tmp_path: Path, held: dict[str, Any], said: str) -> None:
+    whole = {name: value for name, value in ({"arr_0": PIXELS} | held).items() if value is not None}
+    np.savez(tmp_path / "r.npz", **whole)
+    with pytest.raises(Problem, match=rf"^[^\n]*r\.npz[^\n]*{said}[^\n]*$"):
+        open_array(tmp_path / "r.npz", COLOUR, "abc")
+
+
+def test_arrays_in_fortrans_order_and_of_another_name_are_taken(tmp_path: Path) -> None:
+    for name, array in (("arr_0", np.asfortranarray(PIXELS)), ("images", PIXELS)):
+        np.savez(tmp_path / "r.npz", **{name: array}, strange=np.array([None]))  # type: ignore[arg-type]
+        found = open_array(tmp_path / "r.npz", COLOUR).read(torch.arange(7))
+        assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), PIXELS)
+
+
+def test_labels_of_a_reference_are_numbers_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes that are called by numbers are known by them, others by their order."""
+    for labels, classes, expected in (
+        ([2, 1, 0, 0, 0, 0, 0], ("a", "b", "c"), [2, 1, 0, 0, 0, 0, 0]),
+        ([7, 0, 0, 0, 0, 0, 7], ("0", "7"), [1, 0, 0, 0, 0, 0, 1]),
+        ([10, 2, 2, 2, 2, 2, 1], ("1", "10", "2"), [1, 2, 2, 2, 2, 2, 0]),
+        ([1, 2, 2, 2, 2, 2, 1], ("01", "02", "03"), [1, 2, 2, 2, 2, 2, 1]),
+        ([3, 1, 0, 0, 0, 0, 0], ("a", "b", "c"), None),
+        ([-1, 1, 0, 0, 0, 0, 0], ("a", "b", "c"), None),
+    ):
+        np.savez(tmp_path / "r.npz", arr_0=PIXELS, labels=np.array(labels))
+        found = open_array(tmp_path / "r.npz", COLOUR, classes).labels
+        assert (found is None) == (expected is None)
+        assert found is None or found.tolist() == expected
+    assert "r.npz: labels are left aside, for samples have no class 3\n" in capsys.readouterr().err
+
+
 def of(path: Path, cache: Path, image: tuple[int, int, int] = COLOUR, kind: str = "measuring:Likeness") -> Reference:
     found = of_path(path, image, tuple("abc"), how(cache, kind), crop=False)
     assert found is not None
@@ -305,9 +373,7 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")
     assert (found.pictures, len(found.statistics.features)) == (None, 0)
-    with pytest.raises(
-        Problem, match=r"adm.npz has no images arr_0, and mu and sigma of Inception are not those of pix"
-    ):
+    with pytest.raises(Problem, match=r"adm.npz has no images arr_0, and no mu and sigma that are of pixels"):
         of(file, tmp_path / "cache", kind="pixels")
     write_arrays(file, **moments | {"mu": np.full(6, np.nan)})
     with pytest.raises(Problem, match="mu or sigma has numbers that are not finite"):
@@ -360,7 +426,7 @@ def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path:
         of(out, tmp_path / "cache")
     for text in ("no zip", out.read_bytes()[:-1]):
         out.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises(Problem, match=r"r.npz is neither a folder of images nor an npz \(.*\): copy it again"):
+        with pytest.raises(Problem, match=r"r.npz is neither a folder of images nor an npz: it is damaged"):
             of(out, tmp_path / "cache", GREY)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import flush, write_whole
+from ..files import flush, read_regular, write_whole
 from ..problem import Problem
 from ..share import SECONDS_BETWEEN_LOOKS
 from .cache import INDEX, MOMENTS, PROGRESS, Content, Index, Source, read_index
@@ -51,7 +51,7 @@ def _find(folder: Path) -> Begun | Index | None:
     if (folder / INDEX).exists():
         return read_index(folder)
     try:
-        found = Begun.model_validate_json((folder / PROGRESS / BEGUN).read_bytes())
+        found = Begun.model_validate_json(read_regular(folder / PROGRESS / BEGUN))
         size, wanted = (folder / MOMENTS).stat().st_size, start(folder) + found.count * found.bytes_a_row
     except FileNotFoundError:
         return read_index(folder) if (folder / INDEX).exists() else None  # finished meanwhile, or not begun

@@ -18,8 +18,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from ..arrays import ArrayError, map_npy
 from ..components import Section
-from ..files import sha256
+from ..files import read_regular, sha256
 from ..problem import Problem
 
 INDEX, MOMENTS, LABELS, PROGRESS = "index.json", "moments.npy", "labels.npy", ".progress"
@@ -97,7 +98,7 @@ def read_index(folder: Path) -> Index:
         Problem: there is no cache, it is not finished, or a file is missing or of another size.
     """
     try:
-        index = Index.model_validate_json((folder / INDEX).read_text())
+        index = Index.model_validate_json(read_regular(folder / INDEX))
     except FileNotFoundError:
         if (folder / PROGRESS).is_dir():
             raise Problem(f"the latents in {folder} are not finished: the same `sitkit encode` goes on") from None
@@ -134,8 +135,8 @@ def array(folder: Path, name: str, shape: tuple[int, ...], dtype: type[np.generi
         Problem: it is no array, or of another shape or type.
     """
     try:
-        found = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        found = map_npy(folder / name)
+    except (OSError, ArrayError) as error:
         raise Problem(f"{folder}: {name} is no array ({error}); {_anew(folder)}") from error
     if found.shape != shape or found.dtype != dtype:
         raise Problem(

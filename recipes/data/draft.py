@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from ..arrays import read_header
 from ..components import Section
-from ..files import flush, sha256, write_whole
+from ..files import flush, open_regular, read_regular, sha256, write_whole
 from ..problem import Problem
 from ..progress import progress
 from ..share import SECONDS_BETWEEN_LOOKS
@@ -69,7 +70,7 @@ class Draft:
         found = {}
         for block in range(self.blocks) if blocks is None else blocks:
             try:
-                mark = Mark.model_validate_json(self._mark(block).read_bytes())
+                mark = Mark.model_validate_json(read_regular(self._mark(block)))
             except (OSError, ValidationError):
                 continue
             if skip or not mark.left_out:
@@ -122,7 +123,7 @@ class Draft:
         """
         digest = hashlib.sha256()
         damaged = []
-        with (self.folder / MOMENTS).open("rb") as stream, progress("checking", self.blocks, unit="blocks") as advance:
+        with open_regular(self.folder / MOMENTS) as stream, progress("checking", self.blocks, unit="blocks") as advance:
             digest.update(stream.read(start(self.folder)))
             for block in range(self.blocks):
                 content = stream.read(len(self.numbers(block)) * self.begun.bytes_a_row)
@@ -163,6 +164,6 @@ class Draft:
 
 def start(folder: Path) -> int:
     """Return at which byte of moments.npy the moments begin."""
-    array = np.load(folder / MOMENTS, mmap_mode="r", allow_pickle=False)
-    assert isinstance(array, np.memmap)
-    return array.offset
+    file = folder / MOMENTS
+    with open_regular(file) as stream:
+        return read_header(stream, file.stat().st_size, MOMENTS).start

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import FLOAT, ArrayError, read_npy
+from ..files import read_regular
 from ..problem import Problem
 from .crop import Unreadable
 from .fingerprint import Files
@@ -96,7 +98,7 @@ def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> t
 def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:
     file = folder / LABELS
     try:
-        found = json.loads(file.read_text())["labels"]
+        found = json.loads(read_regular(file))["labels"]
         if found is None:
             return None
         known = dict(found)
@@ -107,9 +109,9 @@ def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:
         ) from None
     except KeyError as error:
         raise ValueError(f"{file} has no {error}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f'{file} should be {{"labels": [[file, label], ...]}}: {error}') from error
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
+    if not all(type(label) is int and 0 <= label < 2**63 for label in labels):
         raise ValueError(f"{file} should hold whole numbers from 0 up as labels")
     return torch.tensor(labels)
 
@@ -123,9 +125,7 @@ def _load(file: Path, shape: tuple[int, ...]) -> Tensor:
 
 def _array(file: Path) -> np.ndarray:
     try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise Unreadable(f"{file} cannot be read as an array of numbers: {error}") from error
-    if not isinstance(found, np.ndarray) or not np.issubdtype(found.dtype, np.floating):
-        raise Unreadable(f"{file} should be one array of floating-point numbers")
-    return found
+        return read_npy(file, FLOAT)
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Unreadable(f"{file} cannot be read as an array of floating-point numbers: {why}") from error

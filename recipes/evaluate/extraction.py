@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arrays import FLOAT, WHOLE
 from ..blocks import Blocks
 from ..components import Component, dump
 from ..features import Extractor, Features
@@ -18,6 +19,8 @@ from ..share import Share
 from .sources import Pictures
 
 BLOCK = 256
+ROWS = FLOAT, (None, None)
+"""The kind of dtype and the shape of features: a row an image."""
 
 
 def key_of(component: Component, extractor: Extractor) -> str:
@@ -70,8 +73,8 @@ def stored(blocks: Blocks) -> Iterator[tuple[Features, int]]:
         Problem: a block is missing or damaged.
     """
     for block in blocks.all:
-        arrays = blocks.get(block)
-        crc = int(arrays.pop("crc"))
+        arrays = blocks.get(block, {"pooled": ROWS, "crc": (WHOLE, ())}, {"spatial": ROWS, "probs": ROWS})
+        crc = int(arrays.pop("crc")) & 0xFFFFFFFF
         yield Features(**{name: torch.from_numpy(array) for name, array in arrays.items()}), crc
 
 

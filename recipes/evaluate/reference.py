@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..arrays import ArrayError, Npz
 from ..components import Component, dump
 from ..data.images import Images
 from ..features import Extractor
@@ -17,7 +17,7 @@ from ..files import sha256
 from ..problem import Problem
 from ..share import Share
 from .extraction import blocks_of, extract, key_of, stored
-from .sources import Pictures, open_array, open_files
+from .sources import Pictures, images_in, open_array, open_files
 from .statistics import ABOUT, Statistics, gather, load, save
 
 KEPT = 10_000
@@ -134,18 +134,19 @@ def of_path(
     if not path.is_file():
         raise Problem(f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0")
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise Problem(f"{path} is neither a folder of images nor an npz ({error}): copy it again") from error
-    if f"{ABOUT}.npy" in names:
+        with Npz(path) as arrays:
+            names, images = arrays.names, images_in(arrays)
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"{path} is neither a folder of images nor an npz: {why}") from error
+    if ABOUT in names:
         return _of_statistics(path, image, how) if how.share.leads else None
-    pictures = open_array(path, image) if "arr_0.npy" in names else None
-    whole = "mu.npy" in names and how.extractor.frechet == "FID"
+    pictures = open_array(path, image, classes) if images else None
+    whole = "mu" in names and how.extractor.frechet == "FID"
     if pictures is None and not whole:
         raise Problem(
-            f"{path} has no images arr_0, and mu and sigma of Inception are not those of {how.extractor.name}: "
-            "choose --set evaluation.features=inception, or another reference"
+            f"{path} has no images arr_0, and no mu and sigma that are of {how.extractor.name} (those of ADM are of "
+            f"Inception); it has: {', '.join(names)[:200] or 'nothing'}"
         )
     some = of_images(pictures, str(path), _digest([str(path), path.stat().st_mtime_ns]), how) if pictures else None
     if not how.share.leads:

@@ -1,8 +1,8 @@
 """Images to compare samples with, in files."""
 
 import io
-import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..blocks import BROKEN
+from ..arrays import WHOLE, ArrayError, Npz
+from ..data.classes import class_numbers
 from ..data.crop import FORMATS, Unreadable, square
 from ..data.folder import SUFFIXES
 from ..data.listing import listing
 from ..data.ondemand import load_all
+from ..files import read_regular
 from ..problem import Problem
+from ..progress import note
 
 
 class Pictures(Protocol):
@@ -67,7 +70,7 @@ class Files:
     def _read(self, number: int) -> Tensor:
         file, (channels, height, width) = self.root / self.names[number], self.image
         try:
-            encoded = file.read_bytes()
+            encoded = read_regular(file)
         except OSError as error:
             raise Problem(f"{file} cannot be opened: {error.strerror}") from error
         if not self.crop:
@@ -124,43 +127,63 @@ class Array:
         return _in_channels(pixels, self.image[0], self.file).contiguous()
 
 
-def open_array(file: Path, image: tuple[int, int, int]) -> Array:
-    """Return the images of an npz.
+def open_array(file: Path, image: tuple[int, int, int], classes: Sequence[str] = ()) -> Array:
+    """Return the images of an npz: `arr_0`, or else its only array of images, (N, H, W, 3) uint8.
+
+    They have labels if it has `labels` (N,), numbers of the classes (`class_numbers`).
 
     Raises:
-        Problem: it has no such array, or one of images of another resolution.
+        Problem: it has no such array, or one of images of another resolution, or its labels are not one an image.
     """
     wanted = (*image[1:], 3)
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            held = arrays["labels"] if "labels" in arrays.files else None
-        pixels = _mapped(file, "arr_0.npy")
-        labels = None if held is None else torch.from_numpy(held.astype(np.int64))
-    except BROKEN as error:
-        raise Problem(f"{file} holds no images arr_0 ({error}): copy it again") from error
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != wanted:
-        raise Problem(f"{file}: arr_0 holds images {pixels.shape[1:]} {pixels.dtype}, and samples are {wanted} uint8")
+        with Npz(file) as arrays:
+            name = images_in(arrays)
+            if name is None:
+                raise ArrayError(f"it has no arr_0, and not one array (N, H, W, 3) uint8 in its place; {held(arrays)}")
+            header = arrays.header(name)
+            if header.dtype != np.uint8 or header.shape[1:] != wanted:
+                raise Problem(
+                    f"{file}: {name} holds images {header.shape[1:]} {header.dtype}, and samples are {wanted} uint8"
+                )
+            if not header.shape[0]:
+                raise Problem(f"{file}: {name} holds no image")
+            pixels = arrays.map(name)
+            found = arrays.read("labels", WHOLE, header.shape[:1]) if "labels" in arrays.names else None
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"{file} cannot be read as images with labels (N,) or none: {why}") from error
+    labels = None if found is None else _labels(torch.from_numpy(found.astype(np.int64)), classes, file)
     return Array(file, pixels, image, labels)
 
 
-def _mapped(file: Path, name: str) -> np.ndarray:
-    """Return an array of an npz, without reading it if it is stored as it is."""
-    with zipfile.ZipFile(file) as archive:
-        entry = archive.getinfo(name)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            with np.load(file, allow_pickle=False) as arrays:
-                return np.asarray(arrays[name.removesuffix(".npy")])
-        with archive.open(entry) as stream:
-            np.lib.format.read_magic(stream)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-            head = stream.tell()
-    if dtype.hasobject or fortran:
-        raise ValueError(f"{name} is no plain array")
-    with file.open("rb") as stream:
-        stream.seek(entry.header_offset + 26)
-        lengths = stream.read(4)  # of the name and of the extra field that stand before the content
-        start = entry.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-    return np.memmap(file, dtype, "r", start + head, shape)
+def images_in(arrays: Npz) -> str | None:
+    """Return the name of the array of images in an npz, if there is one and no doubt which."""
+    if "arr_0" in arrays.names:
+        return "arr_0"
+    found = []
+    for name in arrays.names:
+        with suppress(ArrayError):  # an array that cannot be read is none of images
+            header = arrays.header(name)
+            if header.dtype == np.uint8 and len(header.shape) == 4:
+                found.append(name)
+    return found[0] if len(found) == 1 else None
+
+
+def held(arrays: Npz) -> str:
+    """Return what an npz holds, in words."""
+    return f"it has: {', '.join(arrays.names)[:200] or 'nothing'}"
+
+
+def _labels(found: Tensor, classes: Sequence[str], file: Path) -> Tensor | None:
+    """Return the numbers (N,) of classes as labels of samples; none if some are of other classes."""
+    if not classes:
+        return found
+    numbers = class_numbers(classes)
+    if strange := [number for number in torch.unique(found).tolist() if number not in numbers]:
+        note(f"{file}: labels are left aside, for samples have no class {', '.join(map(str, strange[:5]))}")
+        return None
+    return torch.tensor([numbers[number] for number in found.tolist()], dtype=torch.int64)
 
 
 def _check_size(encoded: bytes, size: tuple[int, int], file: Path) -> None:

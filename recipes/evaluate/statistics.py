@@ -3,16 +3,18 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from ..blocks import BROKEN
+from ..arrays import FLOAT, REAL, WHOLE, ArrayError, Npz
 from ..features import Features
 from ..files import write_whole
 from ..metrics import Moments, inception_score
@@ -166,34 +168,65 @@ def load(file: Path) -> tuple[Statistics, dict[str, Any] | None]:
     """Return the statistics in an npz, and what it says of itself: ADM's references say nothing.
 
     Raises:
-        Problem: the file is damaged, has no such arrays, or numbers that are not finite.
+        Problem: the file is damaged, has no such arrays, or others than they should be.
     """
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            names = [name for name in arrays.files if name not in ("arr_0", ABOUT)]
-            found = {name: torch.from_numpy(arrays[name]) for name in names}
-            about = json.loads(str(arrays[ABOUT])) if ABOUT in arrays.files else None
-        pooled = _checked(file, found, "mu", "sigma")
-        spatial = _checked(file, found, "mu_s", "sigma_s") if "mu_s" in found else None
-        size = len(pooled[0])
-        features = found.get("features", torch.empty(0, size))
-        numbers = found.get("numbers", torch.empty(0, dtype=torch.int64))
-        if features.shape != (len(numbers), size) or not features.isfinite().all():
-            raise Problem(f"{file}: features are {tuple(features.shape)}, or not finite: make it anew")
-        count, digest = (about or {}).get("count"), (about or {}).get("sha256", "")
-        labels = found.get("labels") if about else None
-        score = float(found["score"]) if "score" in found else None
-    except (*BROKEN, TypeError) as error:  # arrays of text, too
-        raise Problem(f"{file} holds no statistics mu and sigma ({error}): copy or make it anew") from error
-    return Statistics(count, pooled, spatial, features, numbers, labels, None, score, digest), about
+        with Npz(file) as arrays:
+            about = _About.model_validate_json(arrays.text(ABOUT)) if ABOUT in arrays.names else None
+            pooled = _gaussian_in(arrays, "mu", "sigma")
+            spatial = _gaussian_in(arrays, "mu_s", "sigma_s") if "mu_s" in arrays.names else None
+            numbers, features, labels = _kept_in(arrays, len(pooled[0]), about)
+            score = float(arrays.read("score", FLOAT, ())) if "score" in arrays.names else None
+            if score is not None and not math.isfinite(score):
+                raise ArrayError(f"score is {score}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["about", *map(str, first["loc"])])
+        raise Problem(f"{file} holds no statistics ({where}: {first['msg']}): copy or make it anew") from error
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Problem(f"{file} holds no statistics mu and sigma ({why}): copy or make it anew") from error
+    count, digest = (about.count, about.sha256) if about else (None, "")
+    statistics = Statistics(count, pooled, spatial, features, numbers, labels, None, score, digest)
+    return statistics, about.model_dump(exclude_unset=True) if about else None
 
 
-def _checked(file: Path, found: dict[str, Tensor], mean: str, covariance: str) -> Gaussian:
-    mu, sigma = found[mean].double(), found[covariance].double()
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise Problem(
-            f"{file}: {mean} and {covariance} are {tuple(mu.shape)} and {tuple(sigma.shape)}, not (D,), (D, D)"
-        )
-    if not (mu.isfinite().all() and sigma.isfinite().all()):
-        raise Problem(f"{file}: {mean} or {covariance} has numbers that are not finite: make or copy it anew")
+class _About(BaseModel):
+    """What a file of statistics says of itself, as far as it is read again."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    count: Annotated[int, Field(ge=2, lt=2**63)] | None = None
+    sha256: str = ""
+    features: dict[str, Any] = {}
+    image: list[int] | None = None
+
+
+def _gaussian_in(arrays: Npz, mean: str, covariance: str) -> Gaussian:
+    """Return the mean (D,) and covariance (D, D) of these names.
+
+    Raises:
+        ArrayError: they are not there or of other shapes, not finite, or the second is no covariance.
+    """
+    mu = torch.from_numpy(arrays.read(mean, REAL, (None,))).double()
+    sigma = torch.from_numpy(arrays.read(covariance, REAL, (len(mu), len(mu)))).double()
+    if not len(mu) or not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise ArrayError(f"{mean} or {covariance} has numbers that are not finite, or none")
+    widths = sigma.diagonal().clamp(min=0).sqrt()
+    if (sigma.diagonal() < 0).any() or ((sigma - sigma.T).abs() > 1e-3 * torch.outer(widths, widths)).any():
+        raise ArrayError(f"{covariance} is no covariance: it has negative variances, or is not symmetric")
     return mu, sigma
+
+
+def _kept_in(arrays: Npz, size: int, about: _About | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the numbers (K,) of the images whose features (K, D) are kept, these, and their labels (K,)."""
+    if about is None:  # foreign files may mean other things by these names
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, size), None
+    features = torch.from_numpy(arrays.read("features", FLOAT, (None, size))).float()
+    rows = features.shape[:1]
+    numbers = torch.from_numpy(arrays.read("numbers", WHOLE, tuple(rows)).astype(np.int64))
+    labels = arrays.read("labels", WHOLE, tuple(rows)).astype(np.int64) if "labels" in arrays.names else None
+    if not features.isfinite().all():
+        raise ArrayError("features are not finite")
+    if len(numbers) and (numbers.min() < 0 or numbers.max() >= (about.count or 2**63 - 1)):
+        raise ArrayError(f"numbers of images are beyond their count, {about.count}")
+    return numbers, features, None if labels is None else torch.from_numpy(labels)

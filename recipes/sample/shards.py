@@ -15,9 +15,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from ..arrays import WHOLE, Shape
 from ..blocks import Blocks
 from ..components import Section
-from ..files import flush, write_whole
+from ..files import flush, read_regular, write_whole
 from ..problem import Problem
 from .generate import Samples
 
@@ -54,7 +55,7 @@ class SampleFolder:
             Problem: there are none.
         """
         try:
-            return cls(folder, Content.model_validate_json((folder / CONTENT).read_text()))
+            return cls(folder, Content.model_validate_json(read_regular(folder / CONTENT)))
         except FileNotFoundError:
             raise Problem(f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` draws some") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -108,15 +109,12 @@ class SampleFolder:
         Raises:
             Problem: it is not there, damaged, or of images of another shape.
         """
-        arrays = self.shards.get(shard)
-        try:
-            labels = torch.from_numpy(arrays["labels"]) if self.content.classes else None
-            samples = Samples(torch.from_numpy(arrays["pixels"]), labels, int(arrays["calls"]), int(arrays["rows"]))
-            if samples.pixels.shape[1:] != self.content.image or samples.pixels.dtype != torch.uint8:
-                raise ValueError(f"images of {tuple(samples.pixels.shape[1:])}, not {self.content.image}")
-        except (KeyError, ValueError, TypeError) as error:
-            raise Problem(f"{self.shards.file(shard)} is no shard of these samples ({error}): remove it") from error
-        return samples
+        wanted = {"pixels": (WHOLE, (None, *self.content.image)), "calls": (WHOLE, ()), "rows": (WHOLE, ())}
+        arrays = self.shards.get(shard, wanted | self._labels)
+        if arrays["pixels"].dtype != np.uint8:
+            raise Problem(f"{self.shards.file(shard)} has pixels of {arrays['pixels'].dtype}, not uint8: remove it")
+        pixels = torch.from_numpy(arrays["pixels"])
+        return Samples(pixels, self._checked(shard, arrays), int(arrays["calls"]), int(arrays["rows"]))
 
     def read(self, numbers: Tensor, /) -> Tensor:
         """Return samples (B,) int64, as (B, C, H, W) uint8.
@@ -136,4 +134,19 @@ class SampleFolder:
         """The label of each sample, (N,) int64; None if there are no classes."""
         if not self.content.classes:
             return None
-        return torch.cat([torch.from_numpy(self.shards.get(k, ("labels",))["labels"]) for k in self.shards.all])
+        found = [self._checked(shard, self.shards.get(shard, self._labels)) for shard in self.shards.all]
+        return torch.cat([labels for labels in found if labels is not None])
+
+    @property
+    def _labels(self) -> dict[str, tuple[str, Shape]]:
+        """The array of labels that a shard must have, if there are classes."""
+        return {"labels": (WHOLE, (None,))} if self.content.classes else {}
+
+    def _checked(self, shard: int, arrays: dict[str, np.ndarray]) -> Tensor | None:
+        """Return the labels of a shard, (n,) int64, of which each is the number of a class."""
+        if "labels" not in arrays:
+            return None
+        labels = arrays["labels"].astype(np.int64)
+        if labels.min() < 0 or labels.max() >= len(self.content.classes):
+            raise Problem(f"{self.shards.file(shard)} has labels of classes that there are not: remove it")
+        return torch.from_numpy(labels)

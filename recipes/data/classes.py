@@ -1,0 +1,63 @@
+"""Classes: which labels have images, what they are called, and the numbers by which other programs know them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The labels that occur among images to train on, in their order: the network's label k is the k-th of them.
+
+    A label without images would be a class that a network never sees, and that samples are drawn of all the same.
+
+    Args:
+        numbers: (K,) int64, the labels as the data have them, rising.
+        names: of each; where the data have no names, its number.
+    """
+
+    numbers: Tensor
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Tensor, names: Sequence[str] = ()) -> "Classes":
+        """Return the classes of images with labels (N,) int64, called by `names` by label, if there are any."""
+        numbers = torch.unique(labels)
+        return cls(numbers, tuple(names[number] if names else str(number) for number in numbers.tolist()))
+
+    def compact(self, labels: Tensor, what: str) -> Tensor:
+        """Return labels (N,) of the data as those of the network, from 0 to K - 1.
+
+        Raises:
+            ValueError: one is of no class; `what` says whose labels they are.
+        """
+        places = torch.searchsorted(self.numbers, labels).clamp(max=max(len(self.numbers) - 1, 0))
+        strange = self.numbers[places] != labels if len(self.numbers) else torch.ones_like(labels, dtype=torch.bool)
+        if strange.any():
+            raise ValueError(f"{what} has the label {int(labels[strange][0])}, of which there is no image to train on")
+        return places
+
+    def left_out(self, names: Sequence[str] = ()) -> str:
+        """Return a line on labels without images, between others or among `names`; nothing if there are none."""
+        if names:
+            missing = len(names) - len(self.numbers)
+            few = [name for number, name in enumerate(names) if number not in set(self.numbers.tolist())][:5]
+        else:
+            missing = int(self.numbers[-1]) + 1 - len(self.numbers) if len(self.numbers) else 0
+            few = []
+        if not missing:
+            return ""
+        which = f" ({', '.join(few)}{', ...' if missing > len(few) else ''})" if few else ""
+        return f"{missing:,} labels have no image and are no classes{which}"
+
+
+def class_numbers(names: Sequence[str]) -> Mapping[int, int]:
+    """Return the label of each class by the number that other programs know it by.
+
+    It is the class's name where all names are numbers, as for data without names, and the label itself elsewhere.
+    """
+    known = [int(name) if name.isascii() and name.isdigit() and len(name) < 19 else -1 for name in names]
+    own = len(set(known)) == len(names) and all(str(number) == name for number, name in zip(known, names, strict=True))
+    return {number: label for label, number in enumerate(known if own else range(len(names)))}
