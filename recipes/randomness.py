@@ -17,7 +17,7 @@ from sitkit.samplers import philox
 
 
 class Stream(IntEnum):
-    """Independent sources of random numbers under one seed."""
+    """Independent sources of random numbers under one seed: the first number of a key, in the domain of recipes."""
 
     ORDER = 1
     NOISE = 2

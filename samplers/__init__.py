@@ -11,10 +11,10 @@ A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of w
 For few calls there is `plan`: `Exponential`, a solver of ODE and SDE that looks back, and times from `grids`.
 
 `log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
-`ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls, `Keyed` makes the noise of a sample a
-function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves the ODE with steps of
-its own for each sample, and drops those that are done from the batch of a `RowField`, as `Conditional` is. `check`
-proves a w(t) of one's own, `measured_order` a solver.
+`ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls. `initial_noise` and `Keyed` make the
+noise of a sample a function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves
+the ODE with steps of its own for each sample, and drops those that are done from the batch of a `RowField`, as
+`Conditional` is. `check` proves a w(t) of one's own, `measured_order` a solver.
 """
 
 from . import grids as grids
@@ -51,6 +51,7 @@ from .likelihood import standard_normal as standard_normal
 from .mean import Mean as Mean
 from .midpoint import Midpoint as Midpoint
 from .noise import Keyed as Keyed
+from .noise import initial_noise as initial_noise
 from .noise import white as white
 from .one_step import OneStep as OneStep
 from .one_step import StochasticStep as StochasticStep

@@ -64,7 +64,7 @@ class Hutchinson:
         index = torch.arange(len(x)) if self.index is None else self.index
         if len(index) != len(x):
             raise ValueError(f"there are {len(index)} sample numbers, and x has {len(x)} rows")
-        keys = [philox.key(self.seed, probe) for probe in range(self.probes)]
+        keys = [philox.key(self.seed, probe, domain=philox.Domain.PROBES) for probe in range(self.probes)]
         words = torch.stack([philox.words(key, index.to(x.device), x[0].numel()) for key in keys])
         signs = 1 - 2 * (words >> 31).to(x.dtype)
         return signs.reshape(self.probes, *x.shape) / math.sqrt(self.probes)

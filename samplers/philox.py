@@ -2,25 +2,55 @@
 
 Every draw here is a function of (key, sample number) alone, so it depends neither on batches, nor on processes, nor
 on what was drawn before, and the integers behind it are the same on every device. 32-bit words are held in int64.
+
+A counter's four words are the block of a draw, the domain of its key, and the sample number. So draws of two domains
+never ask Philox for the same words, whatever their seeds, times and sample numbers are.
 """
 
 import math
-from typing import TypeAlias, TypeVar
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-Key: TypeAlias = tuple[int, int]
-"""Two 32-bit words."""
 Word = TypeVar("Word", int, Tensor)
+
+
+class Domain(IntEnum):
+    """Random streams that are independent of one another under any seeds. Domains from 16 on are free."""
+
+    RECIPES = 0
+    """The streams of `sitkit.recipes`, which differ in the first number of their keys."""
+    STEPS = 1
+    """`Keyed`."""
+    BROWNIAN = 2
+    """`Brownian`."""
+    PROBES = 3
+    """`Hutchinson`."""
+    START = 4
+    """`initial_noise`."""
+
+
+class Key(NamedTuple):
+    """Two 32-bit words of a key, and the domain of what is drawn with it."""
+
+    low: int
+    high: int
+    domain: int = 0
+
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Word, Word, Word, Word], key: Key) -> tuple[Word, Word, Word, Word]:
-    """Return four random words for the four of a counter: numbers in [0, 2^32), or tensors of them, int64."""
+def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Any, Any]) -> tuple[Word, Word, Word, Word]:
+    """Return four random words for the four of a counter and the two of a key.
+
+    Words are numbers in [0, 2^32), or tensors of them, int64. A key's may be tensors if the counter's are.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -30,21 +60,44 @@ def philox(counter: tuple[Word, Word, Word, Word], key: Key) -> tuple[Word, Word
     return c0, c1, c2, c3
 
 
-def key(seed: int, first: int, second: int = 0) -> Key:
-    """Return a key derived from a seed and two numbers of 64 bits each.
+def key(seed: int, first: int, second: int = 0, *, domain: int = 0) -> Key:
+    """Return a key derived from a seed and two numbers of 64 bits each, for a stream of a domain.
 
-    Keys of different seeds or numbers are independent for all that one can see.
+    Keys of different seeds, numbers or domains are independent for all that one can see. Two keys of one domain may be
+    equal by chance, with probability 2^-64; draws of two domains are never the same, not even then.
     """
     counter = (first & _LOW, first >> 32 & _LOW, second & _LOW, second >> 32 & _LOW)
-    return philox(counter, (seed & _LOW, seed >> 32 & _LOW))[:2]
+    derived = philox(counter, (seed & _LOW, seed >> 32 & _LOW))
+    if domain:
+        derived = philox(derived, (domain, 0))
+    return Key(*derived[:2], domain)
 
 
 def words(key: Key, index: Tensor, count: int) -> Tensor:
-    """Return `count` random words, (B, count) int64, for each of the sample numbers `index`, (B,) int64."""
-    blocks = torch.arange(-(-count // 4), device=index.device)
-    rows, columns = torch.meshgrid(index, blocks, indexing="ij")
-    counter = (columns, torch.zeros_like(rows), rows & _LOW, rows >> 32 & _LOW)
-    return torch.stack(philox(counter, key), dim=-1).flatten(1)[:, :count]
+    """Return `count` random words, (B, count) int64, for each of the sample numbers `index`, (B,) whole numbers.
+
+    Raises:
+        ValueError: `index` has another shape, or is no tensor of whole numbers.
+    """
+    return words_of_keys([key], index, count)[0]
+
+
+def words_of_keys(keys: Sequence[Key], index: Tensor, count: int) -> Tensor:
+    """Return what `words` returns for each of some keys of one domain, (K, B, count) int64.
+
+    Raises:
+        ValueError: `index` is not of shape (B,), or no tensor of whole numbers.
+    """
+    if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(f"sample numbers must be integers of shape (B,), got {index.dtype} {tuple(index.shape)}")
+    rows, columns = torch.meshgrid(index.long(), torch.arange(-(-count // 4), device=index.device), indexing="ij")
+    counter = (columns, torch.full_like(rows, keys[0].domain), rows & _LOW, rows >> 32 & _LOW)
+    if len(keys) == 1:
+        drawn = torch.stack(philox(counter, keys[0][:2]), dim=-1)[None]
+    else:
+        low, high = torch.tensor([key[:2] for key in keys], device=index.device).T[:, :, None, None]
+        drawn = torch.stack(philox(counter, (low, high)), dim=-1)
+    return drawn.flatten(2)[..., :count]
 
 
 def uniform(key: Key, index: Tensor) -> Tensor:
@@ -54,9 +107,14 @@ def uniform(key: Key, index: Tensor) -> Tensor:
 
 def normal(key: Key, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return standard normal numbers, (B, *shape) float64, for each sample number, by Box and Muller's formula."""
+    return normal_of_keys([key], index, shape)[0]
+
+
+def normal_of_keys(keys: Sequence[Key], index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return what `normal` returns for each of some keys of one domain, (K, B, *shape) float64."""
     count = math.prod(shape)
-    pairs = words(key, index, count + count % 2).double().reshape(len(index), -1, 2)
-    radius = (-2 * torch.log((pairs[..., 0] + 1) * 2.0**-32)).sqrt()
-    angle = 2 * math.pi * 2.0**-32 * pairs[..., 1]
+    pairs = words_of_keys(keys, index, count + count % 2).double()
+    radius = (-2 * torch.log((pairs[..., 0::2] + 1) * 2.0**-32)).sqrt()
+    angle = 2 * math.pi * 2.0**-32 * pairs[..., 1::2]
     both = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-    return both.flatten(1)[:, :count].reshape(len(index), *shape)
+    return both.flatten(2)[..., :count].reshape(len(keys), len(index), *shape)

@@ -1,11 +1,15 @@
 """The generator behind all keyed randomness."""
 
+import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from sitkit.samplers import philox
+from sitkit.recipes import randomness
+from sitkit.recipes.randomness import Stream
+from sitkit.samplers import Brownian, Hutchinson, Keyed, initial_noise, philox
 
 
 @pytest.mark.parametrize(  # the known answers of the Random123 distribution
@@ -50,6 +54,58 @@ def test_uniform_numbers_are_the_first_words() -> None:
 
 
 def test_a_word_of_zero_is_a_normal_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(philox, "words", lambda key, index, count: torch.zeros(len(index), count, dtype=torch.long))
+    monkeypatch.setattr(
+        philox, "words_of_keys", lambda keys, index, count: torch.zeros(1, len(index), count, dtype=torch.long)
+    )
     normal = philox.normal(philox.key(0, 0), torch.arange(2), (2,))
     torch.testing.assert_close(normal[:, 0], torch.full((2,), (64 * math.log(2)) ** 0.5, dtype=torch.float64))
+
+
+def test_no_two_streams_ever_ask_for_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws of two domains differ in a word of the counter, so no key can make them meet."""
+    seen: set[tuple[int, ...]] = set()
+    plain = philox.philox
+
+    def watched(counter, key):  # type: ignore[no-untyped-def]
+        if isinstance(counter[0], torch.Tensor):
+            words = torch.broadcast_tensors(*counter, *(torch.as_tensor(word) for word in key))
+            seen.update(map(tuple, torch.stack(words, -1).flatten(0, -2).tolist()))
+        return plain(counter, key)
+
+    monkeypatch.setattr(philox, "philox", watched)
+    index, x, t = torch.arange(3), torch.zeros(3, 5), torch.tensor(0.0)
+    smallest = torch.tensor(5e-324, dtype=torch.float64)  # its bits are those of the number 1
+    streams = {
+        "start": lambda seed: initial_noise(seed, index, (5,)),
+        "steps": lambda seed: [Keyed(seed, index)(x, *ends) for ends in ((t, t), (t, t + 0.5), (smallest, t))],
+        "brownian": lambda seed: Brownian(seed, index)(x, t, t + 0.25),
+        "probes": lambda seed: Hutchinson(12, seed, index).vectors(x),
+        **{f"recipes' {stream.name}": partial(of_recipes, stream, index) for stream in Stream},
+    }
+    asked = {}
+    for name, draw in streams.items():
+        seen.clear()
+        for seed in (0, 1, 2**63 + 5):
+            draw(seed)
+        asked[name] = set(seen)
+    for (one, its), (other, others) in itertools.combinations(asked.items(), 2):
+        assert its, one
+        assert its.isdisjoint(others), (one, other)
+        assert {key for *_, low, high in its for key in [(low, high)]}.isdisjoint((a, b) for *_, a, b in others)
+        if not one.startswith("recipes"):
+            assert {words[1] for words in its}.isdisjoint(words[1] for words in others), (one, other)
+    domains = {name: {words[1] for words in its} for name, its in asked.items()}
+    assert all(len(domain) == 1 for domain in domains.values())
+
+
+def of_recipes(stream: Stream, index: torch.Tensor, seed: int) -> object:
+    """Draw from a stream of the recipes."""
+    if stream == Stream.ORDER:
+        return randomness.Order(seed, 5)(torch.arange(12))
+    return randomness.noise(seed, stream, index, (5,))
+
+
+def test_streams_of_recipes_are_those_that_runs_were_trained_with() -> None:
+    key = philox.key(3, Stream.NOISE)
+    assert key == (3299888750, 3373051199, 0)
+    assert philox.words(key, torch.tensor([2**40 + 1]), 3).tolist() == [[3273126303, 2667195914, 2589957919]]

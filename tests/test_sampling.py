@@ -234,6 +234,16 @@ def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, t
     assert len(SampleFolder.open(out)) == 13
 
 
+def test_samples_of_an_sde_whose_noise_was_another_are_not_added_to(run: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "samples", sets("sampler.kind=sde", "sampler.solver=auto")
+    assert sitkit("sample", run, "--num", 12, "--out", out, *options)[0] == 0
+    content = SampleFolder.open(out).content
+    before = {key: value for key, value in content.manifest.items() if key != "step_noise"}
+    SampleFolder(out, content.model_copy(update={"manifest": before})).write()
+    line = refused("sample", run, "--num", 13, "--out", out, *options)
+    assert line.endswith("undo: step_noise (None, now Philox 4x32-10, domain 1)")
+
+
 def test_folders_that_hold_no_samples_are_left_alone(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/own").write_text("own")

@@ -15,6 +15,8 @@ from .labels import Labels
 
 MADE_BY = "made_by"
 """The part of a manifest that samples depend on by rounding only: it may differ where they go on."""
+STEP_NOISE = "Philox 4x32-10, domain 1"
+"""What makes the noise of an SDE's steps; samples from before there were domains do not say, and are others."""
 OF_SAMPLES = ("seed", "data", "path", "objective", "backbone", "sampler", "guidance")
 """The parts of a recipe that samples depend on, given the weights."""
 
@@ -45,6 +47,7 @@ def manifest_of(
         "decoder": decoder or "none: states are pixels",
         "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
         "precision": recipe.sampler.precision,
+        **({"step_noise": STEP_NOISE} if recipe.sampler.kind == "sde" else {}),
         MADE_BY: {
             "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
             "compiled": recipe.compute.compile,
