@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from .guidance import check_interval, guided_rows
+from . import guided_rows
 from .protocols import Field, rows_of
 
 
@@ -21,30 +20,42 @@ class Autoguidance:
     Args:
         strong: the field to guide; a network with labels is one as `Conditional(network, y)`.
         weak: a smaller or less trained one that errs in the same way.
-        scale: the paper's w; 1 is the strong field, 0 the weak one.
+        scale: the paper's w; 1 is the strong field, 0 the weak one; a number, or each row's own, (B,).
         interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724).
 
     Raises:
-        ValueError: `interval` is not one.
+        ValueError: `interval` is not one, or `scale` is not finite.
     """
 
     strong: Field
     weak: Field
-    scale: float
+    scale: float | Tensor
     interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_interval(self.interval)
+        guided_rows.checked(self.scale, self.interval)
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
-        """Return the guided field, (B, *), at states x and times t (B,)."""
+        """Return the guided field, (B, *), at states x and times t (B,), in the dtype of the strong field."""
         strong = self.strong(x, t)
-        guided = guided_rows(t, self.scale, self.interval)
-        if not len(guided):
+        guided = guided_rows.guided(t, self.scale, self.interval)
+        if guided.rows is None:
+            weak = self.weak(x, t)
+        elif not len(guided.rows):
             return strong
-        restrict = rows_of(self.weak)
-        weak = restrict(guided)(x[guided], t[guided]) if restrict else self.weak(x, t)[guided]
-        return strong.index_copy(0, guided, torch.lerp(weak, strong[guided], self.scale))
+        else:
+            restrict = rows_of(self.weak)
+            weak = restrict(guided.rows)(guided.of(x), guided.of(t)) if restrict else guided.of(self.weak(x, t))
+        scale = guided.of(self.scale) if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        return guided.put(strong, guided_rows.mixed(weak, guided.of(strong), scale))
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The times at which the field is discontinuous: where guidance sets in or ends, and where its fields are."""
+        own = guided_rows.jumps(self.scale, self.interval)
+        return tuple(
+            sorted({*own, *(time for each in (self.strong, self.weak) for time in getattr(each, "jumps", ()))})
+        )
 
     @property
     def rows(self) -> Callable[[Tensor], "Autoguidance"]:
@@ -56,4 +67,9 @@ class Autoguidance:
         strong, weak = rows_of(self.strong), rows_of(self.weak)
         if strong is None or weak is None:
             raise AttributeError("rows: the strong and the weak field must both have it")
-        return lambda index: Autoguidance(strong(index), weak(index), self.scale, self.interval)
+
+        def restricted(index: Tensor) -> "Autoguidance":
+            scale = self.scale[index] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+            return Autoguidance(strong(index), weak(index), scale, self.interval)
+
+        return restricted

@@ -1,10 +1,13 @@
 """Classifier-free guidance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import guided_rows
+from .conditions import check_rows, mapped, null_of, rows_of_conditions
 from .protocols import Model
 
 
@@ -14,63 +17,74 @@ class ClassifierFree:
 
     A field: one call of the network a call, with two rows a sample where t lies in `interval` (ends included) and one,
     the conditional one, elsewhere. The guided field is not the velocity of a family of marginals: under guidance
-    w changes the target.
+    w changes the target. In functions that are traced (`torch.compile`, `torch.func.vmap` over times) and for an
+    interval inside of (0, 1), every row is computed both ways.
 
     Args:
-        model: a network, called as (x, t, y=labels).
-        y: labels, (B,).
-        null: the null label, an int or (B,).
-        scale: 1 is the conditional field, 0 the unconditional one.
+        model: a network, called as (x, t, y=conditions).
+        y: labels, (B,), or conditions of any shape (B, ...), or dicts, tuples and lists of such.
+        null: the null condition: a number, or a tensor of the shape of y or of one row of it, or these in dicts, tuples
+            and lists as y is.
+        scale: 1 is the conditional field, 0 the unconditional one; a number, or each row's own, (B,).
         interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724).
         channels: how many leading channels are guided; all by default, 3 in the official code.
 
     Raises:
-        ValueError: `interval` is not one.
+        ValueError: `interval` is not one, `scale` is not finite, `channels` is not positive, or `null` does not fit y.
     """
 
     model: Model
-    y: Tensor
-    null: int | Tensor
-    scale: float
+    y: Any
+    null: Any
+    scale: float | Tensor
     interval: tuple[float, float] = (0.0, 1.0)
     channels: int | None = None
+    _null: Any = field(init=False, repr=False)
+    _both: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_interval(self.interval)
+        guided_rows.checked(self.scale, self.interval)
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"channels must be at least 1, or None for all, got {self.channels}")
+        null = null_of(self.null, self.y)  # made here, so that calls need not wait for them
+        object.__setattr__(self, "_null", null)
+        object.__setattr__(self, "_both", mapped(_stacked, self.y, null))
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
-        """Return the guided field, (B, *), at states x and times t (B,).
+        """Return the guided field, (B, *), at states x and times t (B,), in the dtype of the network's output.
 
         Raises:
-            ValueError: x has not as many rows as there are labels.
+            ValueError: x has not as many rows as there are conditions, or scales.
         """
-        if len(x) != len(self.y):
-            raise ValueError(f"there are {len(self.y)} labels, and x has {len(x)} rows")
-        guided = guided_rows(t, self.scale, self.interval)
-        null = torch.as_tensor(self.null, dtype=self.y.dtype, device=self.y.device).expand(self.y.shape)
-        both = self.model(torch.cat([x, x[guided]]), torch.cat([t, t[guided]]), y=torch.cat([self.y, null[guided]]))
-        field, unconditional = both[: len(x)], both[len(x) :]
-        if not len(guided):
-            return field
-        channels = slice(None) if self.channels is None else slice(self.channels)
-        conditional = field[guided]
-        mixture = conditional.clone()
-        mixture[:, channels] = torch.lerp(unconditional[:, channels], conditional[:, channels], self.scale)
-        return field.index_copy(0, guided, mixture)
+        check_rows(self.y, len(x))
+        guided = guided_rows.guided(t, self.scale, self.interval)
+        if guided.rows is None:
+            y = self._both
+        elif len(guided.rows):
+            y = mapped(lambda one, null: torch.cat([one, null[guided.rows]]), self.y, self._null)
+        else:
+            return self.model(x, t, y=self.y)
+        both = self.model(torch.cat([x, guided.of(x)]), torch.cat([t, guided.of(t)]), y=y)
+        conditional, unconditional = both[: len(x)], both[len(x) :]
+        strong = guided.of(conditional)
+        scale = guided.of(self.scale) if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        if self.channels is None:
+            return guided.put(conditional, guided_rows.mixed(unconditional, strong, scale))
+        first, rest = strong[:, : self.channels], strong[:, self.channels :]
+        mixture = guided_rows.mixed(unconditional[:, : self.channels], first, scale)
+        return guided.put(conditional, torch.cat([mixture, rest], dim=1))
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The times at which guidance sets in or ends: the field is discontinuous there."""
+        return guided_rows.jumps(self.scale, self.interval)
 
     def rows(self, index: Tensor, /) -> "ClassifierFree":
         """Return the field of the rows `index` (N,)."""
-        null = self.null.expand(self.y.shape)[index] if isinstance(self.null, Tensor) else self.null
-        return replace(self, y=self.y[index], null=null)
+        scale = self.scale[index] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        y, null = (rows_of_conditions(each, index) for each in (self.y, self._null))
+        return replace(self, y=y, null=null, scale=scale)
 
 
-def check_interval(interval: tuple[float, float]) -> None:
-    """Raise ValueError unless `interval` is one."""
-    if not interval[0] <= interval[1]:
-        raise ValueError(f"interval must be (low, high) with low <= high, got {interval}")
-
-
-def guided_rows(t: Tensor, scale: float, interval: tuple[float, float]) -> Tensor:
-    """Return the indices of the times t (B,) in `interval`, ends included; none for scale 1, which changes nothing."""
-    low, high = interval
-    return torch.nonzero((low <= t) & (t <= high))[:, 0] if scale != 1 else t.new_empty(0, dtype=torch.long)
+def _stacked(one: Tensor, null: Tensor) -> Tensor:
+    return torch.cat([one, null])

@@ -1,7 +1,7 @@
 """What samplers ask of the outside, and of one another."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -71,8 +71,8 @@ class Solver(Protocol):
 
 
 class Model(Protocol):
-    """A network that takes labels by the name y."""
+    """A network that takes conditions by the name y."""
 
-    def __call__(self, x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
-        """Return (B, *) for states (B, *), times (B,) and labels (B,)."""
+    def __call__(self, x: Tensor, t: Tensor, /, *, y: Any) -> Tensor:
+        """Return (B, *) for states (B, *), times (B,) and conditions: tensors (B, ...), or dicts of such."""
         ...

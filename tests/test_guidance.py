@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from sitkit.samplers import (
     sample,
     solve_each,
 )
+from sitkit.samplers.guided_rows import know
 from worlds import PATHS, Gaussian
 
 
@@ -75,6 +77,27 @@ def test_guidance_refuses_what_does_not_fit() -> None:
         ClassifierFree(network, torch.arange(3), 9, 2.0, interval=(0.7, 0.2))
     with pytest.raises(ValueError, match="3 labels, and x has 2 rows"):
         ClassifierFree(network, torch.arange(3), 9, 2.0)(torch.zeros(2, 2), torch.zeros(2))
+    y, nan = torch.arange(3), float("nan")
+    for scale in (nan, float("inf")):
+        with pytest.raises(ValueError, match="scale must be finite"):
+            ClassifierFree(network, y, 9, scale)
+        with pytest.raises(ValueError, match="scale must be finite"):
+            Autoguidance(network, network, scale)
+    with pytest.raises(ValueError, match=r"scale must be a number or of shape \(B,\)"):
+        ClassifierFree(network, y, 9, torch.ones(3, 1))
+    with pytest.raises(ValueError, match="low <= high"):
+        ClassifierFree(network, y, 9, 2.0, (nan, 1.0))
+    with pytest.raises(ValueError, match="channels must be at least 1"):
+        ClassifierFree(network, y, 9, 2.0, channels=0)
+    for labels, null, said in (
+        (y, torch.zeros(2).long(), r"condition of shape \(3,\) has that shape or one row's, got \(2,\)"),
+        ({"a": y}, {"b": y}, "dicts with the keys a, got a dict with the keys b"),
+        ((y, y), (9,), "a sequence of 2 conditions, got tuple"),
+        (y, "none", "a number or a tensor"),
+        (y, None, "a number or a tensor"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ClassifierFree(network, labels, null, 2.0)
 
 
 def test_guidance_acts_at_all_times_unless_told_and_at_one_time_if_told() -> None:
@@ -84,6 +107,149 @@ def test_guidance_acts_at_all_times_unless_told_and_at_one_time_if_told() -> Non
     once = ClassifierFree(network, y, 9, 2.0, interval=(0.5, 0.5))(x, t)
     torch.testing.assert_close(once[1], mixture[1])
     torch.testing.assert_close(once[::2], network(x, t, y=y)[::2])
+
+
+class Text(NamedTuple):
+    """A condition of two tensors, one with a row of tokens for each sample."""
+
+    tokens: Tensor
+    width: Tensor
+
+
+def prompted(x: Tensor, t: Tensor, /, *, y: Any) -> Tensor:
+    """Stand in for a network with nested conditions."""
+    text, (label, size) = y["text"], y["more"]
+    factor = text.tokens.sum((1, 2)) + text.width + label + size
+    return x * factor.reshape(-1, *[1] * (x.ndim - 1)) + t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def prompts(count: int) -> dict[str, Any]:
+    number = torch.arange(count)
+    tokens = number[:, None, None] + torch.rand(count, 3, 2, generator=torch.Generator().manual_seed(0))
+    return {"text": Text(tokens, number / 7), "more": (number, 0.5)}
+
+
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.2, 0.8)])
+@pytest.mark.parametrize("shape", [(), (4,), (3, 2, 2)])
+def test_conditions_may_be_nested_and_scales_of_each_row(interval: tuple[float, float], shape: tuple[int, ...]) -> None:
+    x, t, scale = torch.randn(4, *shape), torch.tensor([0.1, 0.2, 0.5, 0.9]), torch.tensor([2.0, 3.0, -1.0, 1.0])
+    inside = ((t >= interval[0]) & (t <= interval[1])).reshape(-1, *[1] * len(shape))
+    y, null_row = prompts(4), {"text": Text(torch.full((3, 2), -1.0), torch.tensor(2.0)), "more": (9, 0.5)}
+    null = {"text": Text(torch.full((4, 3, 2), -1.0), torch.full((4,), 2.0)), "more": (torch.full((4,), 9), 0.5)}
+    conditional, unconditional = prompted(x, t, y=y), prompted(x, t, y=null)
+    column = scale.reshape(inside.shape)
+    expected = torch.where(inside, unconditional + column * (conditional - unconditional), conditional)
+    weak = Conditional(prompted, null)
+    for field in (
+        ClassifierFree(prompted, y, null, scale, interval),
+        ClassifierFree(prompted, y, null_row, scale, interval),
+        Autoguidance(Conditional(prompted, y), weak, scale, interval),
+        Autoguidance(Conditional(prompted, y), lambda x, t: weak(x, t), scale, interval),
+    ):
+        torch.testing.assert_close(field(x, t), expected)
+        index = torch.tensor([3, 1])
+        if hasattr(field, "rows"):
+            torch.testing.assert_close(field.rows(index)(x[index], t[index]), expected[index])
+    torch.testing.assert_close(Conditional(prompted, y)(x, t), conditional)
+    with pytest.raises(ValueError, match=r"4 labels in a condition of shape \(4, 3, 2\), and x has 2 rows"):
+        ClassifierFree(prompted, y, null, 2.0)(x[:2], t[:2])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch 2.13's jvp, by itself
+def test_guidance_compiles_whole_and_is_traced_by_transforms() -> None:
+    x, y, scale = torch.randn(4, 3), torch.arange(4), torch.tensor([2.0, 3.0, -1.0, 1.0])
+    t = torch.tensor([0.1, 0.2, 0.5, 0.9])
+    for interval in ((0.0, 1.0), (0.2, 0.8)):
+        for field in (
+            ClassifierFree(network, y, 9, 3.0, interval, channels=2),
+            ClassifierFree(network, y, 9, scale, interval),
+            ClassifierFree(network, y, 9, 1.0, interval),
+            Autoguidance(Conditional(network, y), Conditional(network, y + 1), 3.0, interval),
+        ):
+            torch.compiler.reset()
+            compiled = torch.compile(field, fullgraph=True, backend="eager")
+            torch.testing.assert_close(compiled(x, t), field(x, t))
+            by_time = torch.func.vmap(lambda time, field=field: field(x, time.expand(4)))(t)
+            torch.testing.assert_close(by_time, torch.stack([field(x, time.expand(4)) for time in t]))
+            value, change = torch.func.jvp(lambda x, field=field: field(x, t), (x,), (x,))
+            torch.testing.assert_close(value, field(x, t))
+            torch.testing.assert_close(change, field(x, t) - field(0 * x, t), rtol=1e-4, atol=1e-4)
+            with torch.inference_mode():
+                assert torch.equal(field(x, t), value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_outputs_of_any_precision_are_guided(dtype: torch.dtype) -> None:
+    x, t, y = torch.randn(4, 3), torch.full((4,), 0.5), torch.arange(4)
+
+    def rounded(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
+        return network(x, t, y=y).to(dtype)
+
+    exact = ClassifierFree(network, y, 9, 3.0)(x, t)
+    for scale in (3.0, torch.full((4,), 3.0), torch.tensor(3.0)):
+        for field in (
+            ClassifierFree(rounded, y, 9, scale),
+            Autoguidance(Conditional(rounded, y), Conditional(network, torch.full((4,), 9)), scale),
+            Autoguidance(Conditional(rounded, y), Conditional(rounded, torch.full((4,), 9)), scale, (0.1, 0.9)),
+        ):
+            guided = field(x, t)
+            assert guided.dtype == dtype
+            torch.testing.assert_close(guided.float(), exact, rtol=0, atol=0.3 if dtype == torch.bfloat16 else 0.05)
+    weak = Autoguidance(Conditional(network, y), Conditional(rounded, y), 2.0)
+    assert weak(x, t).dtype == torch.float32
+
+
+def test_times_that_the_host_knows_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(4, 2), torch.arange(4)
+    fields = [
+        ClassifierFree(network, y, 9, 3.0, (0.2, 0.8)),
+        Autoguidance(Conditional(network, y), Conditional(network, y + 1), 3.0, (0.2, 0.8)),
+    ]
+    times = (0.1, 0.2, 0.5, 0.8, 0.80001)
+    expected = [[field(x, torch.full((4,), time)) for time in times] for field in fields]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a device was asked for values")
+
+    for name in ("nonzero", "equal"):
+        monkeypatch.setattr(torch, name, refuse)
+    for name in ("__bool__", "item", "tolist", "__float__"):
+        plain = getattr(Tensor, name)
+        monkeypatch.setattr(Tensor, name, lambda self, plain=plain: refuse() if self.ndim else plain(self))
+    found = [[field(x, know(torch.full((4,), time), time)) for time in times] for field in fields]
+    everywhere = ClassifierFree(network, y, 9, 3.0)(x, torch.full((4,), 0.3))
+    monkeypatch.undo()
+    for each, other in zip(expected, found, strict=True):
+        for one, two in zip(each, other, strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+    torch.testing.assert_close(everywhere, ClassifierFree(network, y, 9, 3.0, (0.2, 0.8))(x, torch.full((4,), 0.3)))
+
+
+def test_guided_fields_say_where_they_jump() -> None:
+    y = torch.arange(3)
+    for scale, interval, jumps in (
+        (2.0, (0.0, 1.0), ()),
+        (2.0, (0.2, 0.8), (0.2, 0.8)),
+        (2.0, (0.2, 1.0), (0.2,)),
+        (1.0, (0.2, 0.8), ()),
+        (torch.ones(3), (0.5, 0.5), (0.5,)),
+    ):
+        assert ClassifierFree(network, y, 9, scale, interval).jumps == jumps
+        assert Autoguidance(Conditional(network, y), Conditional(network, y), scale, interval).jumps == jumps
+    inner = Autoguidance(Conditional(network, y), Conditional(network, y), 2.0, (0.3, 1.0))
+    assert Autoguidance(inner, inner, 2.0, (0.2, 0.8)).jumps == (0.2, 0.3, 0.8)
+
+
+def test_batches_may_be_empty_and_states_numbers() -> None:
+    for count in (0, 1, 3):
+        for shape in ((), (2,)):
+            x, t, y = torch.randn(count, *shape), torch.full((count,), 0.5), torch.arange(count)
+            for interval in ((0.0, 1.0), (0.2, 0.8), (0.6, 0.8)):
+                for field in (
+                    ClassifierFree(network, y, 9, 2.0, interval),
+                    Autoguidance(Conditional(network, y), Conditional(network, y + 1), 2.0, interval),
+                ):
+                    assert field(x, t).shape == x.shape
 
 
 def test_conditional_is_a_closure_that_can_be_restricted() -> None:
@@ -201,7 +367,7 @@ def test_a_plan_reaches_the_gaussian_that_guidance_asks_for(path: Interpolant, w
     x, y = torch.randn(64, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.zeros(64).long()
     planned = partial(plan, path=path, w=w(path) if w else None, evaluations=12, noise=Keyed(0, torch.arange(64)))
     expected = follow(planned(Gaussian(4.0, 0.3).velocity(path)), x)
-    assert (expected.mean() - 4).abs() < 0.1
+    assert (expected.mean() - 4).abs() < 0.15  # four standard errors
     network = Counted(conditional)
     for guided in (
         ClassifierFree(network, y, 1, 3.0),
