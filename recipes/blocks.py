@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import WHOLE, ArrayError, Npz, Shape
-from .files import flush
+from .filesystems import flush
 from .problem import Problem
 
 ARRAYS = "arrays"

@@ -5,7 +5,6 @@ recipe, and `manifest.json` with the size and sha256 of each file. It is built a
 """
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .files import flush, sha256
+from .files import inside, read_inside, sha256
+from .filesystems import flush, move_folder, remove_folder
 from .problem import Problem
+from .tables import read_json
 
 MANIFEST = "manifest.json"
 Say = Callable[[str], None]
@@ -60,8 +61,8 @@ def finish(draft: Path, recipe: Mapping[str, Any]) -> Path:
         flush(path)
     if final.exists():  # damaged, or of steps that are trained again
         shutil.rmtree(final)
-    os.replace(draft, final)
-    flush(draft.parent)
+    move_folder(draft, final, MANIFEST)
+    flush(final.parent)
     return final
 
 
@@ -93,8 +94,12 @@ def verify(checkpoint: Path) -> None:
     Raises:
         Problem: a file is missing or damaged, the manifest among them.
     """
-    for key in _entries(checkpoint):
+    entries = _entries(checkpoint)
+    for key in entries:
         _verified(checkpoint, key)
+    for file in checkpoint.glob("*/*.safetensors"):  # sharded weights are read from all that there are
+        if file.relative_to(checkpoint).as_posix() not in entries:
+            raise _damaged(file, f"{MANIFEST} does not tell of it")
 
 
 def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
@@ -133,15 +138,13 @@ def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) 
     """
     for checkpoint in [one for one in found(folder) if step_of(one) <= last][:-keep]:
         if milestone == "none" or step_of(checkpoint) % milestone:
-            doomed = checkpoint.with_suffix(".tmp")  # never a checkpoint with some of its files
-            os.replace(checkpoint, doomed)
-            shutil.rmtree(doomed)
+            remove_folder(checkpoint, MANIFEST)
 
 
 def _entries(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = read_json(read_inside(checkpoint, MANIFEST))
         entries, step = dict(manifest["files"]), manifest["step"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file, _reason(error)) from None
@@ -154,6 +157,7 @@ def _verified(checkpoint: Path, key: str) -> Path:
     file = checkpoint / key
     try:
         entry = _entries(checkpoint)[key]
+        inside(checkpoint, key)
         same = file.stat().st_size == entry["bytes"] and sha256(file) == entry["sha256"]
     except (OSError, KeyError, TypeError) as error:
         raise _damaged(file, _reason(error)) from None

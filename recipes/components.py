@@ -13,7 +13,6 @@ import importlib
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PydanticUserEr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from .problem import Problem
+from .tables import read_toml
 from .trust import EVERYTHING, NOTHING, Trust, trust_in
 
 
@@ -172,15 +172,15 @@ class Slot:
             Problem: there is none.
         """
         try:
-            value = tomllib.loads(f"value = {text}")["value"] if text.lstrip().startswith("{") else text
+            value = read_toml(f"value = {text}")["value"] if text.lstrip().startswith("{") else text
             component = self.parse(value, EVERYTHING)
-        except tomllib.TOMLDecodeError as error:
-            raise Problem(f"{text} is no TOML: {error}") from error
         except PydanticCustomError as error:
             raise Problem(error.message()) from error
         except ValidationError as error:
             first = error.errors()[0]
             raise Problem(f"{text}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except ValueError as error:
+            raise Problem(f"{text} is no TOML: {error}") from error
         assert component is not None
         return component
 

@@ -9,7 +9,6 @@ output: in DiT it is the range of the variance; in SiT nothing trains it, and ze
 layers beside them, and its time runs the other way, which other weights of the same network mend (`load_repa`).
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -128,7 +127,7 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
             with Run.begin(Path(place) / "run", recipe) as run:
                 draft = checkpoints.begin(run.checkpoints, 0)
                 checkpoints.write(draft, "ema", network.state_dict())
-                checkpoints.finish(draft, json.loads(run.recipe_file.read_text()))
+                checkpoints.finish(draft, recipe.model_dump(mode="json"))
             os.rename(run.folder, folder)  # fails if another process has filled it by now
     except OSError as error:
         raise Problem(f"{folder} cannot be written: {error.strerror or error}") from None

@@ -35,6 +35,30 @@ def read_regular(file: Path) -> bytes:
         return stream.read()
 
 
+def inside(folder: Path, name: str) -> Path:
+    """Return a file of a folder by a name that stands in another file: it may come from anywhere.
+
+    Raises:
+        OSError: the name, or a link, leads out of the folder.
+    """
+    file = folder / name
+    try:
+        if file.resolve().is_relative_to(folder.resolve()):
+            return file
+    except (ValueError, RuntimeError) as error:  # a name with a null byte; links in a circle
+        raise OSError(errno.EINVAL, str(error), str(file)) from None
+    raise OSError(errno.EPERM, f"it leads out of {folder}", str(file))
+
+
+def read_inside(folder: Path, name: str) -> bytes:
+    """Return the content of a regular file of a folder.
+
+    Raises:
+        OSError: it cannot be opened, is not a regular file, or a link leads out of the folder.
+    """
+    return read_regular(inside(folder, name))
+
+
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that it is there with all its content or as it was before."""
     draft = file.with_name(f".{file.name}.tmp")
@@ -53,12 +77,3 @@ def sha256(file: Path, advance: Callable[[int], None] = lambda count: None) -> s
             digest.update(piece)
             advance(len(piece))
     return digest.hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Return when a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Recipes from presets, TOML files and `--set`, and back to TOML."""
 
 import json
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,11 @@ from .components import Fields, Section, Slot, nearest
 from .intervals import resolve
 from .problem import Problem
 from .recipe import Recipe
+from .tables import DEEPEST, read_toml
 from .trust import EVERYTHING, NOTHING, Trust
+
+LONGEST = 200
+"""How many letters of a value an error repeats."""
 
 
 def presets() -> dict[str, str]:
@@ -43,8 +46,8 @@ def read(source: str, settings: Sequence[str] = ()) -> Recipe:
     else:
         raise Problem(f"no preset '{source}'{nearest(source, [*known])}; known: {', '.join(known)}, or a TOML file")
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = read_toml(text)
+    except ValueError as error:
         raise Problem(f"{source} is not TOML: {error}") from error
     return override(table, settings, EVERYTHING)
 
@@ -91,15 +94,16 @@ def asked(settings: Sequence[str]) -> Trust:
 
 def _parts(setting: str) -> tuple[list[str], Any]:
     keys, found, value = setting.partition("=")
-    if not found or not all(keys.split(".")):
-        raise Problem(f"--set takes key=value, such as train.steps=100, got '{setting}'")
-    return keys.split("."), _value(value)
+    parts = keys.split(".")
+    if not found or not all(parts) or len(parts) > DEEPEST:
+        raise Problem(f"--set takes key=value, such as train.steps=100, got '{shortened(setting)}'")
+    return parts, _value(value)
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return read_toml(f"value = {text}")["value"]
+    except (ValueError, KeyError):
         pass
     try:
         return float(text)  # such as .5 or 1., which are not TOML
@@ -131,9 +135,15 @@ def explain(error: ValidationError, table: dict[str, Any], trust: Trust) -> list
             text = "is missing" if path and path[-1] == one["loc"][-1] else "has too few entries"
         else:
             text = one["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            text += "" if isinstance(one["input"], dict) or one["type"] == "component" else f", got {one['input']!r}"
+            if not isinstance(one["input"], dict) and one["type"] != "component":
+                text += f", got {shortened(repr(one['input']))}"
         lines.setdefault(".".join(path), []).append(text)
     return [f"{key + ': ' if key else ''}{', or '.join(texts)}" for key, texts in lines.items()]
+
+
+def shortened(text: str) -> str:
+    """Return a text that the user gave, to be repeated in an error: its beginning, if it is long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _walk(location: Sequence[str | int], table: Any, trust: Trust) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """The folder of a run: `recipe.json`, `metrics.jsonl`, `checkpoints/`, `grids/`."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,11 +8,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import checkpoints
-from .files import write_whole
+from .files import read_inside, write_whole
+from .filesystems import lock
 from .problem import Problem
 from .reading import override
 from .recipe import Recipe
-from .tables import differing
+from .tables import differing, read_json
 from .trust import NOTHING, Trust
 
 MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
@@ -89,7 +89,7 @@ class Run:
             Problem: the file is no recipe, or names code that is not trusted.
         """
         try:
-            return override(json.loads(self.recipe_file.read_text()), trust=trust)
+            return override(read_json(read_inside(self.folder, self.recipe_file.name)), trust=trust)
         except (OSError, ValueError) as error:
             raise Problem(f"{self.recipe_file} cannot be read: {error}") from error
         except Problem as problem:
@@ -148,10 +148,8 @@ class Run:
 
 def _lock(file: IO[str], folder: Path) -> None:
     """Lock a file for as long as it is open."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out") from None
+    if not lock(file):
+        raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out")
 
 
 def _check_same(kept: Recipe, recipe: Recipe, folder: Path) -> None:
@@ -168,7 +166,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        return [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+        return [read_json(line) for line in read_inside(file.parent, file.name).splitlines() if line.endswith(b"}")]
     except (OSError, ValueError) as error:
         raise Problem(f"{file} is damaged ({error}): mend or remove it") from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..filesystems import check_system
 from ..problem import Problem
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
+            check_system()
             function(*args, **kwargs)
         except Problem as problem:
             typer.echo(f"sitkit: {problem}", err=True)

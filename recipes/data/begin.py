@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import flush, read_regular, write_whole
+from ..files import read_regular, write_whole
+from ..filesystems import flush
 from ..problem import Problem
 from ..share import SECONDS_BETWEEN_LOOKS
 from .cache import INDEX, MOMENTS, PROGRESS, Content, Index, Source, read_index

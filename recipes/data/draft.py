@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from ..arrays import read_header
 from ..components import Section
-from ..files import flush, open_regular, read_regular, sha256, write_whole
+from ..files import open_regular, read_regular, sha256, write_whole
+from ..filesystems import flush
 from ..problem import Problem
 from ..progress import progress
 from ..share import SECONDS_BETWEEN_LOOKS

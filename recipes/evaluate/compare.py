@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..files import read_regular
 from ..problem import Problem
-from ..tables import differing
+from ..tables import differing, read_json
 from .table import with_spread
 
 WIDTH, COLUMN = 46, 22
@@ -21,7 +22,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        report = json.loads(file.read_text())
+        report = read_json(read_regular(file))
         if not (isinstance(report["numbers"], dict) and isinstance(report["manifest"], dict)):
             raise TypeError("numbers and manifest are no tables")
         for number in report["numbers"].values():

@@ -18,7 +18,8 @@ from torch import Tensor
 from ..arrays import WHOLE, Shape
 from ..blocks import Blocks
 from ..components import Section
-from ..files import flush, read_regular, write_whole
+from ..files import read_inside, write_whole
+from ..filesystems import flush
 from ..problem import Problem
 from .generate import Samples
 
@@ -55,10 +56,10 @@ class SampleFolder:
             Problem: there are none.
         """
         try:
-            return cls(folder, Content.model_validate_json(read_regular(folder / CONTENT)))
+            return cls(folder, Content.model_validate_json(read_inside(folder, CONTENT)))
         except FileNotFoundError:
             raise Problem(f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` draws some") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise Problem(f"{folder / CONTENT} cannot be read: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]

@@ -15,13 +15,14 @@ from typing import Any
 from ..components import nearest
 from ..data.images import Split
 from ..evaluate.evaluation import SAMPLES, Question, evaluate
-from ..files import write_whole
+from ..files import read_regular, write_whole
 from ..intervals import resolve
 from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
 from ..sample.labels import Labels
 from ..sample.manifest import identity, manifest_of
+from ..tables import read_json
 from .budget import within
 from .cell import AS_ASKED
 from .record import KEPT
@@ -196,7 +197,7 @@ class Bench:
 
 def _read(file: Path, recipe: Recipe) -> Trial:
     try:
-        table = json.loads(file.read_text())
+        table = read_json(read_regular(file))
         kept = {name: table[name] for name in ("key", "calls", "rows", "numbers", "seconds")}
         return Trial(recipe=recipe, seeds=tuple(table["seeds"]), **kept)
     except (OSError, ValueError, KeyError, TypeError) as error:

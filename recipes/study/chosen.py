@@ -1,15 +1,16 @@
 """The file of a chosen sampler: the tables `[sampler]` and `[guidance]` of a recipe, in TOML, to put over a run's."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..components import nearest
+from ..files import read_regular
 from ..problem import Problem
 from ..reading import change
 from ..recipe import Recipe
+from ..tables import read_toml
 from ..trust import NOTHING, Trust
 from .settings import settings_of
 
@@ -53,10 +54,10 @@ def with_sampler(recipe: Recipe, file: Path, trust: Trust = NOTHING) -> Recipe:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(file.read_text())
+        table = read_toml(read_regular(file).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise Problem(f"is not TOML: {error}") from error
     for key, value in table.items():
         if key not in TABLES:

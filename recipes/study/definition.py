@@ -32,7 +32,6 @@ Keys that begin with `sampler`, `guidance` or `evaluation` say how a trained run
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +40,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 
 from ..components import Section, nearest
+from ..files import read_regular
 from ..problem import Problem
 from ..reading import presets
 from ..recipe import Recipe
+from ..tables import read_toml
 from .settings import settings_of, toml, word
 
 TAKEN = ("seed", "network", "cell", "calls", "network_rows", "sampling_seed", "numbers", "report")
@@ -137,10 +138,10 @@ def read_study(file: Path) -> Study:
         Problem: the file cannot be read, or is no study; one line an error.
     """
     try:
-        table = tomllib.loads(file.read_text())
+        table = read_toml(read_regular(file).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise Problem(f"{file} is not TOML: {error}") from error
     try:
         written = Written.model_validate_json(json.dumps(table, default=str))

@@ -4,8 +4,6 @@
 there. `logs/KEY.txt` is what the command said that did it last, and `failed/KEY.txt` its last line, if it failed.
 """
 
-import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import checkpoints
-from ..files import write_whole
+from ..files import read_regular, write_whole
+from ..filesystems import lock
 from ..problem import Problem
 from ..run import Run
+from ..tables import read_json
 from .cells import Cell, Model
 
 
@@ -64,7 +64,7 @@ class Folder:
         """
         file = self.cell(cell) / "cell.json"
         try:
-            found: dict[str, Any] = json.loads(file.read_text())
+            found: dict[str, Any] = read_json(read_regular(file))
         except (OSError, ValueError) as error:
             raise Problem(f"{file} is damaged ({error}): remove it, and the cell is measured again") from None
         return found
@@ -90,6 +90,6 @@ class Folder:
     def alone(self, one: Model | Cell) -> Iterator[None]:
         """Wait until no other process is at it, and keep others waiting."""
         folder = self.models if isinstance(one, Model) else self.path / "locks"
-        with (folder / f".{one.key}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (folder / f".{one.key}.lock").open("a") as file:
+            lock(file, wait=True)
             yield

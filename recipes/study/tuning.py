@@ -1,6 +1,5 @@
 """From the words of `sitkit tune` to what it does, in a folder that one process at a time works in."""
 
-import fcntl
 import shlex
 import shutil
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..evaluate.evaluation import Question
+from ..filesystems import lock
 from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
@@ -84,12 +84,10 @@ def _alone(out: Path) -> Iterator[None]:
     """Make the folder, and keep other processes out of it."""
     try:
         (out / "candidates").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
+        file = (out / ".lock").open("a")
     except OSError as error:
         raise Problem(f"{out} cannot be written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Problem(f"{out} is being worked in by another process; wait for it, or give another --out") from None
+    with file:
+        if not lock(file):
+            raise Problem(f"{out} is being worked in by another process; wait for it, or give another --out")
         yield
