@@ -112,6 +112,19 @@ class Blocks:
         """Return the file of a block."""
         return self.folder / f"{block * self.size:08d}.npz"
 
+    def crc(self, block: int) -> int:
+        """Return a number that stands for a block's arrays: the crc32 of theirs, by the table of contents of its file.
+
+        Raises:
+            Problem: it is not there, or damaged.
+        """
+        try:
+            with self.file(block).open("rb") as stream, zipfile.ZipFile(stream) as archive:
+                entries = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
+        except (OSError, zipfile.BadZipFile) as error:
+            raise Problem(f"{self.file(block)} is missing or damaged ({error}): remove it; {self.advice}") from error
+        return zlib.crc32(repr(entries).encode())
+
     def _is_whole(self, block: int) -> bool:
         """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
         try:

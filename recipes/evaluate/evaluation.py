@@ -25,7 +25,7 @@ from ..sample.sampling import Request
 from ..sample.shards import SampleFolder
 from ..share import Share
 from .classes import per_class
-from .extraction import blocks_of, extract, stored
+from .extraction import blocks_of, extract, missing, stored
 from .measure import LEAST, Compared, Number, measure
 from .reference import Extraction, Reference, of_heldout, of_path
 from .report import Shown, page
@@ -176,7 +176,7 @@ def _look(folders: Sequence[SampleFolder], how: Extraction) -> list[Statistics]:
         what = "looking at samples"
         extract(samples, how.extractor, blocks, batch=how.batch, device=how.device, share=how.share, what=what)
         if how.share.leads:
-            how.share.wait(lambda: len(blocks.missing()), f"blocks of {blocks.folder}")  # noqa: B023  # called at once
+            how.share.wait(lambda: len(missing(samples, blocks)), f"blocks of {blocks.folder}")  # noqa: B023  # called at once
             found.append(gather(stored(blocks), len(samples), samples.labels, KEPT))
     return found
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..arrays import FLOAT, WHOLE
 from ..blocks import Blocks
 from ..components import Component, dump
 from ..features import Extractor, Features
+from ..problem import Problem
 from ..progress import progress
 from ..share import Share
 from .sources import Pictures
@@ -21,6 +22,8 @@ from .sources import Pictures
 BLOCK = 256
 ROWS = FLOAT, (None, None)
 """The kind of dtype and the shape of features: a row an image."""
+OF = "of"
+"""The array of a block that stands for the content of its images."""
 
 
 def key_of(component: Component, extractor: Extractor) -> str:
@@ -37,7 +40,7 @@ def blocks_of(folder: Path, count: int) -> Blocks:
 def extract(
     images: Pictures, extractor: Extractor, blocks: Blocks, *, batch: int, device: torch.device, share: Share, what: str
 ) -> None:
-    """Compute those blocks of features of this process's share that are missing.
+    """Compute those blocks of features of this process's share that are missing, or of other images (`missing`).
 
     Args:
         images: what to look at; of each block, only the images are read that are in it.
@@ -52,18 +55,45 @@ def extract(
         Problem: images cannot be read, or the folder cannot be written.
     """
     mine = share.of(blocks.all)
-    missing = blocks.missing(mine)
-    if not missing:
+    todo = missing(images, blocks, mine)
+    if not todo:
         return
-    total, left = (sum(len(blocks.rows(block)) for block in part) for part in (mine, missing))
+    total, left = (sum(len(blocks.rows(block)) for block in part) for part in (mine, todo))
     with progress(what, total, total - left, "images", quiet=not share.leads) as advance:
-        for block in missing:
+        for block in todo:
             pixels = images.read(torch.tensor(blocks.rows(block)))
             found = []
             for part in torch.split(pixels, batch):
                 found.append(extractor(part.to(device)))
                 advance(len(part))
-            blocks.put(block, _arrays(found) | {"crc": np.array(zlib.crc32(pixels.numpy().tobytes()))})
+            crc = np.array(zlib.crc32(pixels.numpy().tobytes()))
+            blocks.put(block, _arrays(found) | {"crc": crc, OF: np.array(_crc(images, blocks, block))})
+
+
+def missing(images: Pictures, blocks: Blocks, some: Iterable[int] | None = None) -> list[int]:
+    """Return which blocks, of all or of some, are not there, or are of images that had other content.
+
+    Images that can be exchanged under features, such as the shards of samples, have a method `crc(rows)` that stands
+    for their content; the features of others lie under a name that does.
+    """
+    absent = {*blocks.missing(some)}
+    return [
+        block
+        for block in (blocks.all if some is None else some)
+        if block in absent or not _current(images, blocks, block)
+    ]
+
+
+def _current(images: Pictures, blocks: Blocks, block: int) -> bool:
+    try:
+        return int(blocks.get(block, {OF: (WHOLE, ())})[OF]) == _crc(images, blocks, block)
+    except Problem:  # of an earlier version
+        return False
+
+
+def _crc(images: Pictures, blocks: Blocks, block: int) -> int:
+    crc = getattr(images, "crc", None)
+    return 0 if crc is None else int(crc(blocks.rows(block)))
 
 
 def stored(blocks: Blocks) -> Iterator[tuple[Features, int]]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from sitkit.samplers import Field
 
 from .. import checkpoints
-from ..data.images import InMemory, Split, to_pixels
+from ..data.fingerprint import state
+from ..data.images import Split, to_pixels
 from ..files import write_whole
 from ..intervals import velocity_interval
 from ..problem import Problem
@@ -54,8 +55,8 @@ def likelihood(
 
     The network is asked for the image's own class, without guidance. Every batch's bits are kept in the folder
     `likelihood` as they are found, under a name made of all that they depend on (`bits.Kept`): called again, it goes on
-    with those that are missing, and with more images it adds theirs. Of images on the disk that name knows the labels
-    and the words of the recipe: whoever exchanges files under their names removes the folder.
+    with those that are missing, and with more images it adds theirs. Images on the disk are known by the state of their
+    files (`data.fingerprint`): once any of them was written, all are measured again.
 
     Started by torchrun, or with RANK and WORLD_SIZE set, each process does its share; on GPUs, process LOCAL_RANK of a
     machine uses the GPU of that number.
@@ -151,7 +152,7 @@ def _keep(folder: Path, of_batches: Mapping[str, Any], recipe: Recipe, split: Sp
         **of_batches,
         "recipe": {part: dumped[part] for part in PARTS},
         "classes": split.classes,
-        "images sha256": _digest(_content(split)),
+        "images": state(split.heldout),
         "sitkit": version("sitkit"),
     }
     content = json.dumps(everything, indent=2, sort_keys=True).encode()
@@ -163,12 +164,6 @@ def _keep(folder: Path, of_batches: Mapping[str, Any], recipe: Recipe, split: Sp
     except OSError as error:
         raise Problem(f"{folder} cannot be written: {error.strerror}") from error
     return kept
-
-
-def _content(split: Split) -> list[Tensor]:
-    """Return what is at hand of held-out images: their labels, and pixels that are in memory."""
-    images = split.heldout
-    return [images.labels, images.pixels] if isinstance(images, InMemory) else [images.labels]
 
 
 def _sha256(checkpoint: Path, average: str, network: nn.Module) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import torch
 
 from ..arrays import ArrayError, Npz
 from ..components import Component, dump
+from ..data.fingerprint import Files, state
+from ..data.folder import SUFFIXES
 from ..data.images import Images
+from ..data.listing import listing
 from ..features import Extractor
 from ..files import sha256
 from ..problem import Problem
@@ -75,7 +79,7 @@ def of_images(images: Pictures, source: str, identity: str, how: Extraction, kee
     Args:
         images: the images.
         source: what to call them.
-        identity: another one if the images are others, as far as can be told without opening them.
+        identity: another one whenever the images may be others (`state`).
         how: the features.
         keep: of how many images features are kept.
 
@@ -114,9 +118,8 @@ def of_heldout(images: Images, name: str, how: Extraction, keep: int = KEPT) -> 
     """
     if len(images) < 2:
         raise Problem(f"the data hold {len(images)} images out: name something to compare with by --reference")
-    probe = images.read(torch.tensor([0, len(images) - 1]))
-    digest = _digest([name, len(images), images.labels.tolist(), probe.flatten().tolist()])
-    return of_images(images, name, digest, how, keep)
+    probe = images.read(torch.tensor([0, len(images) - 1]))  # which tells how files are cut, and latents decoded
+    return of_images(images, name, _digest([name, state(images), probe.flatten().tolist()]), how, keep)
 
 
 def of_path(
@@ -129,8 +132,7 @@ def of_path(
     """
     if path.is_dir():
         files = open_files(path, image, classes, crop)
-        state = [(name, (path / name).stat().st_size, (path / name).stat().st_mtime_ns) for name in files.names]
-        return of_images(files, str(path), _digest([str(path), image, crop, state]), how)
+        return of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
     if not path.is_file():
         raise Problem(f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0")
     try:
@@ -148,7 +150,10 @@ def of_path(
             f"{path} has no images arr_0, and no mu and sigma that are of {how.extractor.name} (those of ADM are of "
             f"Inception); it has: {', '.join(names)[:200] or 'nothing'}"
         )
-    some = of_images(pictures, str(path), _digest([str(path), path.stat().st_mtime_ns]), how) if pictures else None
+    some = None
+    if pictures:
+        identity = _identity(pictures, image, False, state_of_files(path.parent, [path.name]))
+        some = of_images(pictures, str(path), identity, how)
     if not how.share.leads:
         return None
     about = {"source": str(path), "sha256": sha256(path)}
@@ -174,6 +179,31 @@ def _of_statistics(path: Path, image: tuple[int, int, int], how: Extraction) -> 
     if about.get("image", list(image)) != list(image):
         raise Problem(f"{path} has statistics of images {about['image']}, and samples are {list(image)}")
     return Reference(statistics, about | {"file": str(path), "file_sha256": sha256(path)}, None)
+
+
+def state_of(reference: Path) -> str:
+    """Return a name for what stands at a path: another one whenever it was written.
+
+    Raises:
+        Problem: there is nothing.
+    """
+    if reference.is_dir():
+        return state_of_files(reference, listing(reference, SUFFIXES))
+    if not reference.is_file():
+        raise Problem(f"there is no reference {reference}: a folder of images, or an npz with mu and sigma or arr_0")
+    return state_of_files(reference.parent, [reference.name])
+
+
+def state_of_files(folder: Path, names: Sequence[str]) -> str:
+    """Return the state of files in a folder, by their names below it."""
+    return Files([folder / name for name in names], [str(folder / name) for name in names]).state(
+        torch.arange(len(names))
+    )
+
+
+def _identity(pictures: Pictures, image: tuple[int, int, int], crop: bool, of: str) -> str:
+    """Return a name for pictures in files of a state; it depends on how they are read, and on their labels."""
+    return _digest([image, crop, of, None if pictures.labels is None else pictures.labels.tolist()])
 
 
 def _digest(value: Any) -> str:

@@ -5,6 +5,7 @@
   classes, and what they cost, `calls` of the network a batch and `rows` a sample.
 """
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +130,15 @@ class SampleFolder:
             here = shards == shard
             pixels[here] = self.get(shard).pixels[numbers[here] - shard * self.content.shard]
         return pixels
+
+    def crc(self, numbers: range) -> int:
+        """Return a number that stands for some samples: another one if their shards have other content.
+
+        Raises:
+            Problem: a shard is not there, or damaged.
+        """
+        first, last = numbers.start // self.content.shard, (numbers.stop - 1) // self.content.shard
+        return zlib.crc32(repr([self.shards.crc(shard) for shard in range(first, last + 1)]).encode())
 
     @cached_property
     def labels(self) -> Tensor | None:

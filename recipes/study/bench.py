@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..components import nearest
+from ..data.fingerprint import state
 from ..data.images import Split
 from ..evaluate.evaluation import SAMPLES, Question, evaluate
+from ..evaluate.extraction import key_of
+from ..evaluate.reference import state_of
 from ..files import read_regular, write_whole
 from ..intervals import resolve
 from ..problem import Problem
@@ -127,6 +130,13 @@ class Bench:
         """The checkpoint that is measured."""
         return self.run.latest()
 
+    @cached_property
+    def _compared(self) -> list[str]:
+        """What stands for all that samples are compared with, and for the weights that make features of images."""
+        component, reference = self.question.features, self.question.reference
+        of = key_of(component, component.build())
+        return [of, state_of(reference)] if reference else [of, state(self.split.heldout), state(self.split.training)]
+
     def within(self, recipe: Recipe, calls: int) -> Recipe:
         """Return a recipe with as many steps as make no more than `calls` calls.
 
@@ -144,7 +154,7 @@ class Bench:
         device = self.question.device
         manifest = manifest_of(recipe, self.split, self.checkpoint, self.average, labels, seed, device)
         evaluation = recipe.evaluation.model_dump(mode="json")
-        everything = [identity(manifest), evaluation, str(self.question.reference)]
+        everything = [identity(manifest), evaluation, self._compared]
         return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:12]
 
     def measure(self, recipe: Recipe, calls: int, seeds: Sequence[int]) -> Trial:
