@@ -103,6 +103,11 @@ class Npz:
         """The names of the arrays, in their order."""
         return tuple(self._members)
 
+    @property
+    def checksums(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, crc32 and number of bytes of each array, headers included, by the table of contents."""
+        return tuple((name, one.CRC, one.file_size) for name, one in self._members.items())
+
     def header(self, name: str) -> Header:
         """Return the header of an array, of which the shape and dtype agree with the bytes that there are."""
         with _damage(), self._open(name) as (stream, size):

@@ -6,6 +6,7 @@ are npz, uncompressed, named by the number of their first row; their crc32 are c
 
 import io
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -119,11 +120,10 @@ class Blocks:
             Problem: it is not there, or damaged.
         """
         try:
-            with self.file(block).open("rb") as stream, zipfile.ZipFile(stream) as archive:
-                entries = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
-        except (OSError, zipfile.BadZipFile) as error:
+            with Npz(self.file(block)) as arrays:
+                return zlib.crc32(repr(arrays.checksums).encode())
+        except (OSError, ArrayError) as error:
             raise Problem(f"{self.file(block)} is missing or damaged ({error}): remove it; {self.advice}") from error
-        return zlib.crc32(repr(entries).encode())
 
     def _is_whole(self, block: int) -> bool:
         """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
