@@ -20,6 +20,8 @@ import torch
 from sitkit.backbones import DiT, SiT, load_dit, load_repa, load_sit
 
 from . import checkpoints
+from .data.images import Split
+from .data.record import open_data
 from .data.vae import USUAL
 from .problem import Problem
 from .reading import override
@@ -120,11 +122,12 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
             other classes than the network's.
     """
     check_free(folder)
-    _check_data(network, recipe)
+    split = open_data(recipe.data, None)
+    _check_data(network, recipe, split)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as place:
-            with Run.begin(Path(place) / "run", recipe) as run:
+            with Run.begin(Path(place) / "run", recipe, split) as run:
                 draft = checkpoints.begin(run.checkpoints, 0)
                 checkpoints.write(draft, "ema", network.state_dict())
                 checkpoints.finish(draft, recipe.model_dump(mode="json"))
@@ -133,8 +136,7 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
         raise Problem(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _check_data(network: SiT | DiT, recipe: Recipe) -> None:
-    split = recipe.data.build()
+def _check_data(network: SiT | DiT, recipe: Recipe, split: Split) -> None:
     sit = _layers(network)
     wanted = ((sit.in_channels, sit.input_size, sit.input_size), sit.num_classes)
     given = (tuple(split.training.shape), len(split.classes))

@@ -1,13 +1,18 @@
-"""The folder of a run: `recipe.json`, `metrics.jsonl`, `checkpoints/`, `grids/`."""
+"""The folder of a run: `recipe.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `grids/`."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from . import checkpoints
+from . import checkpoints, slots
+from .components import Component
+from .data.images import Split
+from .data.record import NAME as DATA
+from .data.record import PLACES, DataRecord, open_data, tell
 from .files import read_inside, write_whole
 from .filesystems import lock
 from .problem import Problem
@@ -18,6 +23,14 @@ from .trust import NOTHING, Trust
 
 MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""
+
+
+Say = Callable[[str], None]
+
+
+def complain(line: str) -> None:
+    """Tell the reader on stderr."""
+    print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -39,21 +52,32 @@ class Run:
 
     @classmethod
     @contextmanager
-    def begin(cls, folder: Path, recipe: Recipe, trust: Trust = NOTHING) -> Iterator["Run"]:
+    def begin(
+        cls, folder: Path, recipe: Recipe, split: Split, say: Say = complain, trust: Trust = NOTHING
+    ) -> Iterator["Run"]:
         """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
 
-        What `trust` or this recipe name, the recipe of a run that is there may name, too.
+        Args:
+            folder: where it is.
+            recipe: what is trained.
+            split: the recipe's data, of which a new run keeps a record, with which those of a run are compared.
+            say: takes lines for the reader.
+            trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
 
         Raises:
-            Problem: the folder cannot be written, is trained in by another process, or holds a run of another recipe.
+            Problem: the folder cannot be written, is trained in by another process, or holds a run of another recipe
+                or of other data.
         """
         run = cls(folder)
         with ExitStack() as stack:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 _lock(stack.enter_context((folder / ".lock").open("a")), folder)
-                if run.recipe_file.exists():
-                    _check_same(run.recipe(trust | Trust.of(recipe)), recipe, folder)
+                created = run.recipe_file.exists()
+                record = run.data_record() if created else None
+                if created:
+                    _check_same(run.recipe(trust | Trust.of(recipe)), recipe, folder, places=record is not None)
+                run._keep_record(record, recipe.data, split, say if created else None)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise Problem(f"{folder} cannot be written: {error.strerror}") from error
@@ -94,6 +118,65 @@ class Run:
             raise Problem(f"{self.recipe_file} cannot be read: {error}") from error
         except Problem as problem:
             raise Problem(f"{self.recipe_file}: {problem}") from None
+
+    def data_record(self) -> DataRecord | None:
+        """Return what the run knows of its data; None if a version before that was written created it.
+
+        Raises:
+            Problem: the file is damaged.
+        """
+        try:
+            return DataRecord.model_validate_json(read_inside(self.folder, DATA))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise Problem(f"{self.folder / DATA} is damaged ({reason}): copy it again, or remove it") from None
+
+    def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = complain) -> Split:
+        """Return the data of a run, compared with what it knows of them.
+
+        Args:
+            recipe: the run's, with the places where its data lie now.
+            images: whether the images themselves are needed; if not, what the run knows of them is enough.
+            heldout: whether those held out are: the reader is told if they are others than when the run was created.
+            say: takes lines for the reader.
+
+        Raises:
+            Problem: there are no data, or they are others than those that the run was created with.
+        """
+        record = self.data_record()
+        needed = images or slots.wants_loss_curve(recipe.sampler.w)
+        if record is not None and not needed and (known := record.split(recipe.data)) is not None:
+            return known
+        split = open_data(recipe.data, record)
+        if record is None:
+            if recipe.data.kind != "absent":
+                say(f"{self.folder} was created by an earlier version, without a record of its data: not compared")
+            return split
+        self._compare(record, split)
+        if heldout and (found := record.differences(split, heldout=True)):
+            say(f"{self.folder}: held-out images are others than when the run was created: {tell(found)}")
+        return split
+
+    def _compare(self, record: DataRecord, split: Split) -> None:
+        if found := record.differences(split):
+            raise Problem(
+                f"{self.folder} was created with other data: {tell(found)}; restore them, name their place by --set "
+                f"data.path=DIR, or fine-tune another run by --set train.init={self.folder}"
+            )
+
+    def _keep_record(self, record: DataRecord | None, data: Component, split: Split, say: Say | None) -> None:
+        """Compare data with their record, and write it where it is new, or where things lie elsewhere now."""
+        if record is None:
+            written = DataRecord.of(data, split)
+            if say:
+                say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
+        else:
+            self._compare(record, split)
+            written = record.moved(data, split)
+        if written != record:
+            write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
 
     def latest(self) -> Path:
         """Return the newest checkpoint of which every file is as it was written.
@@ -152,11 +235,12 @@ def _lock(file: IO[str], folder: Path) -> None:
         raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out")
 
 
-def _check_same(kept: Recipe, recipe: Recipe, folder: Path) -> None:
-    """Raise a problem unless a run can go on with a recipe."""
+def _check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool) -> None:
+    """Raise a problem unless a run can go on with a recipe; `places`: whether its data may lie elsewhere."""
     fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
     keys = differing(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
-    changed = [key for key in keys if key in fixed or not key.startswith(MAY_CHANGE)]
+    moved = tuple(f"data.{place}" for place in PLACES) if places else ()
+    changed = [key for key in keys if key in fixed or not (key in moved or key.startswith(MAY_CHANGE))]
     if changed:
         raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(changed)}")
 

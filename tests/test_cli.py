@@ -157,7 +157,7 @@ def unwritable(tmp_path: Path) -> Path:
         (["sample", "{run}", "--out", "{new}.png", "--label", "x"], "no class 'x'; known: 0, 1"),
         (
             ["sample", "{run}", "--out", "{new}.png", "--set", "train.steps=3"],
-            "only sampler, guidance, compute can",
+            "only sampler, guidance, compute, data.path",
         ),
         (["sample", "{run}", "--out", "{new}.png", "--set", "sampler.kind=pde"], "'ode' or 'sde'"),
         (["evaluate", "{new}"], "there is no run in"),

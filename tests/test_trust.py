@@ -151,10 +151,11 @@ def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
 
 def test_a_run_goes_on_with_the_recipe_that_the_user_names(place: Path) -> None:
     recipe = read("digits", ["path=evil:Path"])
+    split = recipe.data.build()
     for _ in range(2):
-        with Run.begin(place / "own", recipe) as run:
+        with Run.begin(place / "own", recipe, split) as run:
             assert run.recipe(Trust.of(recipe)) == recipe
-    with pytest.raises(Problem, match="'evil:Path' is code"), Run.begin(place / "own", read("digits")):
+    with pytest.raises(Problem, match="'evil:Path' is code"), Run.begin(place / "own", read("digits"), split):
         pass
 
 

@@ -64,6 +64,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 AFTER_TRAINING = ("sampler", "guidance", "compute")
+PLACES = ("data.path", "data.heldout", "data.vae")
+"""Where a run's data lie now; they are compared with those that it was created with."""
 
 
 def resample(
@@ -79,7 +81,8 @@ def resample(
     from ..study.chosen import with_sampler
 
     for setting in settings or ():
-        if setting.partition("=")[0].partition(".")[0] not in allowed:
+        key = setting.partition("=")[0]
+        if key not in allowed and key.partition(".")[0] not in allowed:
             raise Problem(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
     if sampler is not None:
         recipe = with_sampler(recipe, sampler, trust_of(trust))

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from .app import Average, Device, RunFolder, Trusting, command, device_of, trust_of, writable
+from .app import (
+    PLACES,
+    Average,
+    Device,
+    RunFolder,
+    Settings,
+    Trusting,
+    command,
+    device_of,
+    resample,
+    trust_of,
+    writable,
+)
 
 
 @command
@@ -24,6 +36,7 @@ def likelihood(
     rtol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, relative.")] = 1e-5,
     atol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, absolute.")] = 1e-6,
     average: Average = "ema",
+    settings: Settings = None,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
@@ -41,7 +54,7 @@ def likelihood(
     writable(folder / "likelihood.json")
     run_likelihood(
         run,
-        run.recipe(trust_of(trust)),
+        resample(run.recipe(trust_of(trust)), settings, *PLACES),
         device_of(device),
         num=num,
         probes=probes,

@@ -8,6 +8,7 @@ import typer
 from ..problem import Problem
 from .app import (
     AFTER_TRAINING,
+    PLACES,
     Average,
     Device,
     SamplerFile,
@@ -75,7 +76,7 @@ def evaluate(
     else:
         run = Run.find(source)
         recipe = run.recipe(trust_of(trust, settings))
-        recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", sampler=sampler, trust=trust)
+        recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", *PLACES, sampler=sampler, trust=trust)
     question = Question(recipe.evaluation.features, reference, crop, batch, where, place, share)
     if drawn:
         report = evaluate_samples(source, recipe, question)

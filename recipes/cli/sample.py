@@ -7,6 +7,7 @@ import typer
 
 from .app import (
     AFTER_TRAINING,
+    PLACES,
     Average,
     Device,
     RunFolder,
@@ -60,8 +61,8 @@ def sample(
     writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
     run = Run.find(folder)
     recipe = run.recipe(trust_of(trust, settings))
-    recipe = resample(recipe, settings, *AFTER_TRAINING, sampler=sampler, trust=trust)
-    split = recipe.data.build()
+    recipe = resample(recipe, settings, *AFTER_TRAINING, *PLACES, sampler=sampler, trust=trust)
+    split = run.data(recipe, images=False)
     usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))
     share = Share.of_environment()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..problem import Problem
-from .app import Device, RunFolder, Settings, Trusting, command, device_of, trust_of
+from .app import PLACES, Device, RunFolder, Settings, Trusting, command, device_of, resample, trust_of
 
 
 @command
@@ -42,6 +42,7 @@ def train(
 def replay(
     folder: RunFolder,
     step: Annotated[int, typer.Option(min=1, help="Which step to repeat.")],
+    settings: Settings = None,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
@@ -53,7 +54,7 @@ def replay(
     from ..train.replay import replay as run_replay
 
     run = Run.find(folder)
-    run_replay(run, run.recipe(trust_of(trust)), step, device_of(device), typer.echo)
+    run_replay(run, resample(run.recipe(trust_of(trust)), settings, *PLACES), step, device_of(device), typer.echo)
 
 
 @command

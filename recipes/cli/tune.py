@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from .app import AFTER_TRAINING, Average, Device, RunFolder, Settings, Trusting, command, device_of, resample, trust_of
+from .app import (
+    AFTER_TRAINING,
+    PLACES,
+    Average,
+    Device,
+    RunFolder,
+    Settings,
+    Trusting,
+    command,
+    device_of,
+    resample,
+    trust_of,
+)
 
 
 @command
@@ -44,7 +56,7 @@ def tune(
     from ..study.tuning import run_tune
 
     run = Run.find(folder)
-    recipe = resample(run.recipe(trust_of(trust, settings)), settings, *AFTER_TRAINING, "evaluation")
+    recipe = resample(run.recipe(trust_of(trust, settings)), settings, *AFTER_TRAINING, "evaluation", *PLACES)
     run_tune(
         run,
         recipe,

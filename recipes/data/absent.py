@@ -1,4 +1,4 @@
-"""No data: what is known of those that a network was trained on elsewhere."""
+"""No data: what is known of those that a network was trained on elsewhere, or that are not asked for."""
 
 from dataclasses import dataclass
 
@@ -8,28 +8,43 @@ from ..problem import Problem
 from .images import NoiseOf, Split, to_pixels
 from .vae import USUAL, decoder
 
+NO_DATA = (
+    "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
+    "--set data.path=DIR` makes a run that has data"
+)
+
 
 @dataclass(frozen=True)
 class Absent:
-    """Images of which the shape is known, and nothing else: whoever asks how many there are is told of the problem."""
+    """Images of which the shape is known, and perhaps the number: whoever asks for more is told of the problem.
+
+    Args:
+        shape: (C, H, W) of a state.
+        count: how many there are, if that is known.
+        problem: what to say to whoever asks for more.
+    """
 
     shape: tuple[int, int, int]
+    count: int | None = None
+    problem: str = NO_DATA
 
     @property
     def labels(self) -> Tensor:
         """Raise the problem."""
-        raise _problem()
+        raise Problem(self.problem)
 
     def __len__(self) -> int:
-        raise _problem()
+        if self.count is None:
+            raise Problem(self.problem)
+        return self.count
 
     def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
         """Raise the problem."""
-        raise _problem()
+        raise Problem(self.problem)
 
     def read(self, numbers: Tensor, /) -> Tensor:
         """Raise the problem."""
-        raise _problem()
+        raise Problem(self.problem)
 
 
 def absent(
@@ -52,10 +67,3 @@ def absent(
         raise Problem(f"states of {shape[0]} channels are no pixels: name the vae that makes pixels of them")
     decode = to_pixels if vae == "none" else decoder(vae, scale=scale, shift=shift)
     return Split(Absent(shape), Absent(shape), names, decode)
-
-
-def _problem() -> Problem:
-    return Problem(
-        "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
-        "--set data.path=DIR` makes a run that has data"
-    )

@@ -8,7 +8,7 @@ from torch import Tensor
 from .images import Split
 from .moments import moments
 from .parts import divide
-from .shards import normalisation, shards
+from .shards import Normalised, normalisation, shards
 
 
 def lightningdit(
@@ -37,11 +37,7 @@ def lightningdit(
     from .vae import decoder
 
     scheme = normalisation(Path(path), multiplier)
-    decode_latents = decoder(vae, scale=1.0)
-
-    def decode(states: Tensor) -> Tensor:
-        return decode_latents(scheme.latents(states.float()))
-
+    decode = Normalised(scheme, decoder(vae, scale=1.0))
     images = shards(Path(path), scheme, decode)
     compared = None if heldout == "none" else shards(Path(heldout), scheme, decode)
     classes = int(images.labels.max()) + 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from torch import Tensor
 from .digests import of_parts
 from .fingerprint import Files
 from .images import NoiseOf
+from .vae import Decoder
 
 STATISTICS = "latents_stats.pt"
 KEYS = ("latents", "latents_flip", "labels")
@@ -32,6 +34,24 @@ class Normalisation:
     def latents(self, states: Tensor) -> Tensor:
         """Return the latents of states, (B, C, H, W)."""
         return states / self.multiplier * self.std.to(states.device) + self.mean.to(states.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """From states that were normalised to pixels."""
+
+    normalisation: Normalisation
+    decoder: Decoder
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Return pixels, (B, 3, H, W) uint8 on the device of the states, of states (B, C, h, w)."""
+        return self.decoder(self.normalisation.latents(states.float()))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decodes, for a manifest."""
+        scheme = self.normalisation
+        numbers = {"mean": scheme.mean.flatten().tolist(), "std": scheme.std.flatten().tolist()}
+        return self.decoder.describe() | numbers | {"multiplier": scheme.multiplier}
 
 
 @dataclass(frozen=True, eq=False)

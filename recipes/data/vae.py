@@ -5,7 +5,7 @@ An image's latents are random: normal, with a mean and a standard deviation for 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -132,9 +132,9 @@ class Decoder:
 
     source: str
     scale: float
-    shift: float
-    expected: Mapping[str, str]
-    batch: int
+    shift: float = 0.0
+    expected: Mapping[str, str] = field(default_factory=dict)
+    batch: int = 16
     _vae: VAE = field(default=None, repr=False)
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Decoder:
 
 def decoder(
     source: str, *, scale: float, shift: float = 0.0, expected: Mapping[str, str] | None = None, batch: int = 16
-) -> Callable[[Tensor], Tensor]:
+) -> Decoder:
     """Return the function from states to pixels; the autoencoder is loaded when it is first called.
 
     Args:

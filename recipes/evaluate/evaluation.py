@@ -88,7 +88,7 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
         Problem: there is no good checkpoint, nothing to compare with, or a package is missing.
     """
     how = question.extraction()
-    split = recipe.data.build()
+    split = run.data(recipe, images=question.reference is None, heldout=True)
     count = _count(recipe, split, question)
     labels = Labels(split.classes, recipe.evaluation.labels)
     checkpoint = run.latest()

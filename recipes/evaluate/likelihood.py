@@ -80,7 +80,7 @@ def likelihood(
     """
     share = Share.of_environment()
     device = share.device(device)
-    split = recipe.data.build()
+    split = run.data(recipe, heldout=True)
     num = min(num, _held_out(split))
     checkpoint = run.latest()
     network = load_network(recipe, split, checkpoint, device, average)

@@ -9,6 +9,7 @@ import torch
 
 from .. import checkpoints
 from ..data.images import Split
+from ..data.record import PLACES
 from ..intervals import resolve
 from ..recipe import Recipe
 from .labels import Labels
@@ -64,6 +65,8 @@ def versions() -> dict[str, str]:
 def identity(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a manifest in which two must agree for their samples to be the same, but for rounding."""
     recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
+    if isinstance(recipe["data"], dict):
+        recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PLACES}
     return {key: value for key, value in manifest.items() if key != MADE_BY} | {"recipe": recipe}
 
 

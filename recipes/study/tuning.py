@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.record import placed
 from ..evaluate.evaluation import Question
 from ..filesystems import lock
 from ..problem import Problem
@@ -59,7 +60,8 @@ def run_tune(
     Raises:
         Problem: there is nothing to measure, it cannot be measured, or the folder cannot be written.
     """
-    split = recipe.data.build()
+    split = run.data(recipe, heldout=True)
+    recipe = recipe.model_copy(update={"data": placed(recipe.data, run.data_record())})
     curve = None
     read_axes(over, recipe, None)  # mistakes are told of before a network is loaded
     if recipe.data.kind != "absent":

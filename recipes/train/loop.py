@@ -10,6 +10,7 @@ import torch
 
 from .. import checkpoints
 from ..data.images import Split
+from ..data.record import open_data
 from ..problem import Problem
 from ..progress import progress
 from ..reading import to_toml
@@ -59,10 +60,12 @@ def train(
 
 def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], None], trust: Trust) -> None:
     with ExitStack() as stack:
-        split = recipe.data.build()
+        there = Run(folder)
+        record = team.agree(lambda: there.data_record() if there.recipe_file.is_file() else None)
+        split = open_data(recipe.data, record)
         state, batches = State(recipe, split, team), Batches(recipe, split, team)
         take_step = Step(recipe, split, state, team)
-        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, trust)))
+        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, say, trust)))
         say(to_toml(recipe))
         _go_on(state, run, team, say)
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))

@@ -31,7 +31,7 @@ def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Calla
     Raises:
         Problem: the run's data or network cannot be built.
     """
-    split, team = recipe.data.build(), Processes(device=device)
+    split, team = run.data(recipe), Processes(device=device)
     state, batches = State(recipe, split, team), Batches(recipe, split, team)
     take_step = Step(recipe, split, state, team)
     before = [one for one in checkpoints.found(run.checkpoints) if checkpoints.step_of(one) < step]

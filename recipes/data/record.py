@@ -1,0 +1,243 @@
+"""What a run knows of its data: `data.json` in its folder.
+
+It is written when the run is created. By it the run is sampled from without its data, and data are compared with it
+whenever they are asked for: names of the classes, in their order, the number of images of each, and their fingerprints
+(`fingerprint.py` says what these cover), the shape of a state, and how states become pixels.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..components import Component, Section
+from ..problem import Problem
+from .absent import Absent
+from .fingerprint import SAMPLE, fingerprint
+from .images import Images, Split, to_pixels
+from .shards import Normalisation, Normalised
+from .vae import Decoder
+
+NAME = "data.json"
+PLACES = ("path", "heldout", "vae")
+"""The keys of data that say where something lies: they may be changed, and what lies there is compared."""
+SAID = 5
+"""Differences that a line names, at most."""
+Count = Annotated[int, Field(ge=0)]
+
+
+class ClassRecord(Section):
+    """The images of a class: how many, and their fingerprint, None if the data tell of none."""
+
+    count: Count
+    fingerprint: str | None
+
+
+class DecoderRecord(Section):
+    """How states become pixels."""
+
+    kind: Literal["pixels", "vae", "own"]
+    """States are pixels in [-1, 1], or latents of an autoencoder; or the user's own function makes pixels of them."""
+    vae: str = ""
+    scale: float = 1.0
+    shift: float = 0.0
+    expected: dict[str, str] = Field(default={})
+    mean: tuple[float, ...] = ()
+    """Of each channel, if they were normalised by LightningDiT's statistics, which come before scale and shift."""
+    std: tuple[float, ...] = ()
+    multiplier: float = 1.0
+
+    @classmethod
+    def of(cls, decode: Any) -> "DecoderRecord":
+        """Return what there is to know of a function from states to pixels."""
+        if decode is to_pixels:
+            return cls(kind="pixels")
+        if isinstance(decode, Normalised):
+            scheme = decode.normalisation
+            mean, std = (tuple(one.flatten().tolist()) for one in (scheme.mean, scheme.std))
+            of_vae = cls.of(decode.decoder)
+            return of_vae.model_copy(update={"mean": mean, "std": std, "multiplier": scheme.multiplier})
+        if isinstance(decode, Decoder):
+            known = dict(decode.expected)
+            return cls(kind="vae", vae=decode.source, scale=decode.scale, shift=decode.shift, expected=known)
+        return cls(kind="own")
+
+    def build(self, vae: str) -> Any:
+        """Return the function from states to pixels, by the autoencoder at a place."""
+        if self.kind == "pixels":
+            return to_pixels
+        decoder = Decoder(vae, self.scale, self.shift, self.expected)
+        if not self.mean:
+            return decoder
+        mean, std = (torch.tensor(one).reshape(-1, 1, 1) for one in (self.mean, self.std))
+        return Normalised(Normalisation(mean, std, self.multiplier), decoder)
+
+
+class DataRecord(Section):
+    """What is known of data."""
+
+    format: Literal[1] = 1
+    places: dict[str, str]
+    """Where things lay when the record was written, absolute, by key."""
+    shape: tuple[Count, Count, Count]
+    """(C, H, W) of a state."""
+    classes: tuple[str, ...]
+    decoder: DecoderRecord
+    training: tuple[ClassRecord, ...]
+    """By class; one of all images, if there are no classes; none, if the data are absent."""
+    heldout: tuple[ClassRecord, ...]
+
+    @classmethod
+    def of(cls, data: Component, split: Split) -> "DataRecord":
+        """Return the record of data that a recipe's component has built."""
+        decoder = DecoderRecord.of(split.decode)
+        training, heldout = (_by_class(images, len(split.classes)) for images in (split.training, split.heldout))
+        return cls(
+            places=_places(data, decoder),
+            shape=split.training.shape,
+            classes=split.classes,
+            decoder=decoder,
+            training=training,
+            heldout=heldout,
+        )
+
+    def split(self, data: Component) -> Split | None:
+        """Return the data without their images, to sample by; None if only the data themselves say what pixels are."""
+        if self.decoder.kind == "own":
+            return None
+        vae = str(getattr(data.fields, "vae", "auto"))
+        source = self.decoder.vae if vae == "auto" else vae
+        decode = self.decoder.build(_found(source, self.places.get("vae")))
+        training, heldout = (
+            Absent(self.shape, sum(one.count for one in part) if part else None, *problem)
+            for part, problem in (
+                (self.training, (WITHOUT_IMAGES,) if self.training else ()),
+                (self.heldout, (WITHOUT_IMAGES,) if self.training else ()),
+            )
+        )
+        return Split(training, heldout, self.classes, decode)
+
+    def differences(self, split: Split, *, heldout: bool = False) -> list[str]:
+        """Return in which ways data are others than these, in words; of images, those to train on or those held out."""
+        found = []
+        if self.training and tuple(split.training.shape) != self.shape:
+            found.append(f"states were {_shape(self.shape)} and are {_shape(split.training.shape)}")
+        decoder = DecoderRecord.of(split.decode)
+        for key in ("kind", "scale", "shift", "mean", "std", "multiplier", "expected"):
+            was, now = getattr(self.decoder, key), getattr(decoder, key)
+            if was != now:
+                found.append(f"the decoder's {key} was {_short(was)} and is {_short(now)}")
+        was_by_class, images = (self.heldout, split.heldout) if heldout else (self.training, split.training)
+        if not was_by_class:
+            return found
+        was_of = dict(zip(self.classes or ("",), was_by_class, strict=True))
+        now_of = dict(zip(split.classes or ("",), _by_class(images, len(split.classes)), strict=True))
+        return found + _of_classes(was_of, now_of)
+
+    def moved(self, data: Component, split: Split) -> "DataRecord":
+        """Return the record with the places where things lie now."""
+        now = _places(placed(data, self), DecoderRecord.of(split.decode))
+        return self.model_copy(update={"places": self.places | now})
+
+
+WITHOUT_IMAGES = "this needs the images that the run was trained on, and asked for their shape alone"
+
+
+def open_data(data: Component, record: DataRecord | None) -> Split:
+    """Return the data of a recipe; a relative place that is not to be found is looked for where it was at first.
+
+    Raises:
+        Problem: there are none, or the component makes something else.
+    """
+    split = placed(data, record).build()
+    if not isinstance(split, Split):
+        raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
+    own = split.decode.decoder if isinstance(split.decode, Normalised) else split.decode
+    if record is not None and isinstance(own, Decoder):
+        own.source = _found(own.source, record.places.get("vae"))
+    return split
+
+
+def placed(data: Component, record: DataRecord | None) -> Component:
+    """Return data with the places where they are found: a relative one is looked for where it was at first, too."""
+    if record is None:
+        return data
+    fields = data.fields
+    given = {key: str(getattr(fields, key)) for key in PLACES if key in type(fields).model_fields}
+    found = {key: _found(value, record.places.get(key)) for key, value in given.items()}
+    changed = {key: value for key, value in found.items() if value != given[key]}
+    return replace(data, fields=fields.model_copy(update=changed))
+
+
+def _found(place: str, before: str | None) -> str:
+    """Return a place, or where it was before if it is a relative one from which nothing is found here."""
+    here = Path(place)
+    lost = before is not None and not here.is_absolute() and not here.exists()
+    return str(before) if lost and Path(str(before)).exists() and Path(str(before)).name == here.name else place
+
+
+def _places(data: Component, decoder: DecoderRecord) -> dict[str, str]:
+    given = {key: str(getattr(data.fields, key)) for key in PLACES if key in type(data.fields).model_fields}
+    given |= {"vae": decoder.vae} if decoder.vae else {}
+    return {key: str(Path(value).absolute()) for key, value in given.items() if Path(value).exists()}
+
+
+def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:
+    """Return the record of the images of each class, or of all if there are no classes; nothing of absent ones."""
+    if isinstance(images, Absent):
+        return ()
+    if not classes:
+        return (ClassRecord(count=len(images), fingerprint=fingerprint(images)),)
+    order = torch.argsort(images.labels, stable=True)
+    counts = torch.bincount(images.labels, minlength=classes)[:classes]
+    sample = max(1, SAMPLE // classes)
+    members: tuple[Tensor, ...] = torch.split(order[: int(counts.sum())], counts.tolist())
+    return tuple(ClassRecord(count=len(some), fingerprint=fingerprint(images, some, sample)) for some in members)
+
+
+def _of_classes(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> list[str]:
+    """Return in which ways the images of classes differ."""
+    gone, new = [name for name in was if name not in now], [name for name in now if name not in was]
+    found = []
+    for name in list(gone):
+        same = [other for other in new if now[other] == was[name] and was[name].fingerprint and was[name].count]
+        if same:
+            found.append(f"class {name!r} is called {same[0]!r} now")
+            gone.remove(name)
+            new.remove(same[0])
+    found += [f"class {name!r} is missing" for name in gone] + [f"class {name!r} is new" for name in new]
+    both = [name for name in was if name in now]
+    counts = [
+        f"{_of(name)}{was[name].count:,} images were there and {now[name].count:,} are"
+        for name in both
+        if was[name].count != now[name].count
+    ]
+    found += counts
+    if not found and [*was] != [*now]:
+        found.append("the classes are in another order")
+    if not found:
+        known = [name for name in both if was[name].fingerprint and now[name].fingerprint]
+        found += [f"{_of(name)}images are others" for name in known if was[name] != now[name]]
+    return found
+
+
+def _of(name: str) -> str:
+    return f"of class {name!r} " if name else ""
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _short(value: Any) -> str:
+    said = str(value)
+    return said if len(said) < 60 else f"{said[:50]}..."
+
+
+def tell(differences: list[str]) -> str:
+    """Return differences as one line."""
+    more = f" and {len(differences) - SAID} more" if len(differences) > SAID else ""
+    return "; ".join(differences[:SAID]) + more
