@@ -52,19 +52,34 @@ class OptimalTransport:
             )
         if self.classwise and (y is None or y.shape != x.shape[:1]):
             raise ValueError(f"classwise transport needs labels of shape ({len(x)},)")
-        labels = y.cpu() if self.classwise and y is not None else torch.zeros(len(x))
-        order = torch.arange(len(x))
-        for rows in torch.split(torch.arange(len(x)), self.block):
-            for label in torch.unique(labels[rows]):
-                alike = rows[labels[rows] == label]
-                order[alike] = alike[_assign(x[alike.to(x.device)], eps[alike.to(x.device)])]
+        gains, labels = _gains(x, eps, self.block), _on_host(y) if self.classwise and y is not None else None
+        order = torch.arange(len(x), device="cpu")
+        for block, gain in enumerate(gains):
+            rows = torch.arange(block * self.block, (block + 1) * self.block, device="cpu")
+            own = torch.zeros_like(rows) if labels is None else labels[rows]
+            for label in torch.unique(own):
+                alike = torch.nonzero(own == label)[:, 0]
+                order[rows[alike]] = rows[alike[_assign(gain[alike][:, alike])]]
         return eps[order.to(eps.device)]
 
 
-def _assign(x: Tensor, eps: Tensor) -> Tensor:
-    """Return the number of the noise that goes with each row."""
+def _gains(x: Tensor, eps: Tensor, block: int) -> Tensor:
+    """Return x eps for all pairs in a block, (N, block, block), on the CPU: it waits once for a device."""
+    each = [
+        one.reshape(block, -1).double() @ other.reshape(block, -1).double().T
+        for one, other in zip(torch.split(x, block), torch.split(eps, block), strict=True)
+        if len(one)
+    ]
+    return _on_host(torch.stack(each)) if each else torch.empty(0, block, block, device="cpu")
+
+
+def _on_host(values: Tensor) -> Tensor:
+    return values.detach().cpu()
+
+
+def _assign(gains: Tensor) -> Tensor:
+    """Return the number of the noise that goes with each row: |x - eps|^2 is least where x eps is largest."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 (few objectives need it)
 
-    gains = x.flatten(1).double() @ eps.flatten(1).double().T  # |x - eps|^2 is least where x eps is largest
-    _, columns = linear_sum_assignment(gains.cpu().numpy(), maximize=True)
+    _, columns = linear_sum_assignment(gains.numpy(), maximize=True)
     return torch.from_numpy(columns)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .precision import asked, mean_of_rows, wide
 from .protocols import Field, MarkovPath
 
 
@@ -33,7 +34,7 @@ class Hybrid:
             raise ValueError(f"steps must be at least 2, got {self.steps}")
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
-        """Return the loss of each sample, (B,).
+        """Return the loss of each sample, (B,), in float32 at least.
 
         Args:
             model: the network as a field, with twice the channels of x.
@@ -42,7 +43,7 @@ class Hybrid:
             t: times, (B,).
 
         Raises:
-            ValueError: shapes that do not fit one another.
+            ValueError: shapes that do not fit one another, or a time at which alpha = 0, where the bound is infinite.
         """
         error, bound = self.terms(model, x, eps, t)
         return error + bound
@@ -51,13 +52,25 @@ class Hybrid:
         """Return the squared error of the noise and the bound, (B,) each; arguments and errors are the loss's."""
         if t.shape != x.shape[:1]:
             raise ValueError(f"t must have shape ({len(x)},) as x has {len(x)} rows, got {tuple(t.shape)}")
+        x, eps, t, dtype = wide(x), wide(eps), wide(t), x.dtype
+        self._check_times(t)
         x_t = self.path.mix(x, eps, t)
-        predicted, between = _split(model(x_t, t), x)
-        return _mean((predicted - eps).square()), self._bound(predicted.detach(), between, x, x_t, t)
+        predicted, between = _split(asked(model, x_t, t, dtype), x)
+        return mean_of_rows((predicted - eps).square()), self._bound(predicted.detach(), between, x, x_t, t)
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity that the network stands for."""
         return lambda x_t, t: self.path.velocity_from_noise(_split(model(x_t, t), x_t)[0], x_t, t)
+
+    def _check_times(self, t: Tensor) -> None:
+        """Raise ValueError for a time at which alpha = 0; only paths that begin there need a look at the times."""
+        traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+        if traced or self.path.alpha(torch.zeros((), device="cpu")) > 0 or (self.path.alpha(t) != 0).all():
+            return
+        raise ValueError(
+            f"the bound is infinite where alpha = 0, as at t = 0 of {self.path}: the noise says nothing of the data "
+            "there; draw times > 0, or take a path that begins with some of the data, as DDPM and VP do"
+        )
 
     def _bound(self, predicted: Tensor, between: Tensor, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         def column(values: Tensor) -> Tensor:
@@ -72,7 +85,7 @@ class Hybrid:
         gap = column(known.data) * (x - data)
         divergence = (log_variance - low + (low - log_variance).exp() + gap**2 * (-log_variance).exp() - 1) / 2
         surprise = -_log_pixel(x, data, log_variance / 2)  # the last step's mean is the data that are expected
-        return _mean(torch.where(column(last) > 0, surprise, divergence)) / math.log(2)
+        return mean_of_rows(torch.where(column(last) > 0, surprise, divergence)) / math.log(2)
 
 
 def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +97,6 @@ def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         )
     noise, between = torch.chunk(output, 2, dim=1)
     return noise, between
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.reshape(len(values), -1).mean(1)
 
 
 def _log_pixel(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

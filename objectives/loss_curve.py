@@ -1,11 +1,13 @@
 """How large the error of a trained velocity is, time by time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .precision import asked
 from .protocols import Field, Path
 
 
@@ -14,7 +16,7 @@ class LossCurve:
     """t -> L_t: linear between measured times, constant beyond them; it is what `KLEta` asks for.
 
     Raises:
-        ValueError: times that do not rise, or not one loss >= 0 for each.
+        ValueError: times that do not rise, or not one finite loss >= 0 for each.
     """
 
     times: Sequence[float]
@@ -22,16 +24,17 @@ class LossCurve:
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.times, self.times[1:], strict=False))
-        if not self.times or not rising or len(self.times) != len(self.losses) or not min(self.losses) >= 0:
-            raise ValueError("a loss curve has rising times and a loss >= 0 for each of them")
+        finite = all(math.isfinite(value) for value in (*self.times, *self.losses))
+        if not self.times or not (rising and finite) or len(self.times) != len(self.losses) or min(self.losses) < 0:
+            raise ValueError("a loss curve has rising times and a loss >= 0 for each of them, all finite")
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return L_t, of t's shape and precision."""
         times, losses = (torch.tensor(v, dtype=torch.float64, device=t.device) for v in (self.times, self.losses))
         if len(times) == 1:
             return losses.expand(t.shape).to(t.dtype)
-        t_inside = t.double().clamp(times[0], times[-1]).contiguous()
-        left = torch.searchsorted(times, t_inside, right=True).clamp(max=len(times) - 1) - 1
+        t_inside = t.double().clamp(times[0], times[-1])
+        left = (t_inside[..., None] >= times[1:-1]).sum(-1)
         share = (t_inside - times[left]) / (times[left + 1] - times[left])
         return torch.lerp(losses[left], losses[left + 1], share).to(t.dtype)
 
@@ -51,13 +54,15 @@ class LossCurve:
             times: where to measure, (N,), rising, at which path and velocity are finite.
 
         Raises:
-            ValueError: a loss is not finite.
+            ValueError: there are no data, or a loss is not finite.
         """
+        if not len(x):
+            raise ValueError(f"a loss curve is measured on data, got x of shape {tuple(x.shape)}")
         losses = []
         for t in times:
             rows = t.to(x.device).expand(len(x))
-            error = velocity(path.mix(x, eps, rows), rows) - path.velocity(x, eps, rows)
-            losses.append(float(error.flatten(1).square().sum(1).mean()))
+            error = asked(velocity, path.mix(x, eps, rows), rows, x.dtype) - path.velocity(x, eps, rows)
+            losses.append(float(error.square().reshape(len(x), math.prod(x.shape[1:])).sum(1).mean()))
             if not losses[-1] < float("inf"):
                 raise ValueError(f"the loss at t = {float(t)} is {losses[-1]}: measure at times inside (0, 1)")
         return cls(times.tolist(), losses)

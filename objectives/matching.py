@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .precision import asked, mean_of_rows, wide
 from .protocols import Field, Path, Weight
 from .quantities import Quantity, Velocity
 
@@ -27,7 +28,9 @@ class Matching:
     weight: Weight | None = None
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
-        """Return the loss of each sample, (B,), the mean over all other dimensions.
+        """Return the loss of each sample, (B,), the mean over all other dimensions, in float32 at least.
+
+        The model is asked at states of x's dtype and at times of that dtype or float32, whichever is wider.
 
         Args:
             model: the network as a field; labels are bound to it beforehand.
@@ -40,11 +43,12 @@ class Matching:
         """
         if t.shape != x.shape[:1]:
             raise ValueError(f"t must have shape ({len(x)},) as x has {len(x)} rows, got {tuple(t.shape)}")
-        output = model(self.path.mix(x, eps, t), t)
+        t = wide(t)
+        output = asked(model, self.path.mix(x, eps, t), t, x.dtype)
         if output.shape != x.shape:
             raise ValueError(f"the model must return x's shape {tuple(x.shape)}, got {tuple(output.shape)}")
-        error = self.predict.residual(self.path, output, x, eps, t)
-        loss = error.square().reshape(len(x), -1).mean(1)
+        error = self.predict.residual(self.path, output, wide(x), wide(eps), t)
+        loss = mean_of_rows(error.square())
         unit, measure = self.predict.unit(), self.measure or self.predict.unit()
         if measure is not unit:
             loss = loss * (measure.error_rate(self.path, t) / unit.error_rate(self.path, t)) ** 2

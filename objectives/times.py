@@ -1,11 +1,12 @@
 """Which times are trained on: functions of uniform numbers (B,) in [0, 1) to times (B,).
 
 Randomness enters as the argument, so the same times come out on however many processes. They compose:
-`Shifted(Stratified(LogitNormal()), shift=0.5)`.
+`Shifted(Stratified(LogitNormal()), shift=2.0)`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -73,10 +74,16 @@ class LogitNormal:
 
 @dataclass(frozen=True)
 class Shifted:
-    """t' = s t / (1 + (s - 1) t), by which the signal-to-noise ratio of the straight path is multiplied by s.
+    """t' = t / (t + s (1 - t)): for s > 1 towards the noise, as in `samplers.grids.shifted` and in SD3.
 
-    For larger images, where neighbouring pixels average the noise away, shift towards the noise: s < 1 here, where
-    time runs to the data; other texts, whose time runs to the noise, give 1 / s (SD3, arXiv 2403.03206, eq. 23).
+    The ratio of noise to signal of the straight path is multiplied by s. With sigma = 1 - t it is SD3's
+    sigma' = s sigma / (1 + (s - 1) sigma) (arXiv 2403.03206, eq. 23). Larger images, whose neighbouring pixels average
+    the noise away, ask for larger s.
+
+    Args:
+        times: those that are shifted.
+        shift: s, 1 leaves them as they are.
+        towards: says in stored recipes where shifts above 1 lead; before it was there, they led to the data.
 
     Raises:
         ValueError: the shift is not positive.
@@ -84,15 +91,18 @@ class Shifted:
 
     times: Times = Uniform()
     shift: float = 1.0
+    towards: Literal["noise"] = field(default="noise", repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift must be positive and finite, got {self.shift}")
+        if self.towards != "noise":
+            raise ValueError(f"a shift above 1 leads towards the noise, got towards = {self.towards!r}: give 1 / shift")
 
     def __call__(self, uniforms: Tensor, /) -> Tensor:
         """Return the shifted times."""
         t = self.times(uniforms)
-        return self.shift * t / (1 + (self.shift - 1) * t)
+        return t / (t + self.shift * (1 - t))
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,20 @@ def train_interval(recipe: Recipe) -> tuple[float, float]:
         return recipe.train.interval
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
-    data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
     reach = recipe.train.times.build()(torch.tensor([0.0, 1 - 2.0**-24]))
     ends = torch.where((reach - reach.round()).abs() < 1e-4, reach.round(), reach)  # a grid never comes to t = 1
-    start, end = (objective(_network(objective), data, noise, at[None]).isfinite().item() for at in ends)
+    start, end = (_has_loss(objective, at) for at in ends)
     clipped = 1 - 1e-05 if _steep(path) else 0.95 if _predicts_data(objective) else 1 - 0.001
     return 0.0 if start else 1e-3, 1.0 if end else clipped
+
+
+def _has_loss(objective: Any, at: Tensor) -> bool:
+    """Return whether the loss at a time is finite; an objective may refuse a time at which it is not."""
+    data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
+    try:
+        return bool(objective(_network(objective), data, noise, at[None]).isfinite())
+    except ValueError:
+        return False
 
 
 def resolve_sampler(recipe: Recipe) -> Sampler:

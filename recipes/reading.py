@@ -100,6 +100,30 @@ def _parts(setting: str) -> tuple[list[str], Any]:
     return parts, _value(value)
 
 
+def stored(table: dict[str, Any], trust: Trust = NOTHING) -> Recipe:
+    """Return the recipe of a table that a command has written, by this version or an earlier one.
+
+    Raises:
+        Problem: the table is not valid, names code that is not trusted, or means what it no longer says.
+    """
+    train = table.get("train")
+    times, key = train.get("times") if isinstance(train, dict) else None, "train.times"
+    while isinstance(times, dict):
+        shift = times.get("shift")
+        if (
+            times.get("kind") == "shifted"
+            and "towards" not in times
+            and isinstance(shift, float)
+            and shift not in (0, 1)
+        ):
+            raise Problem(
+                f"{key}.shift = {shift} is of a version in which shifts above 1 led towards the data; now they lead "
+                f'towards the noise: write "shift": {1 / shift:.6g}, "towards": "noise" there'
+            )
+        times, key = times.get("times"), f"{key}.times"
+    return override(table, trust=trust)
+
+
 def _value(text: str) -> Any:
     try:
         return read_toml(f"value = {text}")["value"]

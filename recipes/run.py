@@ -16,7 +16,7 @@ from .data.record import PLACES, DataRecord, open_data, tell
 from .files import read_inside, write_whole
 from .filesystems import lock
 from .problem import Problem
-from .reading import override
+from .reading import stored
 from .recipe import Recipe
 from .tables import differing, read_json
 from .trust import NOTHING, Trust
@@ -113,7 +113,7 @@ class Run:
             Problem: the file is no recipe, or names code that is not trusted.
         """
         try:
-            return override(read_json(read_inside(self.folder, self.recipe_file.name)), trust=trust)
+            return stored(read_json(read_inside(self.folder, self.recipe_file.name)), trust)
         except (OSError, ValueError) as error:
             raise Problem(f"{self.recipe_file} cannot be read: {error}") from error
         except Problem as problem:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sitkit.interpolants import DDPM, Interpolant
+from sitkit.interpolants import DDPM, GVP, Interpolant, Linear
 from sitkit.objectives import Grid, Hybrid, Matching, Noise
 from sitkit.samplers import DDIM, Ancestral, Field, Keyed, LearnedAncestral, sample
-from worlds import PATHS, Gaussian, doubles, random_mixture, slope
+from worlds import PATHS, Gaussian, Quadratic, doubles, random_mixture, slope
 
 PATH = DDPM()
 WORLD = Gaussian(mean=0.4, std=0.5)
@@ -197,3 +197,30 @@ def test_chains_refuse_what_does_not_fit() -> None:
         Hybrid(PATH, steps=1)
     with pytest.raises(ValueError, match="noise and range stacked"):
         sample(LearnedAncestral(lambda x, t: x, PATH), x, PATH.times(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_outputs_and_data_of_half_precision_have_their_bound(dtype: torch.dtype) -> None:
+    x, eps = torch.rand(2, 3, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    t = torch.tensor([0.0, 0.5, 0.999])
+    both = lambda x, t: torch.cat([0.9 * x, x.sin()], 1)  # noqa: E731
+    exact = Hybrid(PATH).terms(both, x, eps, t)
+    rounded = Hybrid(PATH).terms(lambda x, t: both(x, t).to(dtype), x, eps, t)
+    asked: list[torch.dtype] = []
+    halved = Hybrid(PATH).terms(lambda x, t: (asked.append(x.dtype), both(x, t))[1], x.to(dtype), eps.to(dtype), t)
+    assert asked == [dtype]
+    for error, bound in (rounded, halved):
+        assert error.dtype == bound.dtype == torch.float32
+        torch.testing.assert_close(error, exact[0], rtol=0.05, atol=0.05)
+        assert bound.isfinite().all()
+    torch.testing.assert_close(rounded[1], exact[1], rtol=0.3, atol=0.3)
+
+
+def test_a_bound_that_is_infinite_is_refused_with_its_time() -> None:
+    x, eps = torch.randn(2, 3, 1, 2, 2)
+    model = lambda x, t: torch.cat([x, x.sin()], 1)  # noqa: E731
+    for path in (Linear(), GVP(), Quadratic()):
+        assert Hybrid(path)(model, x, eps, torch.tensor([0.2, 0.5, 0.9])).isfinite().all()
+        with pytest.raises(ValueError, match="the bound is infinite where alpha = 0, as at t = 0 of"):
+            Hybrid(path)(model, x, eps, torch.tensor([0.0, 0.5, 0.9]))
+    assert Hybrid(PATH)(model, x[:0], eps[:0], torch.zeros(0)).shape == (0,)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,15 @@ QUANTITIES = (Velocity, Noise, Score, Data)
 @pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, (None, *QUANTITIES))])
 def test_every_objective_passes(path: Interpolant, predict, measure) -> None:  # type: ignore[no-untyped-def]
     objectives.check(Matching(path, predict, measure))
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_objectives_are_checked_alike_in_every_mode(mode: Callable[[], Any]) -> None:
+    with mode():
+        objectives.check(Matching(Linear()))
+        objectives.check(Matching(Linear(), Score, Data))
+        with pytest.raises(ValueError, match="the field of the best network is the velocity"):
+            objectives.check(Mine("field"))
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,10 @@ def test_a_loss_curve_is_linear_between_and_constant_beyond() -> None:
         ([0.1], [1.0, 2.0]),
         ([0.1], [-1.0]),
         ([0.1], [math.nan]),
+        ([0.1], [math.inf]),
+        ([0.1, 0.2], [1.0, math.nan]),
+        ([math.nan], [1.0]),
+        ([0.1, math.inf], [1.0, 1.0]),
     ):
         with pytest.raises(ValueError, match="rising times and a loss"):
             LossCurve(times, losses)
@@ -196,5 +210,14 @@ def test_a_loss_curve_is_linear_between_and_constant_beyond() -> None:
     LossCurve.measure(field, Linear(), x, x, t)
     assert not any(grad_enabled)
     assert len(grad_enabled) == len(t)
+    numbers = LossCurve.measure(lambda x, t: torch.zeros_like(x), Linear(), x[:, 0], x[:, 1], t)
+    assert numbers.losses == pytest.approx([float((x[:, 0] - x[:, 1]).square().mean())] * len(t))
+    half = LossCurve.measure(lambda x, t: torch.zeros_like(x), Linear(), x.half(), x.half() - 300, t)
+    assert half.losses == pytest.approx([2 * 300.0**2] * len(t), rel=1e-2)
+    with pytest.raises(ValueError, match="is measured on data"):
+        LossCurve.measure(field, Linear(), x[:0], x[:0], t)
+    by_time = torch.func.vmap(curve)(t)
+    torch.testing.assert_close(by_time, curve(t))
+    assert curve(t[:0]).shape == (0,)
     with pytest.raises(ValueError, match="measure at times inside"):
         LossCurve.measure(lambda x, t: x / 0, Linear(), x, x, t)

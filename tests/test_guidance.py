@@ -144,7 +144,7 @@ def test_conditions_may_be_nested_and_scales_of_each_row(interval: tuple[float, 
         ClassifierFree(prompted, y, null, scale, interval),
         ClassifierFree(prompted, y, null_row, scale, interval),
         Autoguidance(Conditional(prompted, y), weak, scale, interval),
-        Autoguidance(Conditional(prompted, y), lambda x, t: weak(x, t), scale, interval),
+        Autoguidance(Conditional(prompted, y), partial(prompted, y=null), scale, interval),
     ):
         torch.testing.assert_close(field(x, t), expected)
         index = torch.tensor([3, 1])

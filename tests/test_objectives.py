@@ -1,6 +1,7 @@
 """Laws of objectives."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -155,6 +156,76 @@ def test_a_half_precision_network_is_measured_in_single() -> None:
     x = torch.randn(4, 2)
     loss = Matching(Linear())(lambda x_t, t: x_t.bfloat16(), x, torch.randn(4, 2), torch.rand(4))
     assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, (None, *QUANTITIES))])
+def test_losses_are_single_precision_at_least(dtype: torch.dtype, predict: Any, measure: Any) -> None:
+    x, eps, t = (value.to(dtype) for value in batch(8))
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((x_t.dtype, t.dtype))
+        return torch.cos(x_t)
+
+    wide = torch.promote_types(dtype, torch.float32)
+    objective = Matching(Linear(), predict, measure)
+    for times in (t, t.double()):
+        loss = objective(model, x, eps, times)
+        assert loss.dtype == torch.promote_types(wide, times.dtype) or loss.dtype == wide
+        exact = objective(lambda x_t, t: torch.cos(x_t.to(dtype).double()), *(v.double() for v in (x, eps, t)))
+        torch.testing.assert_close(loss.double(), exact, rtol=0.1, atol=0.05)
+    assert set(seen) == {(dtype, wide)}
+
+
+def test_half_precision_errors_do_not_overflow() -> None:
+    x = torch.zeros(2, 3, dtype=torch.float16)
+    for predict in QUANTITIES:
+        loss = Matching(Linear(), predict)(lambda x_t, t: x_t + 300, x, x, torch.full((2,), 0.5))
+        scale = 0.25 if predict is Score else 1.0
+        torch.testing.assert_close(loss, torch.full((2,), scale * 300.0**2), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_states_may_be_numbers_and_batches_empty(shape: tuple[int, ...], count: int) -> None:
+    x, eps = torch.randn(2, count, *shape)
+    t = torch.linspace(0.2, 0.8, count)
+    for predict, measure in itertools.product(QUANTITIES, (None, Velocity)):
+        objective = Matching(Linear(), predict, measure, weight=weights.velocity(Linear()))
+        loss = objective(lambda x_t, t: torch.sin(x_t), x, eps, t)
+        assert loss.shape == (count,)
+        as_rows = objective(
+            lambda x_t, t: torch.sin(x_t),
+            x.reshape(count, max(x[:1].numel(), 1)),
+            eps.reshape(count, max(x[:1].numel(), 1)),
+            t,
+        )
+        torch.testing.assert_close(loss, as_rows)
+        assert objective.field(lambda x_t, t: x_t)(x, t).shape == x.shape
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch 2.13's jvp, by itself
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_losses_are_the_same_in_every_mode(path: Interpolant) -> None:
+    x, eps, t = batch(4)
+    for predict in QUANTITIES:
+        objective = Matching(path, predict, measure=Velocity)
+        loss = objective(wave, x, eps, t)
+        for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+            with mode():
+                torch.testing.assert_close(objective(wave, x, eps, t), loss)
+
+        def alone(x: Tensor, eps: Tensor, t: Tensor, objective: Matching = objective) -> Tensor:
+            return objective(wave, x[None], eps[None], t[None])[0]
+
+        torch.testing.assert_close(torch.func.vmap(alone)(x, eps, t), loss)
+        slopes = torch.func.vmap(torch.func.grad(alone))(x, eps, t)
+        leaf = x.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(objective(wave, leaf, eps, t).sum(), leaf)
+        torch.testing.assert_close(slopes, expected)
+        _, change = torch.func.jvp(lambda x, objective=objective: objective(wave, x, eps, t), (x,), (x,))
+        torch.testing.assert_close(change, (expected * x).sum(1))
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)

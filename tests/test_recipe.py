@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from sitkit.interpolants import VP, Linear
-from sitkit.objectives import Data, Matching, Velocity
+from sitkit.objectives import Data, Matching, Shifted, Velocity
 from sitkit.recipes import slots
 from sitkit.recipes.components import dump
 from sitkit.recipes.intervals import grid, resolve, resolve_sampler
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import override, presets, read, to_toml
+from sitkit.recipes.run import Run
 from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white
 
 
@@ -129,6 +130,32 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text("")
     with pytest.raises(Problem, match="data: is missing"):
         read(str(tmp_path / "empty.toml"))
+
+
+def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for settings in (
+        [],
+        ["train.times={kind='shifted', shift=0.5}"],
+        ["train.times={kind='stratified', times={kind='shifted', shift=2.0}}"],
+    ):
+        recipe = read("digits", settings)
+        run.recipe_file.write_text(recipe.model_dump_json())
+        assert run.recipe() == recipe
+        old = recipe.model_dump_json().replace(',"towards":"noise"', "")
+        run.recipe_file.write_text(old)
+        if not settings:
+            assert run.recipe() == recipe
+            continue
+        with pytest.raises(Problem, match=r"train.times.*shift = .* towards the noise: write") as caught:
+            run.recipe()
+        line = str(caught.value)
+        assert "\n" not in line
+        wanted = '"shift": 2, "towards": "noise"' if "0.5" in settings[0] else '"shift": 0.5, "towards": "noise"'
+        assert wanted in line
+    same = read("digits", ["train.times={kind='shifted', shift=1.0}"]).model_dump_json()
+    run.recipe_file.write_text(same.replace(',"towards":"noise"', ""))
+    assert run.recipe().train.times.build() == Shifted()
 
 
 def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sitkit.objectives import (
     Uniform,
     independent,
 )
-from sitkit.samplers import KL, SDE, EulerMaruyama, Heun, Keyed, Mean, Sigma, sample
+from sitkit.samplers import KL, SDE, EulerMaruyama, Heun, Keyed, Mean, Sigma, grids, sample
 from worlds import RING
 
 TIMES: list[Times] = [
@@ -78,9 +78,18 @@ def test_stratification_lowers_the_variance_of_the_mean_loss() -> None:
 
 
 @given(st.floats(0.01, 50), st.floats(0.001, 0.999))
-def test_a_shift_multiplies_the_ratio_of_signal_to_noise(shift: float, t: float) -> None:
+def test_a_shift_multiplies_the_ratio_of_noise_to_signal(shift: float, t: float) -> None:
     (shifted,) = Shifted(shift=shift)(torch.tensor([t], dtype=torch.float64))
-    assert float(shifted / (1 - shifted)) == pytest.approx(shift * t / (1 - t), rel=1e-9)
+    assert float((1 - shifted) / shifted) == pytest.approx(shift * (1 - t) / t, rel=1e-9)
+    sigma = shift * (1 - t) / (1 + (shift - 1) * (1 - t))  # SD3, eq. 23
+    assert float(shifted) == pytest.approx(1 - sigma, rel=1e-9)
+
+
+def test_times_and_grids_are_shifted_alike() -> None:
+    u = torch.linspace(0, 1, 9, dtype=torch.float64)
+    for shift in (0.25, 1.0, 3.0):
+        torch.testing.assert_close(Shifted(Uniform(), shift)(u), grids.shifted(Linear(), 8, shift=shift))
+    assert float(Shifted(Uniform(), 3.0)(torch.tensor([0.5]))) == 0.25
 
 
 def test_logit_normal_times_have_normal_logits() -> None:
@@ -101,7 +110,7 @@ def test_times_rise_with_their_uniforms_and_are_made_of_one_another() -> None:
     for times in (Uniform(), LogitNormal(0.3, 2.0), Shifted(shift=0.3), Shifted(LogitNormal(), 3.0)):
         assert (times(u).diff() > 0).all()
     t = LogitNormal()(u)
-    torch.testing.assert_close(Shifted(LogitNormal(), 3.0)(u), 3 * t / (1 + 2 * t))
+    torch.testing.assert_close(Shifted(LogitNormal(), 3.0)(u), t / (3 - 2 * t))
     assert (LogitNormal(), Shifted(), Grid()) == (LogitNormal(0.0, 1.0), Shifted(Uniform(), 1.0), Grid(1000))
     assert Grid(1)(u).abs().max() == 0
 
@@ -116,6 +125,8 @@ def test_distributions_refuse_what_they_cannot_be() -> None:
     for shift in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="shift must be"):
             Shifted(shift=shift)
+    with pytest.raises(ValueError, match="towards the noise"):
+        Shifted(shift=2.0, towards="data")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps must be"):
         Grid(0)
     for inner in (Stratified(), Shifted(Stratified(), 2.0)):  # would leave most of the unit interval out
@@ -147,6 +158,31 @@ def test_blocks_do_not_see_one_another_and_classes_keep_to_themselves() -> None:
         assert torch.equal(before, after)
     assert torch.equal(independent(x, eps, y), eps)
     assert torch.equal(OptimalTransport(24)(x, eps, y), OptimalTransport(24)(x, eps))
+
+
+def test_transport_takes_numbers_and_empty_batches_and_any_precision() -> None:
+    x, eps = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 1, 0, 1, 0, 1])
+    paired = OptimalTransport(6)(x, eps)
+    assert torch.equal(paired[x.argsort()], eps.sort().values)  # on a line the best pairing keeps the order
+    assert torch.equal(
+        OptimalTransport(6, classwise=True)(x[:, None], eps[:, None], y)[:, 0].sort().values, eps.sort().values
+    )
+    assert OptimalTransport(3)(x[:0], eps[:0], y[:0]).shape == (0,)
+    assert OptimalTransport(3, True)(x[:0, None], eps[:0, None], y[:0]).shape == (0, 1)
+    assert OptimalTransport(6)(x.bfloat16(), eps.bfloat16()).dtype == torch.bfloat16
+    with torch.inference_mode():
+        assert torch.equal(OptimalTransport(6)(x, eps), paired)
+
+
+def test_transport_waits_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, ...]] = []
+    plain = Tensor.cpu
+    monkeypatch.setattr(Tensor, "cpu", lambda self: (moved.append(tuple(self.shape)), plain(self))[1])
+    x, eps = torch.randn(2, 64, 3, generator=torch.Generator().manual_seed(0))
+    OptimalTransport(8)(x, eps)
+    OptimalTransport(8, classwise=True)(x, eps, torch.arange(64) % 3)
+    assert moved == [(8, 8, 8), (8, 8, 8), (64,)]
 
 
 def test_transport_refuses_what_does_not_fit() -> None:
