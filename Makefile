@@ -6,7 +6,7 @@ RUN ?= runs/digits
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test lint lowest clean
+.PHONY: demo test lint lowest newest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sitkit train digits --out $(RUN)
@@ -34,7 +34,14 @@ lint: $(VENV)/.dev
 lowest:
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > build/lowest.txt
+	$(MAKE) .venv-lowest/.eval VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt PYTEST='-m "not processes"'
+
+# All tests with the newest version of everything that is offered today.
+newest:
+	mkdir -p build
+	: > build/newest.txt
+	PIP_UPGRADE=1 PIP_UPGRADE_STRATEGY=eager $(MAKE) test VENV=.venv-newest CONSTRAINTS=build/newest.txt
 
 # Installs the extra of that name, anew when what is to be installed has changed.
 $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
@@ -44,4 +51,4 @@ $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest build runs *.egg-info
+	rm -rf .venv .venv-lowest .venv-newest build runs *.egg-info

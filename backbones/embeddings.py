@@ -59,9 +59,8 @@ class TimeEmbedding(nn.Module):
         """Embed the times."""
         angles = t[:, None].to(torch.promote_types(t.dtype, torch.float32)) * self.frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        kind = t.device.type
-        here = torch.amp.is_autocast_available(kind)  # nor is it on `meta`, where autocast(enabled=False) raises
-        with torch.autocast(kind, enabled=False) if here else nullcontext():
+        # There is no autocast on `meta`. torch before 2.13 cannot compile torch.amp.is_autocast_available.
+        with nullcontext() if t.is_meta else torch.autocast(t.device.type, enabled=False):
             vectors: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return vectors
 

@@ -66,7 +66,10 @@ class SiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
         """Return the first `in_channels` channels, (B, C, H, W), for x (B, C, H, W), t (B,) and labels y (B,)."""
-        return self.full(x, t, y)[:, : self.in_channels]
+        output = self.full(x, t, y)
+        if output.shape[1] == self.in_channels:
+            return output  # not a view of it: FSDP2 warns about modules that return views
+        return output[:, : self.in_channels]
 
     def full(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
         """Return all output channels: (B, C, H, W), or (B, 2 C, H, W) with `learn_sigma`.

@@ -2,32 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from .precision import float32_math
 from .problem import Problem
 from .recipe import Precision
 
 
-@contextmanager
-def products(precision: Precision) -> Iterator[None]:
-    """Let products of float32 be taken in TF32, if that is the precision and a GPU has it, or else in float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def matmuls(precision: Precision) -> AbstractContextManager[None]:
+    """Return the context in which float32 is rounded as a precision says: to TF32, or else not at all."""
+    return float32_math("tf32" if precision == "tf32" else "ieee")
 
 
 def computed_in(precision: Precision, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a field whose products are of that precision, and whose output is float32."""
+    """Return a field whose matmuls and convolutions are of that precision, and whose output is float32."""
 
     def rounded(x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
-        with products(precision), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with matmuls(precision), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
             output = field(x, t, **conditions)
         return output.float()
 

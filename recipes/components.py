@@ -93,9 +93,17 @@ class Slot:
     @cache  # noqa: B019 (slots are few and live as long as the program)
     def kinds(self) -> dict[str, Any]:
         """Return the library's components that fit here, by kind."""
-        members = vars(importlib.import_module(self.library))
-        own = {name: thing for name, thing in members.items() if getattr(thing, "__module__", "").startswith("sitkit.")}
-        return {_snake(name): thing for name, thing in own.items() if not name.startswith("_") and self.fits(thing)}
+        return {_snake(name): thing for name in self._names() if (thing := self._member(name)) is not None}
+
+    def _names(self) -> list[str]:
+        """Return the library's public names, those that are imported on use as well."""
+        library = importlib.import_module(self.library)
+        return [n for n in {**vars(library), **dict.fromkeys(getattr(library, "__all__", ()))} if not n.startswith("_")]
+
+    def _member(self, name: str) -> Any:
+        """Return what the library means by a name, or None if it does not fit here."""
+        thing = getattr(importlib.import_module(self.library), name)
+        return thing if getattr(thing, "__module__", "").startswith("sitkit.") and self.fits(thing) else None
 
     def find(self, kind: str, trust: Trust = NOTHING) -> Any:
         """Return the object that a kind names.
@@ -105,11 +113,11 @@ class Slot:
         """
         if ":" in kind:
             return self._own(kind, trust.load(kind))
-        kinds = self.kinds()
-        for known, thing in kinds.items():
-            if known.replace("_", "") == kind.lower().replace("_", "").replace("-", ""):
+        plain = kind.lower().replace("_", "").replace("-", "")
+        for name in self._names():  # only what has that name is imported
+            if name.lower().replace("_", "") == plain and (thing := self._member(name)) is not None:
                 return thing
-        words = [*kinds] if self.absent is None else [*kinds, self.absent]
+        words = [*self.kinds()] if self.absent is None else [*self.kinds(), self.absent]
         raise Problem(
             f"no {self.name} '{kind}'{nearest(kind, words)}; known: {', '.join(words)}, or package.module:Name"
         )

@@ -1,8 +1,10 @@
 """How samples are computed, compiled or in bfloat16: what it changes, and what is said of it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from measuring import SMALL, pixels, refused, sets, sitkit, trained
 from sitkit.recipes.arithmetic import computed_in
+from sitkit.recipes.precision import PLACES, deterministic, float32_math
+from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import override
 from sitkit.recipes.recipe import Precision
 from sitkit.recipes.run import Run
@@ -85,6 +89,60 @@ def test_products_are_of_that_precision_and_times_are_not(
         torch.set_float32_matmul_precision(before)
     assert seen == [torch.float32, torch.float32, inside, of_products]
     assert output.dtype == torch.float32
+
+
+def _old(matmul: str = "highest", cudnn: bool = True) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    BACKENDS.cudnn.allow_tf32 = cudnn
+
+
+def _new(place: Any, value: str) -> None:
+    place.fp32_precision = value
+
+
+BACKENDS: Any = torch.backends
+BY_USERS: dict[str, Callable[[], None]] = {
+    "nothing": lambda: None,
+    "the old interface": lambda: _old("high", cudnn=False),
+    "bfloat16 on CPUs": lambda: _old("medium"),
+    "the new interface": lambda: _new(BACKENDS.cuda.matmul, "tf32"),
+    "convolutions alone": lambda: _new(BACKENDS.cudnn.conv, "ieee"),
+    "everything": lambda: _new(BACKENDS, "tf32"),
+    "both": lambda: (_old("high"), _new(BACKENDS.cuda.matmul, "ieee"))[0],
+}
+
+
+@pytest.fixture
+def _float32_as_before() -> Iterator[None]:
+    yield
+    _new(BACKENDS, "none")
+    _old()
+    for place, value in zip(PLACES, ("none", "tf32", "tf32", "none", "none"), strict=True):
+        _new(place, value)
+
+
+@pytest.mark.usefixtures("_float32_as_before")
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.parametrize("users", BY_USERS)
+def test_float32_is_what_was_asked_for_whatever_users_have_set(users: str, precision: Literal["ieee", "tf32"]) -> None:
+    """By either of torch's interfaces, of which the older one raises where the two differ; convolutions as well."""
+    BY_USERS[users]()
+    before = [place.fp32_precision for place in PLACES]
+    for _ in range(2):
+        with float32_math(precision):
+            assert [place.fp32_precision for place in PLACES] == [precision] * len(PLACES)
+            assert torch.get_float32_matmul_precision() == {"ieee": "highest", "tf32": "high"}[precision]
+            assert BACKENDS.cuda.matmul.allow_tf32 == BACKENDS.cudnn.allow_tf32 == (precision == "tf32")
+        assert [place.fp32_precision for place in PLACES] == before
+
+
+def test_what_does_not_repeat_is_refused_if_determinism_is_asked_for() -> None:
+    twice, one = torch.tensor([1, 1]), torch.tensor([1.0, 2.0])
+    with pytest.raises(Problem, match=r"compute\.deterministic = true: put_ .*; set it to false"), deterministic():
+        torch.zeros(2).put_(twice, one)
+    with pytest.raises(RuntimeError, match="another"), deterministic():
+        raise RuntimeError("another")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize(("precision", "of_products"), [("float32", "highest"), ("tf32", "high")])

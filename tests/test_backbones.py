@@ -130,6 +130,12 @@ def test_every_patch_sees_every_other_and_knows_its_place() -> None:
     assert (moved - network(x, t)).abs().max() > 1e-3
 
 
+def test_the_output_is_no_view_of_another_tensor() -> None:
+    """FSDP2 warns about modules that return views."""
+    network = SiT(**SMALL).requires_grad_()
+    assert network(torch.randn(2, 3, 8, 8), torch.rand(2), torch.tensor([0, 5]))._base is None
+
+
 def test_learn_sigma_doubles_what_full_returns_and_not_the_call() -> None:
     network = perturbed(learn_sigma=True)
     x, t = torch.randn(2, 3, 8, 8), torch.rand(2)

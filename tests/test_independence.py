@@ -51,6 +51,18 @@ def test_each_library_can_be_imported_alone(package: str) -> None:
     assert done.stdout.split() == [package]
 
 
+def test_training_imports_no_network_of_features() -> None:
+    code = (
+        "import sys, sitkit.recipes.train.loop\n"
+        "from sitkit.recipes.reading import read\n"
+        "read('digits')\n"
+        "start = 'sitkit.recipes.features.'\n"
+        "print(*sorted(name.removeprefix(start) for name in sys.modules if name.startswith(start)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["pixels", "protocol"]
+
+
 def test_the_command_line_answers_without_torch() -> None:
     code = "import sys, sitkit.recipes.cli\nassert not {'torch', 'pydantic', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..precision import float32_math
 from ..problem import Problem
 from .images import to_pixels, to_states
 
@@ -121,7 +122,7 @@ def encode(vae: VAE, pixels: Tensor) -> Tensor:
         pixels: (B, 3, H, W) uint8, or (B, 1, H, W): grey becomes three equal channels.
     """
     states = to_states(pixels.to(next(vae.parameters()).device))
-    with torch.no_grad():
+    with torch.no_grad(), float32_math("ieee"):
         law = vae.encode(states.expand(-1, 3, -1, -1)).latent_dist
     return torch.cat([law.mean, law.std], dim=1)
 
@@ -146,7 +147,7 @@ class Decoder:
         if self._vae is None:
             self._vae = self._load()
         vae = self._vae.to(states.device)
-        with torch.no_grad():
+        with torch.no_grad(), float32_math("ieee"):
             parts = torch.split(states.float(), self.batch)
             return torch.cat([to_pixels(vae.decode(part / self.scale + self.shift).sample) for part in parts])
 

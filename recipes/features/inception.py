@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..files import sha256
 from ..problem import Problem
-from .network import exactly, existing, in_colour, need, read_weights, reason
-from .protocol import Features
+from .network import exactly, existing, need, read_weights, reason
+from .protocol import Features, in_colour
 
 KIND = "inception"
 MODULES = ("torchvision", "torch_fidelity")

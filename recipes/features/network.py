@@ -11,18 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import float32_math
 from ..problem import Problem
-
-_backends: Any = torch.backends
-SETTINGS: tuple[tuple[Any, str, Any], ...] = (
-    (_backends.cuda.matmul, "fp32_precision", "ieee"),
-    (_backends.cudnn.conv, "fp32_precision", "ieee"),
-    (_backends.mkldnn.matmul, "fp32_precision", "ieee"),
-    (_backends.mkldnn.conv, "fp32_precision", "ieee"),
-    (_backends.cudnn, "deterministic", True),
-    (_backends.cudnn, "benchmark", False),
-)
-"""Where torch keeps what float32 means, and whether its algorithms are chosen by their speed; and what is wanted."""
 
 
 def need(kind: str, extra: str, *modules: str) -> list[Any]:
@@ -79,39 +69,18 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def check(pixels: Tensor) -> Tensor:
-    """Return pixels, if they are (B, 1 or 3, H, W) uint8.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"pixels (B, 1 or 3, H, W) uint8 are wanted, not {tuple(pixels.shape)} {pixels.dtype}")
-    return pixels
-
-
-def in_colour(pixels: Tensor) -> Tensor:
-    """Return pixels, (B, 3, H, W) uint8: grey becomes three equal channels.
-
-    Raises:
-        ValueError: `pixels` are not (B, 1 or 3, H, W) uint8.
-    """
-    return check(pixels).expand(-1, 3, -1, -1)
-
-
 @contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
     """Compute in float32 and nothing less, without gradients, and alike each time.
 
-    That is: no autocast, no TF32 or bfloat16 inside products and convolutions, whatever training has set, and no
+    That is: no autocast, no TF32 or bfloat16 inside matmuls and convolutions, whatever training has set, and no
     algorithm that is chosen by its speed.
     """
-    before = [getattr(place, name) for place, name, _ in SETTINGS]
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
     try:
-        for place, name, value in SETTINGS:
-            setattr(place, name, value)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        cudnn.deterministic, cudnn.benchmark = True, False
+        with float32_math("ieee"), torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for (place, name, _), value in zip(SETTINGS, before, strict=True):
-            setattr(place, name, value)
+        cudnn.deterministic, cudnn.benchmark = before

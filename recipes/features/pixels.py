@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .network import check
-from .protocol import Features
+from .protocol import Features, check
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -59,3 +60,23 @@ class Extractor(Protocol):
             Problem: at the first call: the weights cannot be had, or are others.
         """
         ...
+
+
+def check(pixels: Tensor) -> Tensor:
+    """Return pixels, if they are (B, 1 or 3, H, W) uint8.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels (B, 1 or 3, H, W) uint8 are wanted, not {tuple(pixels.shape)} {pixels.dtype}")
+    return pixels
+
+
+def in_colour(pixels: Tensor) -> Tensor:
+    """Return pixels, (B, 3, H, W) uint8: grey becomes three equal channels.
+
+    Raises:
+        ValueError: `pixels` are not (B, 1 or 3, H, W) uint8.
+    """
+    return check(pixels).expand(-1, 3, -1, -1)

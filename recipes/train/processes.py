@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..problem import Problem
 
 CPU = torch.device("cpu")
+_DDP_ARGUMENTS = signature(DistributedDataParallel).parameters
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def replicate(network: nn.Module, call: Callable[..., Tensor], team: Processes) 
     if team.world == 1 or is_sharded(next(network.parameters())):
         return whole
     ids = [team.device] if team.device.type == "cuda" else None
-    return DistributedDataParallel(whole, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    # forward_sync_buffers, as torch calls it since 2.13; a network's buffers are constants.
+    sync = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in _DDP_ARGUMENTS)
+    return DistributedDataParallel(whole, device_ids=ids, gradient_as_bucket_view=True, **{sync: False})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from sitkit.objectives import Field
 
 from .. import randomness
-from ..arithmetic import compile_parts, computed_in, parts, products
+from ..arithmetic import compile_parts, computed_in, matmuls, parts
 from ..data.images import Split
 from ..problem import Problem
 from ..recipe import Recipe
@@ -86,7 +86,7 @@ class Step:
         for n, piece in enumerate(pieces):
             with gradients_stay(self.trained, self.state.network, n < len(pieces) - 1):
                 loss = self.losses(piece)
-                with products(self.recipe.train.precision):
+                with matmuls(self.recipe.train.precision):
                     (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.cat(losses)
