@@ -86,7 +86,7 @@ class _Adapter:
 
     def g(self, t: Tensor, y: Tensor) -> Tensor:
         """Return the square root of w, which needs no network."""
-        return self.sde.coefficient(t).sqrt().to(y.dtype).expand(y.shape)
+        return self.sde.coefficient(t).sqrt().to(y).expand(y.shape)
 
     def __call__(self, t: Tensor, s: Tensor) -> Tensor:
         """Return the increment of the Brownian motion."""
