@@ -216,7 +216,7 @@ def _read(stream: BinaryIO, size: int, name: str, kinds: str, shape: Shape | Non
     header = read_header(stream, size, name)
     header.check(name, kinds, shape)
     found = np.empty(header.shape, header.dtype, order="F" if header.fortran else "C")
-    content = memoryview(found.reshape(-1, order="A").view(np.uint8)) if header.bytes else memoryview(bytearray())
+    content = found.reshape(-1, order="A").view(np.uint8).data if header.bytes else memoryview(b"")
     at = 0
     while piece := stream.read(PIECE):  # to the end, where a zip's checksum is compared
         content[at : at + len(piece)] = piece

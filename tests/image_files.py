@@ -1,6 +1,9 @@
 """Pictures to write and read, and what ADM makes of them."""
 
 import io
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +73,16 @@ def component(kind: str, **fields: Any) -> Component:
     found = DATA.parse({"kind": kind, **fields})
     assert found is not None
     return found
+
+
+@contextmanager
+def memory(limit: int) -> Iterator[None]:
+    """Let this process have so many bytes more than it has."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -2,17 +2,16 @@
 
 import io
 import random
-import resource
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from image_files import memory
 from sitkit.recipes.arrays import ArrayError, Npz, map_npy, read_npy
 from sitkit.recipes.evaluate.reference import images_in
 from sitkit.recipes.evaluate.sources import open_array
@@ -118,19 +117,6 @@ WRONG_HEADERS: list[tuple[bytes, str]] = [
     (npy(described(), bytes(23)), "is float64 (3,) by its header, and has 23 bytes"),
     (npy(described(), bytes(25)), "is float64 (3,) by its header, and has 25 bytes"),
 ]
-
-
-@contextmanager
-def memory(limit: int) -> Iterator[None]:
-    """Let this process have so many bytes more than it has."""
-    with open("/proc/self/statm") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.mark.parametrize(("content", "said"), WRONG_HEADERS, ids=map(str, range(len(WRONG_HEADERS))))

@@ -1,7 +1,9 @@
 """Data: a file on the disk is what a network sees, however it is encoded; and what every kind of data has in common."""
 
+import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from image_files import component, encode, noise_of, reference
+from image_files import component, encode, memory, noise_of, reference
+from sitkit.recipes.data import crop
 from sitkit.recipes.data.crop import ORIENTATION, Unreadable, square
 from sitkit.recipes.data.parts import stratified
 from sitkit.recipes.problem import Problem
@@ -20,6 +23,42 @@ from sitkit.recipes.slots import DATA
 
 RECIPE: dict[str, Any] = {"backbone": {"kind": "sit", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2}}
 RECIPE["train"] = {"steps": 1, "batch": 2}
+
+
+def png(depth: int, colour: int, row: bytes, clear: tuple[int, ...]) -> bytes:
+    """Return a PNG of one row, of 4 pixels of so many bits, with a transparent colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 4, 1, depth, colour, 0, 0, 0)
+    transparent = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    parts = [chunk(b"IHDR", head), transparent, chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (png(1, 0, b"\x50", (0,)), [255, 255, 255, 255]),
+        (png(2, 0, b"\x1b", (2,)), [0, 85, 255, 255]),
+        (png(4, 0, b"\x0f\x5a", (5,)), [0, 255, 255, 170]),
+        (png(8, 0, bytes([0, 5, 90, 200]), (90,)), [0, 5, 255, 200]),
+        (png(16, 0, struct.pack(">4H", 0, 0x1234, 0x1299, 0x4D4D), (0x1234,)), [0, 255, 0x12, 0x4D]),
+        (png(8, 2, bytes([1] * 3 + [4] * 3 + [1] * 3 + [9] * 3), (1, 1, 1)), [255, 4, 255, 9]),
+        (png(16, 2, struct.pack(">12H", *[0x100] * 3, *[4] * 3, *[0x900] * 3, *[0] * 3), (0x900,) * 3), [1, 0, 255, 0]),
+    ],
+    ids=["1", "2", "4", "8", "16", "colour, 8", "colour, 16"],
+)
+def test_a_transparent_colour_is_white_at_any_depth(encoded: bytes, expected: list[int]) -> None:
+    with crop._open(encoded) as image:
+        pixels = np.asarray(crop.to_rgb(image))
+    assert pixels[0].tolist() == [[shade] * 3 for shade in expected]
+
+
+def test_of_grey_maps_of_16_bits_the_high_byte_stays() -> None:
+    assert pixel(b"P5 8 8 65535\n" + b"\x4d\x4d" * 64) == [0x4D] * 3
+    assert pixel(encode(Image.fromarray(np.full((8, 8), 0x4D4D, np.uint16)), "TIFF")) == [0x4D] * 3
 
 
 def pixel(encoded: bytes) -> list[int]:
@@ -42,6 +81,20 @@ def test_crop_of_an_image_of_four_times_the_size_is_the_mean_of_boxes() -> None:
     pixels = noise_of(32, 32, 3)
     means = pixels.reshape(8, 4, 8, 4, 3).mean((1, 3))
     assert np.abs(square(encode(pixels), 8, "it").permute(1, 2, 0).numpy() - means).max() <= 2  # rounded four times
+
+
+@pytest.mark.parametrize("sides", [(2, 3000), (3000, 2), (7, 900), (900, 7), (64, 1000)])
+@pytest.mark.parametrize("size", [8, 33, 64])
+def test_crop_of_a_long_image_is_made_alone(sides: tuple[int, int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crop, "MOST_PIXELS", 0)
+    made = square(encode(noise_of(*sides, 3)), size, "it").permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(made - reference(noise_of(*sides, 3), size)).max() <= 1
+
+
+def test_crop_of_a_long_image_takes_little_memory() -> None:
+    encoded = encode(noise_of(2, 20000, 3))
+    with memory(1 << 27):  # the whole would be 256 x 2,560,000 pixels, of 4 bytes
+        assert square(encoded, 256, "it").shape == (3, 256, 256)
 
 
 def test_crop_of_an_image_of_that_size_is_the_image() -> None:
@@ -140,8 +193,9 @@ def test_kinds_of_pixels(encoded: bytes, colour: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "encoded",
-    [b"", b"text", encode(noise_of(40, 40, 3))[:900], encode(Image.new("RGB", (8, 8)), "TIFF")],
-    ids=["empty", "text", "cut short", "another format"],
+    [b"", b"text", encode(noise_of(40, 40, 3))[:900], encode(Image.new("RGB", (8, 8)), "EPS")]
+    + [encode(Image.new(mode, (8, 8)), "TIFF") for mode in ("F", "I")],
+    ids=["empty", "text", "cut short", "another format", "floats", "32 bits"],
 )
 def test_unreadable_images_are_named(encoded: bytes) -> None:
     with pytest.raises(Unreadable, match=r"^holiday\.png cannot be read as an image: [^\n]+$"):

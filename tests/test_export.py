@@ -33,6 +33,12 @@ def test_an_array_has_the_samples_as_adm_has_them(drawn: SampleFolder, tmp_path:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["samples.npz"]
 
 
+def test_labels_are_the_numbers_that_classes_are_called_by(drawn: SampleFolder, tmp_path: Path) -> None:
+    content = drawn.content.model_copy(update={"classes": ("0", "7", "1000")})
+    export(SampleFolder(drawn.folder, content), tmp_path / "samples.npz")
+    assert arrays_of(tmp_path / "samples.npz")["labels"].tolist() == [(0, 7, 1000)[number % 3] for number in range(10)]
+
+
 def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()  # empty, and what a kill has left
     (tmp_path / ".png.tmp").mkdir()

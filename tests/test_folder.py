@@ -77,6 +77,71 @@ def test_many_files_are_listed_fast(tmp_path: Path) -> None:
     assert len(folder(str(tmp_path), 8).training) == 5000
 
 
+def test_a_line_says_what_was_taken_and_passed_over(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dog/a.pdf", "b.pdf", "cat/deep/none", "cat/page.html"):
+        (tree / name).touch()
+    folder(str(tree), 8)
+    passed_over = "2 .pdf, 1 without an ending, 1 .html, 1 .txt"
+    expected = f"{tree}: 4 images of 2 classes (cat 2, dog 2); passed over: {passed_over}\n"
+    assert capsys.readouterr().err == expected
+    for number in range(20):
+        (tree / f"{number}").mkdir()
+        for image in range(1 + number % 3):
+            (tree / f"{number}/{image}.png").touch()
+    folder(str(tree), 8)
+    assert "43 images of 22 classes, 1 to 3 each; passed over: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["bmp", "tif", "tiff", "gif", "jfif", "ppm", "tga", "webp", "jp2", "ico", "PNG"])
+def test_all_formats_that_pillow_decodes_are_taken(ending: str, tmp_path: Path) -> None:
+    kind = {"JFIF": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000"}.get(ending.upper(), ending.upper())
+    picture = Image.new("RGB", (16, 16), (200, 16, 16))
+    (tmp_path / f"it.{ending}").write_bytes(encode(picture, kind))
+    (tmp_path / "it.eps").write_bytes(encode(picture, "EPS"))  # which Pillow gives to Ghostscript, to be run
+    images = folder(str(tmp_path), 8).training
+    assert len(images) == 1
+    colour = read_all(images)[0, :, 4, 4].float()
+    assert (colour - torch.tensor([200.0, 16, 16])).abs().max() <= 2
+
+
+def test_names_that_are_not_utf8_are_refused(tree: Path) -> None:
+    for name in (b"caf\xe9", b"dog/caf\xe9.png"):
+        path = os.path.join(os.fsencode(tree), name)
+        os.mkdir(path) if name == b"caf\xe9" else os.close(os.open(path, os.O_CREAT))
+        with pytest.raises(ValueError, match=r"^the name .*/caf\\xe9(\.png)? is not UTF-8: rename it"):
+            folder(str(tree), 8)
+        os.rmdir(path) if name == b"caf\xe9" else os.remove(path)
+    with pytest.raises(ValueError, match=r"^the name .*/caf\\xe9 is not UTF-8"):
+        folder(str(tree / os.fsdecode(b"caf\xe9")), 8)
+
+
+def test_folders_that_cannot_be_listed_are_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("x" * 5000, "/".join(["x"] * 5000)):
+        with pytest.raises(ValueError, match=r"^[^\n]*cannot be listed: File name too long$"):
+            folder(path, 8)
+    with pytest.raises(ValueError, match="null"):
+        folder("a\0b", 8)
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"^[^\n]*cat/deep cannot be listed: Permission denied$"):
+        folder(str(tree), 8)
+
+
+def test_only_regular_files_are_opened(tree: Path) -> None:
+    os.mkfifo(tree / "cat/fifo.png")
+    (tree / "dog/zero.png").symlink_to("/dev/zero")
+    images = folder(str(tree), 8).training
+    for number in (2, 5):
+        with pytest.raises(Problem, match=r"/(fifo|zero)\.png cannot be opened: it is not a regular file$"):
+            images.read(torch.tensor([number]))
+
+
 def test_links_are_followed_but_not_round(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked/cat").symlink_to(tree / "cat")
@@ -103,7 +168,9 @@ def test_damaged_images_stop_with_their_names(tree: Path) -> None:
     (tree / "cat/a.png").write_bytes(b"")
     (tree / "dog/b.png").write_bytes((tree / "dog/b.png").read_bytes()[:200])
     images = folder(str(tree), 8).training
-    with pytest.raises(Problem, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*$"):
+    with pytest.raises(
+        Problem, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*; mend them, or set data\.unreadable = skip[^\n]*$"
+    ):
         read_all(images)
     assert len(images.read(torch.tensor([1, 2]))) == 2
     os.remove(tree / "dog/a.webp")
@@ -111,23 +178,24 @@ def test_damaged_images_stop_with_their_names(tree: Path) -> None:
         images.read(torch.tensor([2]))
 
 
-def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_images_are_skipped_by_name(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = folder(str(tree), 8)
     (tree / "cat/deep/b.png").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match=r"1 of 4 images in .* left out: cat/deep/b\.png"):
-        split = folder(str(tree), 8, unreadable="skip")
+    split = folder(str(tree), 8, unreadable="skip")
+    assert f"{tree}: 1 of 4 images are unreadable and left out: cat/deep/b.png\n" in capsys.readouterr().err
     expected = read_all_of(whole.training, [0, 2, 3])
     assert torch.equal(read_all(split.training), expected)
     assert split.training.labels.tolist() == [0, 1, 1]
     assert json.loads((tree / "unreadable.json").read_text())["unreadable"] == ["cat/deep/b.png"]
     with monkeypatch.context() as patch:
         patch.setitem(vars(sys.modules["sitkit.recipes.data.folder"]), "square", None)  # it is known: none is decoded
-        with pytest.warns(UserWarning, match="1 of 4"):
-            split = folder(str(tree), 8, unreadable="skip")
+        split = folder(str(tree), 8, unreadable="skip")
     assert torch.equal(read_all(split.training), expected)
     (tree / "dog/c.png").write_bytes(b"damaged too")
-    with pytest.warns(UserWarning, match=r"2 of 5 .*: cat/deep/b\.png, dog/c\.png"):
-        assert len(folder(str(tree), 8, unreadable="skip").training) == 3
+    assert len(folder(str(tree), 8, unreadable="skip").training) == 3
+    assert f"{tree}: 2 of 5 images are unreadable and left out: cat/deep/b.png, dog/c.png\n" in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_opened_are_never_skipped(tree: Path) -> None:
@@ -142,12 +210,19 @@ def read_all_of(images: Images, numbers: list[int]) -> Tensor:
 
 def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    for name in ("a.txt", "b.TXT", "README", ".hidden"):
+        (tmp_path / "text" / name).touch()
     (tmp_path / "one/cat").mkdir(parents=True)
     (tmp_path / "one/cat/a.png").write_bytes(encode(noise_of(8, 8, 3)))
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("there is no folder .*nowhere", {"path": str(tmp_path / "nowhere")}),
         ("there is no folder .*a.png", {"path": str(tree / "cat/a.png")}),
-        ("holds no image: .* ends in .png", {"path": str(tmp_path / "empty")}),
+        ("holds no image that Pillow reads; it is empty", {"path": str(tmp_path / "empty")}),
+        (
+            "holds no image that Pillow reads; passed over: 2 .txt, 1 without an ending",
+            {"path": str(tmp_path / "text")},
+        ),
         ("size is .* at least 1, got 0", {"size": 0}),
         ("split must lie between 0 and 1, got 1.5", {"split": 1.5}),
         ("split = 0.99 leaves none of 4 images", {"split": 0.99}),

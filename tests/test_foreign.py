@@ -73,6 +73,24 @@ def test_lightningdit_is_read_as_written(shards: dict[str, Tensor], tmp_path: Pa
     assert len(lightningdit(str(tmp_path), "mine/vae", heldout=str(tmp_path)).heldout) == 7
 
 
+def test_labels_with_gaps_become_classes_by_their_numbers(
+    shards: dict[str, Tensor], tmp_path: Path, decoded: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    piece = {key: shards[key][:4].clone() for key in ("latents", "latents_flip")}
+    for file in tmp_path.glob("*.safetensors"):
+        os.remove(file)
+    save_file(piece | {"labels": torch.tensor([7, 0, 7, 1000])}, tmp_path / "one.safetensors")
+    split = lightningdit(str(tmp_path), "v", heldout=str(tmp_path))
+    assert split.classes == ("0", "7", "1000")
+    assert split.training.labels.tolist() == split.heldout.labels.tolist() == [1, 0, 1, 2]
+    assert "the 3 labels that occur, up to 1000, are the classes, named by their numbers\n" in capsys.readouterr().err
+    (tmp_path / "more").mkdir()
+    torch.save({key: shards[key] for key in ("mean", "std")}, tmp_path / "more/latents_stats.pt")
+    save_file(piece | {"labels": torch.tensor([7, 0, 3, 0])}, tmp_path / "more/one.safetensors")
+    with pytest.raises(ValueError, match=r"more has the label 3, of which there is no image to train on"):
+        lightningdit(str(tmp_path), "v", heldout=str(tmp_path / "more"))
+
+
 def test_lightningdit_of_half_precision(shards: dict[str, Tensor], tmp_path: Path, decoded: dict[str, Any]) -> None:
     for file in tmp_path.glob("*.safetensors"):
         os.remove(file)
@@ -136,8 +154,8 @@ def moments(tmp_path: Path) -> np.ndarray:
 def test_edm2_is_read_as_written(moments: np.ndarray, tmp_path: Path, decoded: dict[str, Any]) -> None:
     split = edm2(str(tmp_path))
     images = split.training
-    assert len(split.classes) == 15
-    assert images.labels.tolist() == [10, 12, 14, 11, 13]
+    assert split.classes == ("10", "11", "12", "13", "14")
+    assert images.labels.tolist() == [0, 2, 4, 1, 3]
     assert images.shape == (4, 2, 3)
     mean, std = torch.from_numpy(moments).chunk(2, dim=1)
     for at in (torch.tensor([4, 0, 3]), torch.tensor([1, 1, 2])):

@@ -1,11 +1,14 @@
 """Hugging Face's formats: the same images as the folder that they were made of."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from image_files import SIZES, assert_images, component, write_tree
 from sitkit.recipes.data import folder, huggingface
@@ -73,8 +76,88 @@ def test_columns_are_found_or_named(library: Any, rows: Any, tmp_path: Path) -> 
     assert huggingface(str(tmp_path / "sure"), 8, label="none").classes == ()
     assert huggingface(str(tmp_path / "bare"), 8).classes == ()
     named = huggingface(str(tmp_path / "unsure"), 8, label="again", split=0.5)
-    assert named.classes == tuple("012345")
-    assert sorted([*named.training.labels.tolist(), *named.heldout.labels.tolist()]) == [0, 0, 5, 5]
+    assert named.classes == ("0", "5")
+    assert sorted([*named.training.labels.tolist(), *named.heldout.labels.tolist()]) == [0, 0, 1, 1]
+
+
+def test_labels_without_images_are_no_classes(
+    library: Any, rows: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = library.ClassLabel(names=["bird", "cat", "cow", "dog"])
+    for name, labels, kind in (
+        ("named", [1, 1, 3, 3], names),
+        ("numbers", [7, 7, 2**62, 2**62], library.Value("int64")),
+    ):
+        features = library.Features({"picture": library.Image(), "kind": kind})
+        more = rows.select_columns(["picture"]).add_column("kind", labels).cast(features)
+        library.DatasetDict(
+            train=more, test=more.select([3, 0]), other=more.select([0]).map(lambda row: {"kind": 2})
+        ).save_to_disk(tmp_path / name)
+        split = huggingface(str(tmp_path / name), 8, label="kind", heldout="test")
+        assert split.classes == {"named": ("cat", "dog"), "numbers": ("7", str(2**62))}[name]
+        assert split.training.labels.tolist() == [0, 0, 1, 1]
+        assert split.heldout.labels.tolist() == [1, 0]
+        with pytest.raises(ValueError, match=r"other of .* has the label 2, of which there is no image to train on"):
+            huggingface(str(tmp_path / name), 8, label="kind", heldout="other")
+    said = capsys.readouterr().err
+    assert "4 images of 2 classes (cat 2, dog 2); 2 classes have no image and are left out: bird, cow\n" in said
+    assert f"the 2 labels that occur, up to {2**62}, are the classes\n" in said
+
+
+def test_columns_that_hold_several_are_refused(library: Any, rows: Any, tmp_path: Path) -> None:
+    names = library.ClassLabel(names=["cat", "dog"])
+    images = [row["picture"] for row in rows.cast_column("picture", library.Image(decode=False))]
+    several = {"images": [[one, one] for one in images], "labels": [[0, 1]] * 4, "texts": ["a"] * 4}
+    features = library.Features(
+        {"images": library.List(library.Image()), "labels": library.List(names), "texts": library.Value("string")}
+    )
+    both = library.concatenate_datasets(
+        [rows.select_columns(["picture"]), library.Dataset.from_dict(several, features=features)], axis=1
+    )
+    both.save_to_disk(tmp_path / "several")
+    for message, fields in (
+        ("'labels' of .* holds several labels a row: label = none does without", {}),
+        (r"'labels' of .* holds List\(ClassLabel.*, not one label from 0 up a row", {"label": "labels"}),
+        ("'texts' of .* holds string, not one label", {"label": "texts"}),
+        (r"'images' of .* holds List\(Image.*, not one image a row", {"image": "images", "label": "none"}),
+    ):
+        with pytest.raises(Problem, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
+            component("huggingface", path=str(tmp_path / "several"), size=8, **fields).build()
+    assert len(huggingface(str(tmp_path / "several"), 8, label="none").training) == 4
+
+
+def test_rows_that_datasets_writes_as_tiff_are_read(library: Any, tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((8, 8), 0x4D4D, np.uint16))
+    pictures = [Image.new("CMYK", (8, 8), (0, 255, 255, 0)), deep]
+    features = library.Features({"image": library.Image()})
+    library.Dataset.from_dict({"image": pictures}, features=features).save_to_disk(tmp_path / "rows")
+    found = read_all(huggingface(str(tmp_path / "rows"), 8).training)
+    assert found[:, :, 0, 0].tolist() == [[255, 0, 0], [0x4D] * 3]
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_damaged_rows_are_skipped(
+    library: Any, rows: Any, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [row["picture"] for row in rows.cast_column("picture", library.Image(decode=False))]
+    features = library.Features({"picture": library.Image(), "kind": library.ClassLabel(names=["cat", "dog", "cow"])})
+    content = {"picture": [whole[0], {"bytes": b"damaged", "path": None}, None, whole[3]], "kind": [0, 2, 0, 1]}
+    broken = library.Dataset.from_dict(content, features=features)
+    path = tmp_path / form
+    broken.save_to_disk(path) if form == "saved" else broken.to_parquet(path)
+    with pytest.raises(Problem, match=r"row 1 of .*; row 2 of .* has no image; .* set data.unreadable = skip"):
+        read_all(huggingface(str(path), 8).training)
+    for _ in range(2):
+        split = huggingface(str(path), 8, unreadable="skip")
+        assert split.classes == ("cat", "dog")
+        assert split.training.labels.tolist() == [0, 1]
+        expected = folder(str(tmp_path / "tree"), 8).training.read(torch.tensor([0, 3]))
+        assert_images(split.training, expected)
+    note = path / "unreadable-train.json" if form == "saved" else tmp_path / "parquet.unreadable-train.json"
+    assert json.loads(note.read_text())["unreadable"] == ["train/1", "train/2"]
+    said = capsys.readouterr().err
+    assert f"train of {path}: 2 of 4 images are unreadable and left out: train/1, train/2\n" in said
+    assert said.count(f"checking train of {path} 4/4") == 1
 
 
 def test_data_sets_that_cannot_be_used(library: Any, rows: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Images to compare with, their features and their statistics, against definitions; and damage to them, in one line."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from measuring import Likeness, noted, refused, sitkit, write_arrays, written
 from sitkit.recipes import slots
 from sitkit.recipes.evaluate import statistics as gathering
 from sitkit.recipes.evaluate.extraction import blocks_of, extract, stored
-from sitkit.recipes.evaluate.reference import Extraction, Reference, of_path
+from sitkit.recipes.evaluate.reference import Extraction, Reference, of_path, state_of
 from sitkit.recipes.evaluate.sources import open_array, open_files
 from sitkit.recipes.evaluate.statistics import Statistics, gather, load, save
 from sitkit.recipes.features import Features
@@ -428,6 +429,22 @@ def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path:
         out.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(Problem, match=r"r.npz is neither a folder of images nor an npz: it is damaged"):
             of(out, tmp_path / "cache", GREY)
+
+
+def test_paths_that_cannot_be_looked_at_are_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.npz")
+    for path, said in (
+        (Path("x" * 5000), "cannot be opened: File name too long"),
+        (tmp_path / "nowhere.npz", "there is no reference"),
+        (tmp_path / "fifo.npz/below", "there is no reference"),
+        (tmp_path / os.fsdecode(b"caf\xe9.npz"), r"the name .*caf\\xe9\.npz is not UTF-8: rename it"),
+        (Path("a\0b"), "null"),
+    ):
+        for look in (lambda path: of(path, tmp_path / "cache"), state_of):
+            with pytest.raises(Problem, match=rf"^[^\n]*{said}[^\n]*$"):
+                look(path)
+    with pytest.raises(Problem, match=r"fifo.npz is neither .*: it is not a regular file"):
+        of(tmp_path / "fifo.npz", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MOST_NAMED = 12
+"""Classes that are named in a line, at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Classes:
@@ -40,17 +43,27 @@ class Classes:
         return places
 
     def left_out(self, names: Sequence[str] = ()) -> str:
-        """Return a line on labels without images, between others or among `names`; nothing if there are none."""
-        if names:
-            missing = len(names) - len(self.numbers)
-            few = [name for number, name in enumerate(names) if number not in set(self.numbers.tolist())][:5]
-        else:
-            missing = int(self.numbers[-1]) + 1 - len(self.numbers) if len(self.numbers) else 0
-            few = []
-        if not missing:
-            return ""
-        which = f" ({', '.join(few)}{', ...' if missing > len(few) else ''})" if few else ""
-        return f"{missing:,} labels have no image and are no classes{which}"
+        """Return a line on labels without images, among `names` or between others; nothing if there are none."""
+        numbers = self.numbers.tolist()
+        if not names:
+            gaps = bool(numbers) and numbers[-1] + 1 > len(numbers)
+            return f"the {len(numbers):,} labels that occur, up to {numbers[-1]}, are the classes" if gaps else ""
+        occur = set(numbers)
+        missing = [name for number, name in enumerate(names) if number not in occur]
+        few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        return f"{len(missing):,} classes have no image and are left out: {few}" if missing else ""
+
+
+def described(where: str, labels: Tensor, names: Sequence[str], *more: str) -> str:
+    """Return a line on images with labels (N,): how many there are, of which classes; and what else is to be told."""
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    if not names:
+        of = ""
+    elif len(names) <= MOST_NAMED:
+        of = f" of {len(names)} classes ({', '.join(f'{name} {n:,}' for name, n in zip(names, counts, strict=True))})"
+    else:
+        of = f" of {len(names):,} classes, {min(counts):,} to {max(counts):,} each"
+    return "; ".join([f"{where}: {len(labels):,} images{of}", *(one for one in more if one)])
 
 
 def class_numbers(names: Sequence[str]) -> Mapping[int, int]:

@@ -22,6 +22,7 @@ from ..progress import progress
 from . import vae as autoencoders
 from .begin import begin
 from .cache import INDEX, Autoencoder, Index, LeftOut, Source
+from .crop import Unreadable
 from .draft import Begun
 from .images import Images
 
@@ -142,8 +143,8 @@ def _read_ahead(
 def _read(images: Images, number: int) -> Tensor | Problem:
     try:
         return images.read(torch.tensor([number]))
-    except Problem as problem:
-        return problem
+    except Problem as problem:  # of an unreadable image, its reason alone
+        return problem.__cause__ if isinstance(problem.__cause__, Unreadable) else problem
 
 
 def _moments(

@@ -72,13 +72,13 @@ def run(
 def _open(source: str, size: int) -> tuple[Split, Source]:
     """Return what a source holds, and what it is."""
     if Path(source).is_dir():
-        from .folder import SUFFIXES, folder
+        from .crop import suffixes
+        from .folder import folder
         from .listing import listing
 
         try:
-            return folder(source, size), Source(
-                description=source, fingerprint="\n".join(listing(Path(source), SUFFIXES))
-            )
+            names = listing(Path(source), suffixes()).names
+            return folder(source, size), Source(description=source, fingerprint="\n".join(names))
         except ValueError as error:
             raise Problem(f"{source}: {error}") from error
     try:

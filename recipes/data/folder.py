@@ -1,8 +1,5 @@
 """Images of one's own, in folders."""
 
-import hashlib
-import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import read_regular
 from ..problem import Problem
-from ..progress import progress
-from .crop import Unreadable, square
+from ..progress import note
+from .classes import described
+from .crop import square, suffixes
 from .fingerprint import Files
 from .images import Split
 from .listing import listing
-from .ondemand import OnDemand, check_size, each
+from .ondemand import OnDemand, check_size
 from .parts import divide
+from .unreadable import ADVICE, readable
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LEFT_OUT = "unreadable.json"
 
 
@@ -31,11 +30,12 @@ def folder(
     split: float | Literal["none"] = "none",
     unreadable: Literal["stop", "skip"] = "stop",
 ) -> Split:
-    """Return the PNG, JPEG and WebP files of a folder, as RGB squares cut like ADM's (`crop.py`).
+    """Return the image files of a folder, as RGB squares cut like ADM's (`crop.py`).
 
-    The folders in it are the classes, sorted by name, and hold images at any depth; with images and no folders in it
-    there are no classes. Files are listed at the start and opened when they are asked for. Image number n is the n-th
-    file by class and name.
+    They are the files of the formats that Pillow decodes; how many others were passed over is told in a line. The
+    folders in it are the classes, sorted by name, and hold images at any depth; with images and no folders in it there
+    are no classes. Files are listed at the start and opened when they are asked for. Image number n is the n-th file by
+    class and name.
 
     Args:
         path: the folder.
@@ -63,20 +63,25 @@ def folder(
 
 
 def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str, ...]]:
-    names = listing(root, SUFFIXES)
+    found = listing(root, suffixes())
+    names = found.names
     if unreadable == "skip":
-        names = _without_unreadable(root, names, size)
+        kept = readable(lambda number: _read(root / names[number], size), names, "", root / LEFT_OUT, str(root))
+        names = [names[number] for number in kept]
+    if (root / LEFT_OUT).is_file():  # which is our own
+        found.others[".json"] -= 1
     if not names:
-        raise ValueError(f"{root} holds no image: no file in it or below ends in {', '.join(SUFFIXES)}")
+        raise ValueError(f"{root} holds no image that Pillow reads; {found.passed_over() or 'it is empty'}")
     classes, labels = _classes(root, names)
+    note(described(str(root), labels, classes, found.passed_over()))
     within = [name.split("/", 1)[-1] for name in names]  # a class may be renamed, and its images be the same
     origin = Files([root / name for name in names], within)
-    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin), classes
+    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes
 
 
 def _read(file: Path, size: int) -> Tensor:
     try:
-        encoded = file.read_bytes()
+        encoded = read_regular(file)
     except OSError as error:
         raise Problem(f"{file} cannot be opened: {error.strerror}") from error
     return square(encoded, size, str(file))
@@ -90,40 +95,11 @@ def _classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]
         raise ValueError(f"{root} holds images beside folders of them: put {loose[0]} into the folder of its class")
     of_each = [name.split("/", 1)[0] for name in names]
     classes = sorted(set(of_each))
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise ValueError(f"{root} cannot be listed: {error.strerror}") from error
     if empty := [name for name in folders if name not in set(classes)]:
         raise ValueError(f"{root / empty[0]} holds no image, and would be a class: remove the folder")
     number = {name: label for label, name in enumerate(classes)}
     return tuple(classes), torch.from_numpy(np.array([number[name] for name in of_each], dtype=np.int64))
-
-
-def _without_unreadable(root: Path, names: list[str], size: int) -> list[str]:
-    """Return the files that can be read, and tell of the others."""
-    digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    note = root / LEFT_OUT
-    try:
-        known = json.loads(note.read_text())
-        bad = set(known["unreadable"]) if known["listing"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError):
-        bad = None
-    if bad is None:
-        bad = _find_unreadable(root, names, size)
-        try:
-            note.write_text(json.dumps({"listing": digest, "unreadable": sorted(bad)}, indent=1))
-        except OSError as error:
-            warnings.warn(f"{note} cannot be written ({error.strerror}): images are checked every time", stacklevel=2)
-    if bad:
-        few = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
-        warnings.warn(f"{len(bad)} of {len(names)} images in {root} are unreadable and left out: {few}", stacklevel=2)
-    return [name for name in names if name not in bad]
-
-
-def _find_unreadable(root: Path, names: list[str], size: int) -> set[str]:
-    bad: set[str] = set()
-    with progress(f"checking {root}", len(names), unit="images") as advance:
-        for start in range(0, len(names), 1024):
-            numbers = range(start, min(start + 1024, len(names)))
-            found = each(lambda number: _read(root / names[number], size).shape, numbers)
-            bad |= {names[n] for n, one in zip(numbers, found, strict=True) if isinstance(one, Unreadable)}
-            advance(len(numbers))
-    return bad

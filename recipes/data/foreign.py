@@ -1,10 +1,11 @@
 """Latents that the tools of other projects have encoded."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
+from ..progress import note
+from .classes import Classes
 from .images import Split
 from .moments import moments
 from .parts import divide
@@ -22,7 +23,8 @@ def lightningdit(
 
     The folder holds `*.safetensors`, in the order of their names, each with `latents` and `latents_flip`, those of the
     mirror images, (N, C, H, W), and `labels` (N,); and `latents_stats.pt`, mean and standard deviation of each channel.
-    A state is (z - mean) / std * multiplier. Files are mapped into memory.
+    A state is (z - mean) / std * multiplier. Files are mapped into memory. The labels that occur in `path` are the
+    classes, named by their numbers.
 
     Args:
         path: the folder.
@@ -40,9 +42,12 @@ def lightningdit(
     decode = Normalised(scheme, decoder(vae, scale=1.0))
     images = shards(Path(path), scheme, decode)
     compared = None if heldout == "none" else shards(Path(heldout), scheme, decode)
-    classes = int(images.labels.max()) + 1
-    _check_labels(compared.labels if compared else images.labels, classes)
-    return Split(*divide(images, compared, split), _names(classes), decode)
+    classes = Classes.of(images.labels)
+    _tell(path, classes)
+    images = replace(images, labels=classes.compact(images.labels, path))
+    if compared is not None:
+        compared = replace(compared, labels=classes.compact(compared.labels, heldout))
+    return Split(*divide(images, compared, split), classes.names, decode)
 
 
 def edm2(
@@ -56,7 +61,8 @@ def edm2(
 
     The folder holds one `.npy` an image, (2C, H, W), at any depth: the means of its latents, then their standard
     deviations; and `dataset.json`, {"labels": [[file, label], ...]} or {"labels": null}. A state is drawn anew each
-    time, (mean + std * noise) * scale. There are no mirror images: `train.flip` must be 0.
+    time, (mean + std * noise) * scale. There are no mirror images: `train.flip` must be 0. The labels that occur
+    are the classes, named by their numbers.
 
     EDM2's own tool gives the autoencoder pixels in [0, 1] where REPA's, and `vae.py`, have [-1, 1]: its latents train
     as well, and what is decoded from them has pixels of 127 to 255.
@@ -75,16 +81,16 @@ def edm2(
     from .vae import decoder
 
     decode = decoder(vae, scale=scale)
-    images, classes = moments(Path(path), scale, decode)
+    images, labelled = moments(Path(path), scale, decode)
     compared = None if heldout == "none" else moments(Path(heldout), scale, decode)[0]
-    _check_labels(compared.labels if compared else images.labels, max(1, classes))
-    return Split(*divide(images, compared, split), _names(classes), decode)
+    classes = Classes.of(images.labels)
+    _tell(path, classes)
+    images = replace(images, labels=classes.compact(images.labels, path))
+    if compared is not None:
+        compared = replace(compared, labels=classes.compact(compared.labels, heldout))
+    return Split(*divide(images, compared, split), classes.names if labelled else (), decode)
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
-    if (highest := int(labels.max())) >= classes:
-        raise ValueError(f"heldout has the label {highest}, and those to train on are 0 to {classes - 1}")
-
-
-def _names(classes: int) -> tuple[str, ...]:
-    return tuple(map(str, range(classes)))
+def _tell(path: str, classes: Classes) -> None:
+    if left_out := classes.left_out():
+        note(f"{path}: {left_out}, named by their numbers")

@@ -1,6 +1,6 @@
 """Images in the Hugging Face formats: parquet, `save_to_disk` and imagefolder, from the disk alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import read_regular
 from ..problem import Problem
-from .crop import square
+from ..progress import note
+from .classes import Classes, described
+from .crop import Unreadable, square
 from .digests import of_parts
 from .fingerprint import Files
 from .images import Split
 from .ondemand import OnDemand, check_size
 from .parts import divide
+from .unreadable import ADVICE, readable
 
 SAVED = ("dataset_dict.json", "state.json")
 """The files by which a folder of `save_to_disk` is known."""
@@ -30,6 +34,7 @@ def huggingface(
     training: str = "train",
     heldout: str = "none",
     split: float | Literal["none"] = "none",
+    unreadable: Literal["stop", "skip"] = "stop",
 ) -> Split:
     """Return the images of a data set on the disk, as RGB squares cut like ADM's (`crop.py`).
 
@@ -41,10 +46,13 @@ def huggingface(
         size: the side of an image, in pixels.
         image: the column of images; `auto` is the only one of that type.
         label: the column of labels, or `none`; `auto` is the only one of type ClassLabel, and none if no column holds
-            whole numbers.
+            whole numbers. The labels that occur in the part to train on are the classes.
         training: the part to train on, where there are parts.
         heldout: the part to compare with.
         split: or else the share of every class to train on, the rest being held out.
+        unreadable: `stop` at an image that is damaged or missing, or `skip` all such rows. To skip them, every image
+            is opened once before the first step; what is left out is told of, and kept in `unreadable-PART.json` in the
+            folder, or beside the file, for the next time.
 
     Raises:
         ValueError: there is no such data set, part or column, or the size or the share cannot be.
@@ -58,9 +66,19 @@ def huggingface(
     for name in wanted:
         if name not in parts:
             raise ValueError(f"{path} has no part '{name}'; it has: {', '.join(map(str, parts))}")
-    chosen, classes = _columns(library, parts[training], path, image, label)
-    one, *others = [_images(library, parts[name], f"{name} of {path}", chosen, size) for name in wanted]
-    return Split(*divide(one, others[0] if others else None, split), classes)
+    chosen = _columns(library, parts[training], path, image, label)
+    found = [_images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip") for name in wanted]
+    if chosen[1] == "none":
+        told, names = "", tuple[str, ...]()
+    else:
+        given = getattr(parts[training].features[chosen[1]], "names", None) or ()
+        classes = Classes.of(found[0].labels, given)
+        where = [f"{name} of {path}" for name in wanted]
+        found = [replace(one, labels=classes.compact(one.labels, what)) for one, what in zip(found, where, strict=True)]
+        told, names = classes.left_out(given), classes.names
+    for name, one in zip(wanted, found, strict=True):
+        note(described(f"{name} of {path}", one.labels, names, told))
+    return Split(*divide(found[0], found[1] if len(found) > 1 else None, split), names)
 
 
 def _library() -> Any:
@@ -91,8 +109,8 @@ def _open(library: Any, path: Path) -> dict[str, Any]:
     return dict(found) if isinstance(found, library.DatasetDict) else {"train": found}
 
 
-def _columns(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[tuple[str, str], tuple[str, ...]]:
-    """Return the columns of images and of labels, and the names of the classes."""
+def _columns(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[str, str]:
+    """Return the columns of images and of labels."""
     features = rows.features
     for name, column in (("image", image), ("label", label)):
         if column not in ("auto", "none", *features):
@@ -111,38 +129,69 @@ def _columns(library: Any, rows: Any, path: str, image: str, label: str) -> tupl
             raise ValueError(
                 f"{path} has several columns for labels, or unsure ones: label = {', '.join(whole)} or none"
             )
+        several = [
+            name for name, kind in features.items() if isinstance(getattr(kind, "feature", None), library.ClassLabel)
+        ]
+        if several and not found:
+            raise ValueError(f"column '{several[0]}' of {path} holds several labels a row: label = none does without")
         label = found[0] if found else "none"
-    if label == "none":
-        return (image, label), ()
-    names = getattr(features[label], "names", None) or map(str, range(int(_labels(rows, label, path).max()) + 1))
-    return (image, label), tuple(names)
+    if not _holds_images(library, features[image]):
+        raise ValueError(f"column '{image}' of {path} holds {_kind(features[image])}, not one image a row")
+    if label != "none" and not getattr(features[label], "dtype", "").startswith(("int", "uint")):
+        raise ValueError(f"column '{label}' of {path} holds {_kind(features[label])}, not one label from 0 up a row")
+    return image, label
 
 
-def _labels(rows: Any, column: str, where: str) -> np.ndarray:
+def _holds_images(library: Any, feature: Any) -> bool:
+    """Return whether a column has an image a row: as such, encoded, as a path, or as a table of both."""
+    if isinstance(feature, dict):
+        return {"bytes", "path"} <= feature.keys()
+    words = ("binary", "large_binary", "string", "large_string")
+    return isinstance(feature, library.Image) or getattr(feature, "dtype", "") in words
+
+
+def _kind(feature: Any) -> str:
+    """Return the type of a column, in a word or two."""
+    return str(getattr(feature, "dtype", None) or feature)[:100]
+
+
+def _labels(rows: Any, column: str, where: str) -> Tensor:
     labels = np.asarray(rows[column][:])
-    if not np.issubdtype(labels.dtype, np.integer) or (len(labels) and labels.min() < 0):
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= 2**63:
         raise ValueError(f"column '{column}' of {where} should hold labels from 0 up; give another, or label = none")
-    return labels.astype(np.int64)
+    return torch.from_numpy(labels.astype(np.int64))
 
 
-def _images(library: Any, rows: Any, where: str, columns: tuple[str, str], size: int) -> OnDemand:
-    image, label = columns
+def _images(
+    library: Any, rows: Any, path: Path, part: str, columns: tuple[str, str], size: int, skip: bool
+) -> OnDemand:
+    (image, label), where = columns, f"{part} of {path}"
     if not len(rows):
         raise ValueError(f"{where} holds no image")
-    labels = np.zeros(len(rows), dtype=np.int64) if label == "none" else _labels(rows, label, where)
+    labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else _labels(rows, label, where)
     encoded = rows.select_columns([image]).cast_column(image, library.Image(decode=False))
 
     def load(number: int) -> Tensor:
         row = encoded[number][image]
         name = f"row {number} of {where}" + (f" ({row['path']})" if row and row["path"] else "")
-        if row is None:
-            raise Problem(f"{name} has no image")
+        if row is None or not (row["bytes"] or row["path"]):
+            raise Unreadable(f"{name} has no image")
         try:
-            return square(row["bytes"] or Path(row["path"]).read_bytes(), size, name)
+            content = row["bytes"] or read_regular(Path(row["path"]))
         except OSError as error:
             raise Problem(f"{name} cannot be opened: {error.strerror}") from error
+        return square(content, size, name)
 
-    return OnDemand(load, torch.from_numpy(labels), size, Rows(encoded, image))
+    if not skip:
+        return OnDemand(load, labels, size, Rows(encoded, image), ADVICE)
+    names = [f"{part}/{number}" for number in range(len(rows))]
+    note_of = (
+        path / f"unreadable-{part}.json" if path.is_dir() else path.with_name(f"{path.name}.unreadable-{part}.json")
+    )
+    kept = readable(load, names, f"{image} {getattr(rows, '_fingerprint', '')}", note_of, where)
+    if not kept:
+        raise ValueError(f"{where} holds no image that can be read")
+    return OnDemand(lambda number: load(kept[number]), labels[kept], size, Rows(encoded.select(kept), image), ADVICE)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..progress import progress
+from ..progress import note, progress
 from .cache import LABELS, MOMENTS, Index, array, check, read_index
+from .classes import Classes
 from .digests import of_parts
 from .fingerprint import Files
 from .images import NoiseOf, Split
@@ -98,7 +99,7 @@ def latents(path: str, heldout: str = "none", vae: str = "auto") -> Split:
     index, training = _open(Path(path), vae)
     if heldout == "none":
         nothing = replace(training, rows=training.rows[:0], labels=training.labels[:0])
-        return Split(training, nothing, index.classes, training.decode)
+        return _split(path, index.classes, training, nothing)
     other, compared = _open(Path(heldout), vae)
     for what, one, two in (
         ("autoencoders", index.vae.encoder_sha256[:12], other.vae.encoder_sha256[:12]),
@@ -108,7 +109,18 @@ def latents(path: str, heldout: str = "none", vae: str = "auto") -> Split:
     ):
         if one != two:
             raise Problem(f"{path} and {heldout} are of different {what}, {one} and {two}: encode both alike")
-    return Split(training, compared, index.classes, training.decode)
+    return _split(path, index.classes, training, compared)
+
+
+def _split(path: str, names: tuple[str, ...], training: Latents, compared: Latents) -> Split:
+    """Return latents of the classes that have any: all images of a class may have been left out."""
+    if not names:
+        return Split(training, compared, (), training.decode)
+    classes = Classes.of(training.labels, names)
+    if left_out := classes.left_out(names):
+        note(f"{path}: {left_out}")
+    one, other = (replace(part, labels=classes.compact(part.labels, "heldout")) for part in (training, compared))
+    return Split(one, other, classes.names, training.decode)
 
 
 def verify(path: Path) -> Index:

@@ -73,8 +73,8 @@ class Moments:
         return load_all(lambda number: _load(self.files[number], kept), numbers, kept).float().chunk(2, dim=1)
 
 
-def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[Moments, int]:
-    """Return all in a folder, in the order of `listing`, and the number of classes, 0 if there are no labels.
+def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[Moments, bool]:
+    """Return all in a folder, in the order of `listing`, and whether they have labels.
 
     Raises:
         ValueError: there is no such folder, no file or no label of one, or the scale cannot be.
@@ -82,17 +82,16 @@ def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> t
     """
     if not scale > 0:
         raise ValueError(f"scale is what latents are multiplied by, above 0, got {scale}")
-    names = listing(folder, (".npy",))
+    names = listing(folder, (".npy",)).names
     if not names:
         raise ValueError(f"{folder} holds no .npy file")
     shape = tuple(_array(folder / names[0]).shape)
     if len(shape) != 3 or shape[0] % 2:
         raise ValueError(f"{folder / names[0]} should hold means and standard deviations, (2C, H, W), got {shape}")
     labels = _labels(folder, names)
-    classes = 0 if labels is None else int(labels.max()) + 1
-    labels = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
+    given = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
     files = tuple(folder / name for name in names)
-    return Moments(files, labels, (shape[0] // 2, *shape[1:]), scale, decode, Files(files, names)), classes
+    return Moments(files, given, (shape[0] // 2, *shape[1:]), scale, decode, Files(files, names)), labels is not None
 
 
 def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:

@@ -35,15 +35,16 @@ def each(load: Callable[[int], T], numbers: Iterable[int]) -> list[T | Unreadabl
     return list(pool().map(attempt, numbers))
 
 
-def load_all(load: Callable[[int], Tensor], numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+def load_all(load: Callable[[int], Tensor], numbers: Tensor, shape: tuple[int, ...], advice: str = "") -> Tensor:
     """Return what `load` makes of the numbers (B,), each of that shape, as (B, *shape).
 
     Raises:
-        Problem: some are unreadable; it names them all.
+        Problem: some are unreadable; it names them all, with advice, and its cause is the first of them.
     """
     loaded = each(load, numbers.tolist())
     if unreadable := [one for one in loaded if isinstance(one, Unreadable)]:
-        raise Problem("; ".join(dict.fromkeys(map(str, unreadable))))
+        reasons = dict.fromkeys(map(str, unreadable))
+        raise Problem("; ".join([*reasons, advice] if advice else reasons)) from unreadable[0]
     tensors = [one for one in loaded if isinstance(one, Tensor)]
     return torch.stack(tensors) if tensors else torch.empty(0, *shape, dtype=torch.uint8)
 
@@ -57,12 +58,14 @@ class OnDemand:
         labels: (N,) int64.
         size: the side of an image, in pixels.
         origin: what tells the images from others (`fingerprint.py`).
+        advice: what to do about images that are unreadable.
     """
 
     load: Callable[[int], Tensor]
     labels: Tensor
     size: int
     origin: Origin
+    advice: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,7 +90,7 @@ class OnDemand:
         Raises:
             Problem: some images are unreadable; it names them all.
         """
-        return load_all(self.load, numbers, self.shape)
+        return load_all(self.load, numbers, self.shape, self.advice)
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
         """Return the fingerprint of images (M,)."""

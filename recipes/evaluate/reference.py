@@ -6,16 +6,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import torch
 
 from ..arrays import ArrayError, Npz
 from ..components import Component, dump
+from ..data.crop import suffixes
 from ..data.fingerprint import Files, state
-from ..data.folder import SUFFIXES
 from ..data.images import Images
-from ..data.listing import listing
+from ..data.listing import check_utf8, listing
 from ..features import Extractor
 from ..files import sha256
 from ..problem import Problem
@@ -130,11 +131,9 @@ def of_path(
     Raises:
         Problem: there is nothing, or nothing that fits samples and features.
     """
-    if path.is_dir():
+    if _is_folder(path):
         files = open_files(path, image, classes, crop)
         return of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
-    if not path.is_file():
-        raise Problem(f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0")
     try:
         with Npz(path) as arrays:
             names, images = arrays.names, images_in(arrays)
@@ -187,11 +186,31 @@ def state_of(reference: Path) -> str:
     Raises:
         Problem: there is nothing.
     """
-    if reference.is_dir():
-        return state_of_files(reference, listing(reference, SUFFIXES))
-    if not reference.is_file():
-        raise Problem(f"there is no reference {reference}: a folder of images, or an npz with mu and sigma or arr_0")
-    return state_of_files(reference.parent, [reference.name])
+    if not _is_folder(reference):
+        return state_of_files(reference.parent, [reference.name])
+    try:
+        return state_of_files(reference, listing(reference, suffixes()).names)
+    except ValueError as error:
+        raise Problem(str(error)) from error
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder stands at a path, or something else.
+
+    Raises:
+        Problem: there is nothing, or it cannot be looked at.
+    """
+    try:
+        check_utf8(str(path))
+        return S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Problem(
+            f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0"
+        ) from None
+    except OSError as error:
+        raise Problem(f"{path} cannot be opened: {error.strerror}") from error
+    except ValueError as error:
+        raise Problem(str(error)) from error
 
 
 def state_of_files(folder: Path, names: Sequence[str]) -> str:

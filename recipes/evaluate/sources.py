@@ -1,6 +1,5 @@
 """Images to compare samples with, in files."""
 
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,13 +8,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..arrays import WHOLE, ArrayError, Npz
-from ..data.classes import class_numbers
-from ..data.crop import FORMATS, Unreadable, square
-from ..data.folder import SUFFIXES
+from ..data.classes import class_numbers, described
+from ..data.crop import size_of, square, suffixes
 from ..data.listing import listing
 from ..data.ondemand import load_all
 from ..files import read_regular
@@ -85,16 +82,19 @@ def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], 
         Problem: there is no image, or images are to be cut to what is no square.
     """
     try:
-        names = listing(root, SUFFIXES)
+        listed = listing(root, suffixes())
     except ValueError as error:
         raise Problem(str(error)) from error
+    names = listed.names
     if not names:
-        raise Problem(f"{root} holds no image: no file in it or below ends in {', '.join(SUFFIXES)}")
+        raise Problem(f"{root} holds no image that Pillow reads; {listed.passed_over() or 'it is empty'}")
     if image[1] != image[2]:
         raise Problem(f"images must be square, got {image[1]} x {image[2]}")
     label = {name: number for number, name in enumerate(classes)}
     found = [label.get(name.split("/", 1)[0]) if "/" in name else None for name in names]
     labels = None if None in found else torch.tensor(found, dtype=torch.int64)
+    known = (torch.zeros(len(names), dtype=torch.int64), ()) if labels is None else (labels, classes)
+    note(described(str(root), *known, listed.passed_over()))
     return Files(root, names, image, crop, labels)
 
 
@@ -187,11 +187,7 @@ def _labels(found: Tensor, classes: Sequence[str], file: Path) -> Tensor | None:
 
 
 def _check_size(encoded: bytes, size: tuple[int, int], file: Path) -> None:
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            found = image.size
-    except Exception as error:
-        raise Unreadable(f"{file} cannot be read as an image: {error}") from error
+    found = size_of(encoded, str(file))
     if found != size:
         (width, height), (own_width, own_height) = size, found
         raise Problem(

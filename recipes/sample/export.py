@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from PIL import Image
 
+from ..data.classes import class_numbers
 from ..problem import Problem
 from ..progress import progress
 from .shards import SampleFolder
@@ -17,9 +19,9 @@ from .shards import SampleFolder
 def export(samples: SampleFolder, out: Path) -> None:
     """Write samples as an npz for ADM's evaluator, if `out` ends in .npz, or as a folder of PNG files.
 
-    The npz has `arr_0` (N, H, W, 3) uint8, and `labels` (N,) int64 if there are classes. The files are named by number,
-    `00000000.png`, ...; `labels.json` beside them has the name of each one's class. Grey images become three equal
-    channels in the array, and stay grey as files.
+    The npz has `arr_0` (N, H, W, 3) uint8, and `labels` (N,) int64 if there are classes: their names where these are
+    numbers, and else their places among them. The files are named by number, `00000000.png`, ...; `labels.json` beside
+    them has the name of each one's class. Grey images become three equal channels in the array, and stay grey as files.
 
     Raises:
         Problem: a shard is missing or damaged, or `out` cannot be written; an npz is whole or not there.
@@ -50,9 +52,10 @@ def _write_array(samples: SampleFolder, file: Path) -> None:
                 stream.write(pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy().tobytes())
                 advance(len(pixels))
         if samples.labels is not None:
+            numbers = torch.tensor([*class_numbers(samples.content.classes)], dtype=torch.int64)
             with archive.open("labels.npy", "w") as stream:
                 _write_header(stream, (len(samples),), np.dtype(np.int64))
-                stream.write(samples.labels.numpy().tobytes())
+                stream.write(numbers[samples.labels].numpy().tobytes())
 
 
 def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> None:
