@@ -205,7 +205,7 @@ def test_repas_velocity_is_turned(tmp_path: Path) -> None:
         torch.testing.assert_close(found(x, t, y), -theirs(x, 1 - t, y), rtol=1e-4, atol=1e-5)
     cut = save(tmp_path / "cut.pt", {"ema": REPA})
     code, said = sitkit("convert", cut, "--family", "repa", "--out", tmp_path / "x")
-    assert (code, "it lacks t_embedder" in said) == (2, True)
+    assert (code, "it lacks x_embedder" in said) == (2, True)
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])

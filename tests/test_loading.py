@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,120 @@ class Trap:
         return (pytest.fail, ("code in a file was run",))
 
 
+def wrapped(state: dict[str, Tensor], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+class Config:
+    """Stands beside weights in files of others; making one of it would fail the test."""
+
+    def __init__(self) -> None:
+        self.lr = 1e-4
+
+    def __setstate__(self, state: dict[str, float]) -> None:
+        pytest.fail("an object of a class that is not sitkit's was made")
+
+
+BESIDE = {"epoch": 3, "config": Config(), "best": np.float64(2.5), "where": Path("x"), "args": argparse.Namespace(a=1)}
+OPTIMIZER = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]}
+LAYOUTS: dict[str, Any] = {
+    "ddp": lambda raw, ema: wrapped(ema, "module."),
+    "compiled": lambda raw, ema: wrapped(ema, "_orig_mod."),
+    "compiled, then ddp": lambda raw, ema: wrapped(ema, "module._orig_mod."),
+    "ddp, then compiled": lambda raw, ema: wrapped(ema, "_orig_mod.module."),
+    "averaged model": lambda raw, ema: {"n_averaged": torch.tensor(7), **wrapped(ema, "module.")},
+    "state_dict": lambda raw, ema: {"state_dict": ema, **BESIDE},
+    "lightning": lambda raw, ema: {
+        "state_dict": wrapped(ema, "model.") | {"loss.weight": torch.ones(1)}, "optimizer_states": [OPTIMIZER],
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best": Path("x")}}, **BESIDE,
+    },
+    "lightning with averages": lambda raw, ema: {
+        "state_dict": wrapped(raw, "net.") | wrapped(ema, "ema_model."), **BESIDE,
+    },
+    "callback with averages": lambda raw, ema: {
+        "state_dict": wrapped(raw, "model._orig_mod."),
+        "callbacks": {"EMACallback": {"ema_state_dict": wrapped(ema, "model.")}},
+    },
+    "ema_model": lambda raw, ema: {
+        "model": wrapped(raw, "module."), "ema_model": ema, "optimizer": OPTIMIZER, **BESIDE,
+    },
+    "one table of both": lambda raw, ema: wrapped(raw, "module.") | wrapped(ema, "ema."),
+    "trainer": lambda raw, ema: {"trainer": {"net": raw, "model_ema": wrapped(ema, "module.")}, **BESIDE},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_others_load(layout: str, tmp_path: Path) -> None:
+    ema, raw = weights_of("velocity"), weights_of("velocity")
+    raw["final_layer.linear.bias"] = raw["final_layer.linear.bias"] + 1
+    table = LAYOUTS[layout](raw, ema)
+    torch.save(table, tmp_path / "x.ckpt")
+    assert_official(load_sit(tmp_path / "x.ckpt", num_heads=4), "velocity")
+    assert_official(load_sit(table, num_heads=4), "velocity")
+    bias = load_sit(tmp_path / "x.ckpt", num_heads=4, ema=False).final_layer.linear.bias
+    has_raw = any(key in layout for key in ("averages", "ema_model", "both", "trainer"))
+    assert torch.equal(bias, raw["final_layer.linear.bias"] if has_raw else ema["final_layer.linear.bias"])
+
+
+def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+    save_file(weights_of("velocity"), tmp_path / "x.bin")
+    assert_official(load_sit(tmp_path / "x.bin", num_heads=4), "velocity")
+    torch.save(weights_of("velocity"), tmp_path / "y.safetensors")
+    assert_official(load_sit(tmp_path / "y.safetensors", num_heads=4), "velocity")
+    torch.save(weights_of("velocity"), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert_official(load_sit(tmp_path / "old.pt", num_heads=4), "velocity")
+
+
+def test_what_is_no_file_of_weights_is_refused_by_its_kind(tmp_path: Path) -> None:
+    state = weights_of("velocity")
+    several = {"ema_0.999": state, "ema_0.9999": state}
+    table: dict[str, tuple[bytes | Any, str]] = {
+        "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS.*git lfs pull"),
+        "page": (b"\n<!DOCTYPE html><html><head>", "is a web page"),
+        "html": (b"<html>not found</html>", "is a web page"),
+        "xml": (b"<?xml version='1.0'?><Error>", "is XML"),
+        "json": (b'{"weight_map": {}}', "is JSON"),
+        "none": (b"", "is empty"),
+        "text": (b"not weights at all, but words", "is broken"),
+        "whole": (torch.nn.Linear(2, 2), "an object of class torch.nn.modules.linear.Linear.*save the weights alone"),
+        "inside": ({"ema": torch.nn.Linear(2, 2), "epoch": 1}, "an object of class torch.nn.modules.linear.Linear"),
+        "command": ({"ema": state, "run": Command()}, "an object of class posix.system|an object of class nt.system"),
+        "values": ({key: Config() for key in state}, r"holds no state dict: .* is of class [\w.]*Config"),
+        "several": (several, "several state dicts: ema_0.999, ema_0.9999"),
+        "averages": ({"ema": state}, ""),
+        "others": ({"state_dict": {"conv.weight": torch.ones(2)}}, "lacks x_embedder.proj.weight, and has conv.weight"),
+    }  # fmt: skip
+    for name, (content, said) in table.items():
+        file = tmp_path / f"{name}.pt"
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            torch.save(content, file)
+        if not said:
+            with pytest.raises(ValueError, match="has no 'model' weights, but 'ema': give ema=True"):
+                load_sit(file, num_heads=4, ema=False)
+            continue
+        with pytest.raises(ValueError, match=said) as caught:
+            load_sit(file, num_heads=4)
+        line = str(caught.value)
+        assert line.startswith(str(file))
+        assert "\n" not in line
+        assert "weights_only" not in line
+        assert len(line) < 400 + len(str(file))
+    whole = (tmp_path / "averages.pt").read_bytes()
+    for length in (1, 3, 30, 300, 3000, len(whole) // 2, len(whole) - 30):
+        (tmp_path / "cut.pt").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut\.pt is broken"):
+            load_sit(tmp_path / "cut.pt", num_heads=4)
+
+
+class Command:
+    """What would run a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 1",)
+
+
 def test_files_that_are_not_weights_are_refused_in_a_line(tmp_path: Path) -> None:
     cut, trap, table, other, no_dict = (tmp_path / f"{name}.pt" for name in ("cut", "trap", "table", "other", "no"))
     cut.write_bytes(CHECKPOINT.read_bytes()[:5000])
@@ -130,8 +245,8 @@ def test_files_that_are_not_weights_are_refused_in_a_line(tmp_path: Path) -> Non
     (tmp_path / "cut.safetensors").write_bytes(b"12")
     cases = {
         cut: "is broken",
-        trap: "is broken, or holds more than weights",
-        tmp_path / "raw.pt": "is broken, or holds more than weights",
+        trap: "holds an object of class _pytest.outcomes",
+        tmp_path / "raw.pt": "holds an object of class _pytest.outcomes",
         tmp_path / "cut.safetensors": "is broken",
         table: "holds no state dict",
         no_dict: "holds no weights",
