@@ -1,20 +1,24 @@
 """Pictures of images: grids, with their classes written beside them."""
 
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from matplotlib import get_data_path
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..problem import Problem
+from ..progress import note
 
 SIDE = 48
 """Images are enlarged by whole factors to about this many pixels."""
 GAP = 4
 MOST_COLUMNS = 24
+DEJAVU = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -39,10 +43,30 @@ def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int =
     return canvas
 
 
-def _font_for(caption: str, width: int) -> Any:
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which comes with Matplotlib, of a height in pixels: Latin, Greek, Cyrillic and more."""
+    return ImageFont.truetype(DEJAVU, size)
+
+
+def _font_for(caption: str, width: int) -> ImageFont.FreeTypeFont:
     """Return the largest font, of 6 to 14 pixels, in which a caption is no wider than a column, if there is one."""
-    fonts = (ImageFont.load_default(size) for size in range(14, 5, -1))
-    return next((font for font in fonts if font.getlength(caption) <= width), ImageFont.load_default(6))
+    fonts = (_font(size) for size in range(14, 5, -1))
+    return next((font for font in fonts if font.getlength(caption) <= width), _font(6))
+
+
+@cache
+def _glyphs() -> FT2Font:
+    return FT2Font(DEJAVU)
+
+
+def caption_of(label: int, classes: Sequence[str]) -> str:
+    """Return the name of a class as a caption, or # and its label if the font lacks a character of the name."""
+    name = unicodedata.normalize("NFC", " ".join(classes[label].split()))
+    if all(_glyphs().get_char_index(ord(character)) for character in name):
+        return name
+    note(f"captions show #{label} for the class {name!r}, of which the font lacks a character")
+    return f"#{label}"
 
 
 def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) -> Image.Image:
@@ -51,13 +75,14 @@ def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) ->
     present = [] if labels is None else torch.unique(labels).tolist()
     if not 0 < len(present) <= MOST_COLUMNS:
         return tile(pixels, columns)
+    captions = [caption_of(label, classes) for label in present]
     if len(present) == 1:
-        return tile(pixels, columns, [classes[present[0]]] * min(columns, len(pixels)))
+        return tile(pixels, columns, captions * min(columns, len(pixels)))
     by_class = [pixels[labels == label] for label in present]
     rows = max(len(images) for images in by_class)
     blank = torch.full_like(pixels[:1], 255)
     filled = [torch.cat([images, blank.expand(rows - len(images), -1, -1, -1)]) for images in by_class]
-    return tile(torch.stack(filled, dim=1).flatten(0, 1), len(present), [classes[label] for label in present])
+    return tile(torch.stack(filled, dim=1).flatten(0, 1), len(present), captions)
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
@@ -70,25 +95,6 @@ def save_picture(picture: Image.Image, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(draft, format="png", optimize=True)
-        draft.replace(file)
-    except OSError as error:
-        raise Problem(f"{file} cannot be written: {error.strerror or error}") from error
-
-
-def save_arrays(pixels: Tensor, labels: Tensor | None, file: Path) -> None:
-    """Write images (N, C, H, W) uint8 as an npz: `arr_0` (N, H, W, 3) uint8, for ADM's evaluator, and `labels` (N,).
-
-    Raises:
-        Problem: the file cannot be written.
-    """
-    arrays: dict[str, Any] = {"arr_0": pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()}
-    if labels is not None:
-        arrays["labels"] = labels.numpy()
-    draft = file.with_name(f".{file.name}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as stream:
-            np.savez(stream, **arrays)
         draft.replace(file)
     except OSError as error:
         raise Problem(f"{file} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,31 @@
+"""Pictures of samples: captions are the names of classes."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+
+from sitkit.recipes.sample.pictures import caption_of, label_grid
+
+
+def caption(name: str) -> bytes:
+    """Return the head of a column of white images of a class of that name."""
+    white = torch.full((1, 3, 48, 48), 255, dtype=torch.uint8)
+    return np.asarray(label_grid(white, torch.tensor([0]), [name]))[:22].tobytes()
+
+
+def test_captions_have_the_letters_of_many_languages() -> None:
+    """A letter that a font lacks is a box, the same for all."""
+    drawn = [caption(letter) for letter in "nñşßжψŁא"]
+    assert len(set(drawn)) == len(drawn)
+    assert caption(unicodedata.normalize("NFD", "ñandú")) == caption("ñandú")  # as file systems may have it
+    assert caption("a\n b") == caption("a b")
+
+
+@pytest.mark.parametrize("name", ["猫", "a\x07", "\udce9"])
+def test_a_name_that_cannot_be_drawn_is_its_label(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert caption_of(1, ["a", name]) == "#1"
+    said = f"captions show #1 for the class {name!r}, of which the font lacks a character\n"
+    assert capsys.readouterr().err == said
+    assert caption_of(0, ["a", name]) == "a"
