@@ -123,3 +123,6 @@ def test_a_table_says_when_there_are_too_few_samples() -> None:
     told = "the reference has 63 images, fewer than the 64 features: far from it are real ones, too"
     assert table(few).splitlines()[3:] == [bias, told]
     assert table({"numbers": numbers, "manifest": manifest | {"reference": {}}}).splitlines()[3:] == [bias]
+    same = {"FID": number(1.4e-13, bias=60.0)}
+    lines = table({"numbers": same, "manifest": manifest}).splitlines()
+    assert lines[2:] == ["FID: about all of it is due to there being 500 samples and no more"]

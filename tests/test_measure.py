@@ -48,6 +48,17 @@ def test_the_bias_of_few_samples_is_estimated() -> None:
         assert 0.5 * biases < other["bias"] < 2.5 * biases
 
 
+def test_no_more_is_bias_than_there_is() -> None:
+    """Samples that are the reference are at no distance from it, and their halves are at some."""
+    samples = gaussian(200, 8, 0)
+    number = measured([samples], samples)["Frechet distance of pixels"]
+    assert number.values[0].bias is not None
+    assert number.values[0].bias > 0.01
+    described = number.describe()
+    assert described["mean"] < 1e-9
+    assert described["bias"] <= described["mean"]
+
+
 def test_the_share_nearer_to_training_is_a_half_however_many_there_are() -> None:
     reference, training = gaussian(100, 4, 0), gaussian(700, 4, 1)
     samples = gaussian(2000, 4, 2)

@@ -38,14 +38,15 @@ class Number:
     real: float | None
 
     def describe(self) -> dict[str, Any]:
-        """Return it as plain values: mean, and standard deviation, over draws."""
+        """Return it as plain values: mean, and standard deviation, over draws; the bias is at most the mean."""
         values = [one.value for one in self.values]
         biases = [one.bias for one in self.values if one.bias is not None]
+        mean = sum(values) / len(values)
         return {
-            "mean": sum(values) / len(values),
+            "mean": mean,
             "spread": float(torch.tensor(values, dtype=torch.float64).std()) if len(values) > 1 else None,
             "values": values,
-            "bias": sum(biases) / len(biases) if biases else None,
+            "bias": min(sum(biases) / len(biases), mean) if biases else None,
             "real": self.real,
             "meaning": self.meaning,
         }

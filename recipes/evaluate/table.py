@@ -26,7 +26,7 @@ def too_few(report: Mapping[str, Any]) -> list[str]:
     """
     manifest = report["manifest"]
     lines = [
-        f"{name}: of it, about {number['bias']:.2g} are due to there being {manifest['samples']} samples and no more"
+        f"{name}: {_part(number)} due to there being {manifest['samples']} samples and no more"
         for name, number in report["numbers"].items()
         if number["bias"] and number["bias"] > 0.01 * abs(number["mean"])
     ]
@@ -36,6 +36,11 @@ def too_few(report: Mapping[str, Any]) -> list[str]:
             f"the reference has {count} images, fewer than the {size} features: far from it are real ones, too"
         )
     return lines
+
+
+def _part(number: Mapping[str, Any]) -> str:
+    """Return how much of a number its bias is; the estimate may be more than there is where that is little."""
+    return f"of it, about {number['bias']:.2g} are" if number["bias"] < number["mean"] else "about all of it is"
 
 
 def other_sets(numbers: Mapping[str, Any]) -> list[str]:
