@@ -80,7 +80,10 @@ class Mixture:
         return Mixture(self.weights, alpha * self.means, alpha**2 * self.covariances + sigma**2 * unit)
 
     def velocity(self, path: Path) -> Field:
-        """Return E[alpha_dot x + sigma_dot eps | x_t] as a field."""
+        """Return E[alpha_dot x + sigma_dot eps | x_t] as a field.
+
+        It raises ValueError at times at which alpha_dot or sigma_dot is infinite, as sigma_dot is at t = 1 on `VP`.
+        """
         return self._mean(path, path.alpha_dot, path.sigma_dot)
 
     def data(self, path: Path) -> Field:
@@ -106,6 +109,7 @@ class Mixture:
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = path.alpha(t), path.sigma(t)
+            _check_rates(path, t, a(t) + b(t))
             a_t, b_t, alpha_t, sigma_t = (_column(v, x) for v in (a(t), b(t), alpha, sigma))
             gain = (a_t * alpha_t * self._variances.to(x) + b_t * sigma_t) / self._spread(x, alpha, sigma)
             means = a_t * self.means.to(x) + self._turn_back(gain * self._gaps(x, alpha))
@@ -137,6 +141,18 @@ class Mixture:
     def _turn_back(self, values: Tensor) -> Tensor:
         """Return values (B, K, D) in the components' axes as such in the data's."""
         return torch.einsum("kij,bkj->bki", self._axes.to(values), values)
+
+
+def _check_rates(path: Path, t: Tensor, rates: Tensor) -> None:
+    """Raise ValueError if a rate is infinite; times on a device, or traced, are not looked at."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+    if t.device.type != "cpu" or traced or rates.isfinite().all():
+        return
+    time = float(t[~rates.isfinite()][0])
+    raise ValueError(
+        f"{path}: alpha_dot or sigma_dot is infinite at t = {time:.6g}, and so is the velocity: "
+        f"{'start later' if time < 0.5 else 'end before, at t = 0.99999 or the like'}"
+    )
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sitkit.backbones import Mixture
 from sitkit.interpolants import Linear
-from sitkit.samplers import Counted, Euler, Field, Heun, adaptive, measured_order, sample
+from sitkit.samplers import Counted, Euler, Field, Heun, adaptive, at, measured_order, sample
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AdamsBashforth:
         yield x
         before, h_before = torch.zeros_like(x), torch.inf  # the first step is Euler's
         for t, s in pairwise(times):
-            now, h = self.velocity(x, t.expand(len(x))), s - t
+            now, h = at(self.velocity, x, t), s - t
             x = x + h * (now + h / h_before / 2 * (now - before))
             before, h_before = now, h
             yield x

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sitkit.backbones import Mixture
 from sitkit.interpolants import Linear
-from sitkit.samplers import Counted, Euler, Field, Heun, OneStep, adaptive, measured_order, sample
+from sitkit.samplers import Counted, Euler, Field, Heun, OneStep, adaptive, at, column, measured_order, sample
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Ralston(OneStep):
     velocity: Field
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        h = s - t
-        k1 = self.velocity(x, t.expand(len(x)))
-        k2 = self.velocity(x + 2 / 3 * h * k1, (t + 2 / 3 * h).expand(len(x)))
+        h = column(s - t, x)
+        k1 = at(self.velocity, x, t)
+        k2 = at(self.velocity, (x + 2 / 3 * h * k1).to(x.dtype), t + 2 / 3 * (s - t))
         return x + h / 4 * (k1 + 3 * k2)
 
 

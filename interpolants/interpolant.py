@@ -42,45 +42,75 @@ class Interpolant(ABC):
 
     def mix(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the state x_t, of shape (B, *), of data x and noise eps."""
-        return _combine(t, self.alpha(t), x, self.sigma(t), eps)
+        return self._combine("state", t, self.alpha(t), x, self.sigma(t), eps)
 
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the velocity of the state of data x and noise eps, (B, *)."""
-        return _combine(t, self.alpha_dot(t), x, self.sigma_dot(t), eps)
+        return self._combine("velocity of a sample", t, self.alpha_dot(t), x, self.sigma_dot(t), eps)
 
     def noise_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the noise, (B, *). Where alpha = 0 it is x_t / sigma, whatever the velocity."""
+        """Return the noise, (B, *). Where alpha = 0 it is x_t / sigma, whatever the velocity.
+
+        Raises:
+            ValueError: sigma_dot is infinite: the velocity says nothing of the noise.
+        """
         a, b = self._noise_coefficients(t)
-        return _combine(t, a, velocity, b, x_t)
+        return self._combine("noise of a velocity", t, a, velocity, b, x_t)
 
     def score_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the score (eq. 9), (B, *): infinite where sigma = 0, and -x_t / sigma^2 where alpha = 0.
+        """Return the score (eq. 9), (B, *): -x_t / sigma^2 where alpha = 0.
 
         It is the score only if eps is Gaussian and independent of x.
+
+        Raises:
+            ValueError: sigma = 0, where it would be infinite.
         """
         a, b = self._noise_coefficients(t)
         sigma = self.sigma(t)
-        return _combine(t, -a / sigma, velocity, -b / sigma, x_t)
+        return self._combine("score of a velocity", t, -a / sigma, velocity, -b / sigma, x_t)
 
     def data_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the data, (B, *). Where alpha_dot and alpha are 0 the velocity says nothing of it: not a number."""
-        delta = self._delta(t)
-        return _combine(t, self.sigma(t) / delta, velocity, -self.sigma_dot(t) / delta, x_t)
+        """Return the data, (B, *). Where sigma = 0 they are x_t / alpha, whatever the velocity.
+
+        Raises:
+            ValueError: alpha_dot and alpha are 0: the velocity says nothing of the data.
+        """
+        sigma, delta = self.sigma(t), self._delta(t)
+        at_data = sigma == 0  # there sigma_dot, and with it delta, may be infinite
+        a = torch.where(at_data, 0.0, sigma / delta)
+        b = torch.where(at_data, 1 / self.alpha(t), -self.sigma_dot(t) / delta)
+        return self._combine("data of a velocity", t, a, velocity, b, x_t)
 
     def velocity_from_noise(self, eps: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the velocity, (B, *): infinite where alpha = 0."""
+        """Return the velocity, (B, *).
+
+        Raises:
+            ValueError: alpha = 0 or sigma_dot is infinite, where it would be infinite.
+        """
         alpha = self.alpha(t)
-        return _combine(t, -self._delta(t) / alpha, eps, self.alpha_dot(t) / alpha, x_t)
+        return self._combine(
+            "velocity of a predicted noise", t, -self._delta(t) / alpha, eps, self.alpha_dot(t) / alpha, x_t
+        )
 
     def velocity_from_score(self, score: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the velocity (eq. 44), (B, *): infinite where alpha = 0."""
+        """Return the velocity (eq. 44), (B, *).
+
+        Raises:
+            ValueError: alpha = 0 or sigma_dot is infinite, where it would be infinite.
+        """
         alpha = self.alpha(t)
-        return _combine(t, self.sigma(t) * self._delta(t) / alpha, score, self.alpha_dot(t) / alpha, x_t)
+        a, b = self.sigma(t) * self._delta(t) / alpha, self.alpha_dot(t) / alpha
+        return self._combine("velocity of a predicted score", t, a, score, b, x_t)
 
     def velocity_from_data(self, data: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the velocity, (B, *): infinite where sigma = 0."""
+        """Return the velocity, (B, *).
+
+        Raises:
+            ValueError: sigma = 0, where it would be infinite.
+        """
         sigma = self.sigma(t)
-        return _combine(t, self._delta(t) / sigma, data, self.sigma_dot(t) / sigma, x_t)
+        a, b = self._delta(t) / sigma, self.sigma_dot(t) / sigma
+        return self._combine("velocity of predicted data", t, a, data, b, x_t)
 
     def posterior(self, t: Tensor, s: Tensor, /) -> "Posterior":
         r"""Return what is known of x_s, s > t, from the state x_t and the data x; times of one shape.
@@ -104,6 +134,39 @@ class Interpolant(ABC):
         b = torch.where(at_noise, 1 / self.sigma(t), self.alpha_dot(t) / delta)
         return a, b
 
+    def _combine(self, what: str, t: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        """Return a x + b y for coefficients of t's shape, () or (B,), and states (B, *).
+
+        Raises:
+            ValueError: shapes that do not fit, or coefficients that are not finite. Left to broadcasting, times (B,)
+                would silently scale the columns of images whose width is B.
+        """
+        if x.shape != y.shape:
+            raise ValueError(f"states must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+        if t.ndim and t.shape != x.shape[:1]:
+            raise ValueError(
+                f"t must be a scalar or have shape (B,) with B = {len(x)} as the states, got {tuple(t.shape)}"
+            )
+        if can_be_read(t):
+            self._check_finite(what, t, a + b)
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        shape = (len(x),) + (1,) * (x.ndim - 1) if t.ndim else ()
+        return a.to(dtype).reshape(shape) * x.to(dtype) + b.to(dtype).reshape(shape) * y.to(dtype)
+
+    def _check_finite(self, what: str, t: Tensor, coefficients: Tensor) -> None:
+        wrong = ~coefficients.isfinite()
+        if not wrong.any():
+            return
+        time = t[wrong][0]
+        names = ("alpha", "sigma", "alpha_dot", "sigma_dot")
+        values = ", ".join(f"{name} = {float(getattr(self, name)(time)):.3g}" for name in names)
+        cure = (
+            "start later, at t = 0.001 or the like"
+            if time < 0.5
+            else "end before, at t = 0.999 or the like, or take the last step by a solver that lands on the data"
+        )
+        raise ValueError(f"{self}: the {what} is not finite at t = {float(time):.6g}, where {values}: {cure}")
+
 
 class Posterior(NamedTuple):
     """x_s given x_t and x: normal, with mean data x + state x_t. Each has the shape of the times."""
@@ -115,20 +178,10 @@ class Posterior(NamedTuple):
     """The variance of x_t given x_s, the upper bound that DDPM gives for that of x_s given x_t alone."""
 
 
-def _combine(t: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """Return a x + b y for coefficients of t's shape, () or (B,), and states (B, *).
-
-    Raises:
-        ValueError: shapes that do not fit. Left to broadcasting, times (B,) would silently scale the columns
-            of images whose width is B.
-    """
-    if x.shape != y.shape:
-        raise ValueError(f"states must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    if t.ndim and t.shape != x.shape[:1]:
-        raise ValueError(f"t must be a scalar or have shape (B,) with B = {len(x)} as the states, got {tuple(t.shape)}")
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    shape = (-1,) + (1,) * (x.ndim - 1) if t.ndim else ()
-    return a.to(dtype).reshape(shape) * x.to(dtype) + b.to(dtype).reshape(shape) * y.to(dtype)
+def can_be_read(t: Tensor) -> bool:
+    """Return whether values of times can be looked at for free: on the CPU, and not in a traced function."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+    return t.device.type == "cpu" and not traced
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

@@ -4,12 +4,15 @@
 the same or another one, with a weight over time (`weights`); `Hybrid` is DiT's objective on a discrete chain. Losses
 are pure: data, noise and times are arguments. Where those times come from (`Uniform`, `Stratified`, `LogitNormal`,
 `Shifted`, `Grid`), and which noise goes with which data (`independent`, `OptimalTransport`), are functions of their
-own. `check` proves an objective of one's own; a `LossCurve` says what training left.
+own. `usable_times` says where the velocity of a prediction is finite. `check` proves an objective of one's own; a
+`LossCurve` says what training left.
 """
 
 from . import weights as weights
 from .couplings import OptimalTransport as OptimalTransport
 from .couplings import independent as independent
+from .ends import usable_times as usable_times
+from .ends import usable_times_of as usable_times_of
 from .hybrid import Hybrid as Hybrid
 from .laws import check as check
 from .loss_curve import LossCurve as LossCurve

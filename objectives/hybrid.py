@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .precision import asked, mean_of_rows, wide
+from .predicted import PredictedVelocity
 from .protocols import Field, MarkovPath
 
 
@@ -60,7 +61,9 @@ class Hybrid:
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity that the network stands for."""
-        return lambda x_t, t: self.path.velocity_from_noise(_split(model(x_t, t), x_t)[0], x_t, t)
+        return PredictedVelocity(
+            model, lambda output, x_t, t: self.path.velocity_from_noise(_split(output, x_t)[0], x_t, t)
+        )
 
     def _check_times(self, t: Tensor) -> None:
         """Raise ValueError for a time at which alpha = 0; only paths that begin there need a look at the times."""

@@ -1,10 +1,12 @@
 """Regression of one quantity along a path."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from .precision import asked, mean_of_rows, wide
+from .predicted import PredictedVelocity
 from .protocols import Field, Path, Weight
 from .quantities import Quantity, Velocity
 
@@ -56,4 +58,4 @@ class Matching:
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity that the network stands for."""
-        return lambda x_t, t: self.predict.to_velocity(self.path, model(x_t, t), x_t, t)
+        return PredictedVelocity(model, partial(self.predict.to_velocity, self.path))

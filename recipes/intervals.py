@@ -8,15 +8,14 @@ runs the other way):
 
 | where | because | then |
 | --- | --- | --- |
-| start, noise or score predicted | the velocity is infinite: alpha = 0 | a step inside, 1e-5 (SDE: 1e-3) at least |
+| start, velocity not usable | `sitkit.objectives.usable_times` | a step inside, its first time at least (SDE: 1e-3) |
+| end, velocity not usable | the same | its last time |
 | start, w = KL | w is infinite where alpha = 0, which only `Exponential` bears | a step inside, 1e-3 at least |
-| start, alpha_dot(0) = 0 | the velocity says nothing of the data | a step inside, 1e-2 at least |
-| end, sigma_dot(1) infinite (VP) | so is the velocity of a sample | 1 - 1e-5 |
 | end, an SDE | noise would stay in the picture | a noiseless step (`mean`) over the last .04 |
 | end, solvers that land on data (`Exponential`, `DDIM`, ancestral ones) | their last step does | 1, no other step |
 | end, data predicted | the velocity is infinite where sigma = 0 | an `euler` step, which lands on the prediction |
 
-"A step inside" is 1 / (steps + 1), where noise alone is taken for the state. The table has 1e-5 and 1e-3, from which
+"A step inside" is 1 / (steps + 1), where noise alone is taken for the state. The paper has 1e-5 and 1e-3, from which
 a step of length h magnifies the errors of a network by h / 1e-5: on a ring of Gaussians, 50 steps of Heun's method with
 a learnt noise ended at an energy distance of 23 from 1e-5, and of .04 from 1 / 50.
 
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor
 
 from sitkit.interpolants import Interpolant
-from sitkit.objectives import Data, Field, Hybrid
+from sitkit.objectives import Data, Field, Hybrid, usable_times_of
 from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral, reparametrise
 
 from .components import dump
@@ -84,8 +83,8 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     if last == "auto":
         last = "none" if lands else "mean" if stochastic else "euler" if _predicts_data(objective) else "none"
     low, high = (_start(recipe, path, velocity, solver), 1.0)
-    if last == "none" and not lands and (_steep(path) or not _is_finite(velocity, 1.0)):
-        high = 1 - 1e-5
+    if last == "none" and not lands:
+        high = usable_times_of(velocity, path)[1]
     low, high = (low, high) if sampler.interval == "auto" else sampler.interval
     usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
     wanted = usual if sampler.last_step == "auto" else sampler.last_step
@@ -118,29 +117,20 @@ def velocity_interval(recipe: Recipe) -> tuple[float, float]:
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
     velocity = objective.field(_network(objective))
-    start = 0.0 if _is_finite(velocity, 0.0) else 1e-3
-    end = 1.0 if _is_finite(velocity, 1.0) else 1 - 1e-3
-    return start, min(end, 1 - 1e-5) if _steep(path) else end
+    start, end = usable_times_of(velocity, path)
+    return max(start, 1e-3) if start else 0.0, end
 
 
 def _start(recipe: Recipe, path: Any, velocity: Field, solver: type) -> float:
     """Return the first time: 0, unless velocity or w are infinite there or the velocity says nothing of the data."""
-    zero = torch.zeros((), dtype=torch.float64)
     stochastic = recipe.sampler.kind == "sde"
-    least = 0.0
-    if not _is_finite(velocity, 0.0):
-        least = 1e-3 if stochastic else 1e-5
+    least, _ = usable_times_of(velocity, path)
     w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # whether w is finite is not the curve's affair
-    if stochastic and solver is not Exponential and not torch.as_tensor(w(zero)).isfinite():
-        least = 1e-3
-    if path.alpha(zero) == 0 and path.alpha_dot(zero) == 0:
-        least = 1e-2
+    zero = torch.zeros((), dtype=torch.float64)
+    infinite = solver is not Exponential and not torch.as_tensor(w(zero)).isfinite()
+    if stochastic and (least or infinite):
+        least = max(least, 1e-3)
     return max(least, 1 / (recipe.sampler.steps + 1)) if least else 0.0
-
-
-def _is_finite(velocity: Field, at: float) -> bool:
-    """Return whether a velocity is finite at a time."""
-    return bool(velocity(torch.full((1, 1), 2.0), torch.tensor([at])).isfinite())
 
 
 def _network(objective: Any) -> Field:

@@ -55,8 +55,10 @@ from .noise import initial_noise as initial_noise
 from .noise import white as white
 from .one_step import OneStep as OneStep
 from .one_step import StochasticStep as StochasticStep
+from .one_step import at as at
 from .plan import Plan as Plan
 from .plan import plan as plan
+from .precision import column as column
 from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource

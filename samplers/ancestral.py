@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep, at
+from .precision import column
 from .protocols import Field, NoiseSource, Path
 
 
@@ -31,8 +32,8 @@ class Ancestral(StochasticStep):
         """Return the state at time s > t."""
         data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
         known = self.path.posterior(t, s)
-        mean = known.data.to(x.dtype) * data + known.state.to(x.dtype) * x
-        return mean + known.variance.sqrt().to(x.dtype) * self.noise(x, t, s)
+        mean = column(known.data, x) * data + column(known.state, x) * x
+        return mean + column(known.variance.sqrt(), x) * self.noise(x.to(data.dtype), t, s)
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class LearnedAncestral(StochasticStep):
             ValueError: the model does not return twice the channels of x.
         """
         mean, log_variance = self.distribution(x, t, s)
-        spread = torch.where(self.path.sigma(s) == 0, 0.0, (log_variance / 2).exp())
-        return mean + spread * self.noise(x, t, s)
+        noisy = column((self.path.sigma(s) > 0).to(s.dtype), x)
+        return mean + noisy * (log_variance / 2).exp() * self.noise(x.to(mean.dtype), t, s)
 
     def distribution(self, x: Tensor, t: Tensor, s: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance, (B, C, ...), of the state at time s > t.
@@ -72,9 +73,8 @@ class LearnedAncestral(StochasticStep):
                 f"for x {tuple(x.shape)}"
             )
         eps, between = torch.chunk(output, 2, dim=1)
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        data = (x - sigma.to(x.dtype) * eps) / alpha.to(x.dtype)
+        data = (x - column(self.path.sigma(t), x) * eps) / column(self.path.alpha(t), x)
         known = self.path.posterior(t, s)
-        low, high = known.variance.clamp(min=1e-20).log(), known.forward.log()
-        log_variance = torch.lerp(low.to(x.dtype), high.to(x.dtype), (between + 1) / 2)
-        return known.data.to(x.dtype) * data + known.state.to(x.dtype) * x, log_variance
+        low, high = (column(v.log(), x) for v in (known.variance.clamp(min=1e-20), known.forward))
+        mean = column(known.data, x) * data + column(known.state, x) * x
+        return mean, low + (high - low) * (between + 1) / 2

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .jumps import jumps_of
+
 
 class Counted:
     """A field or a network that counts its `calls`, and its `rows`: the sum of the calls' batch sizes."""
@@ -19,3 +21,8 @@ class Counted:
         self.calls += 1
         self.rows += len(x)
         return self.field(x, t, **conditions)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The times at which the field says that it is discontinuous."""
+        return jumps_of(self.field)

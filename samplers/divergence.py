@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import philox
+from .precision import flat, wide
 from .protocols import Field
 
 
@@ -29,7 +30,7 @@ class Exact:
 
     def vectors(self, x: Tensor, /) -> Tensor:
         """Return the unit vectors, (D, B, *), for states x (B, *) of D numbers each."""
-        size = x[0].numel()
+        size = math.prod(x.shape[1:])
         unit = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
         return unit.expand(size, *x.shape)
 
@@ -65,13 +66,15 @@ class Hutchinson:
         if len(index) != len(x):
             raise ValueError(f"there are {len(index)} sample numbers, and x has {len(x)} rows")
         keys = [philox.key(self.seed, probe, domain=philox.Domain.PROBES) for probe in range(self.probes)]
-        words = torch.stack([philox.words(key, index.to(x.device), x[0].numel()) for key in keys])
+        words = torch.stack([philox.words(key, index.to(x.device), math.prod(x.shape[1:])) for key in keys])
         signs = 1 - 2 * (words >> 31).to(x.dtype)
         return signs.reshape(self.probes, *x.shape) / math.sqrt(self.probes)
 
 
 def with_divergence(velocity: Field, probes: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return velocity (B, *) and divergence (B,) at x and times t (B,): one call, a vector-Jacobian product a probe.
+    """Return velocity (B, *) and divergence (B,), float32 at least, at states x (B, *) and times t (B,).
+
+    It costs one call of the velocity and a vector-Jacobian product for each probe (P, B, *).
 
     Raises:
         ValueError: the velocity cannot be differentiated by x.
@@ -83,10 +86,10 @@ def with_divergence(velocity: Field, probes: Tensor, x: Tensor, t: Tensor) -> tu
             raise ValueError(
                 "the velocity must be differentiable by x: no torch.no_grad or detach in it (to a constant, add 0 * x)"
             )
-        divergence = torch.zeros(len(x), dtype=v.dtype, device=v.device)
+        divergence = torch.zeros(len(x), dtype=wide(v.dtype), device=v.device)
         for number, probe in enumerate(probes, start=1):
             (product,) = torch.autograd.grad(
                 v, x, probe.to(v.dtype), retain_graph=number < len(probes), materialize_grads=True
             )
-            divergence = divergence + (product * probe).flatten(1).sum(1)
-    return v.detach(), divergence
+            divergence = divergence + flat(product * probe).sum(1)
+    return v.detach().to(wide(v.dtype)), divergence

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
+from .precision import column
 from .protocols import Field
 
 
@@ -18,4 +19,4 @@ class Euler(OneStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s."""
-        return x + (s - t) * at(self.velocity, x, t)
+        return x + column(s - t, x) * at(self.velocity, x, t)

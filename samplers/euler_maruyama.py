@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
+from .precision import column
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -23,4 +24,4 @@ class EulerMaruyama(StochasticStep):
         """Return the state at time s > t."""
         drift, w = self.sde(x, t)
         h = s - t
-        return x + h * drift + (w * h).sqrt() * self.noise(x, t, s)
+        return x + column(h, x) * drift + column((w * h).sqrt(), x) * self.noise(x.to(drift.dtype), t, s)

@@ -38,12 +38,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from .exponential_steps import ExponentialSteps
+from .jumps import jumps_of, just_after
 from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_rising, check_times
+from .precision import wide
 from .protocols import Diffusion, Field, NoiseSource, Path
 
 
@@ -82,32 +85,64 @@ class Exponential:
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, the first being x itself.
 
-        Raises:
-            ValueError: `times` is not a grid (rising, for an SDE), sigma = 0 at its first time, or w is not finite
-                inside it.
-        """
-        (check_times if self.w is None else check_rising)(times)
-        yield x
-        if len(times) == 1:
-            return
-        steps = ExponentialSteps(self.path, self.w, times, self.variable)
-        known: list[Tensor] = []  # the data predicted so far, the newest first
-        moved = x  # the part of a step that asks for no data
-        for n, (t, s) in enumerate(pairwise(times)):
-            known = [self.path.data_from_velocity(at(self.velocity, x, t), x, t), *known[: self.order]]
-            if n:
-                if self._corrects(n):
-                    x = moved + _combine(steps.weights(n - 1, range(n, n - len(known), -1)), known)
-                yield x
-            moved = steps.state[n] * x
-            if self.w is not None:
-                moved = moved + steps.noise[n] * self.noise(x, t, s)
-            newest = known[: self.order]
-            x = moved + _combine(steps.weights(n, range(n, n - len(newest), -1)), newest)
-        yield x
+        The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place: the
+        solver then starts anew from the edited state, for which it asks the velocity once more. It also starts anew,
+        without another call, at those of `times` at which the velocity says that it jumps.
 
-    def _corrects(self, n: int) -> bool:
-        return self.corrector or (n == 1 and self.order == 3)
+        Raises:
+            ValueError: `times` is not a grid (rising, for an SDE), sigma = 0 at its first time, w is not finite inside
+                it, or a gradient is asked for by the times, the path or w.
+        """
+        grid = (check_times if self.w is None else check_rising)(times)
+        yield x
+        if len(grid) == 1:
+            return
+        steps = ExponentialSteps(self.path, self.w, grid, self.variable)
+        jumps = set(jumps_of(self.velocity))
+        state, dtype = x.to(wide(x.dtype)), x.dtype
+        known: list[Tensor] = []  # the data predicted so far, the newest first
+        moved, start = state, 0  # the part of a step that asks for no data, and where the solver began
+        for n, (t, s) in enumerate(pairwise(grid)):
+            jump = float(t) in jumps
+            asked = just_after(t, s, wide(dtype)) if jump else t
+            newest = self._data(state.to(dtype), asked, t)
+            if n and not jump and (self.corrector or (n == start + 1 and self.order == 3)):
+                values = [newest, *known[: self.order]]
+                state = moved + _combine(steps.weights(n - 1, range(n, n - len(values), -1)), values)
+            known = [newest, *known] if n and not jump else [newest]
+            start = n if jump else start
+            if n:
+                shown = _watched(state.to(dtype))
+                before = _edits(shown)
+                yield shown
+                if _edits(shown) != before:
+                    state, start = shown.to(state.dtype), n
+                    known = [self._data(shown, asked, t)]
+            known = known[: self.order]
+            moved = steps.state[n] * state
+            if self.w is not None:
+                moved = moved + steps.noise[n] * self.noise(state, t, s)
+            state = moved + _combine(steps.weights(n, range(n, n - len(known), -1)), known)
+        yield state.to(dtype)
+
+    def _data(self, x: Tensor, asked: Tensor, t: Tensor) -> Tensor:
+        """Return the data predicted from the state x at time t, by the velocity at the time to ask it."""
+        return self.path.data_from_velocity(at(self.velocity, x, asked), x, t)
+
+
+def _watched(x: Tensor) -> Tensor:
+    """Return a state whose edits are counted: a copy of one that inference mode made."""
+    if not x.is_inference():
+        return x
+    with torch.inference_mode(False):
+        return x.clone()
+
+
+def _edits(x: Tensor) -> int:
+    """Return how often a state was edited in place: what torch counts to protect gradients, and without a wait."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x._version
 
 
 def _combine(weights: list[float], values: list[Tensor]) -> Tensor:

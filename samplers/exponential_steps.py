@@ -19,14 +19,22 @@ REACH = 40.0
 class ExponentialSteps:
     """The steps of a grid of times (N + 1,): x_s = state x_t + sum of weights times data + noise times z.
 
-    All is computed on the CPU in float64. `state` and `noise` have N entries, one a step.
+    All is computed on the CPU in float64, in whatever grad mode and on whatever default device. `state` and `noise`
+    have N entries, one a step.
 
     Raises:
-        ValueError: no noise at the first time, w is negative or not finite, or alpha_dot = alpha = 0 at the first time.
+        ValueError: no noise at the first time, w is negative or not finite, alpha_dot = alpha = 0 at the first time, or
+            times, path or w ask for a gradient, which the coefficients do not have.
     """
 
     def __init__(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]):
-        times = times.detach().cpu().double()
+        with torch.device("cpu"):
+            _check_gradients(path, w, times)
+        with torch.inference_mode(False), torch.device("cpu"):
+            self._derive(path, w, times.detach().cpu().double().clone(), variable)
+
+    @torch.no_grad()
+    def _derive(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]) -> None:
         t, s = times[:-1], times[1:]
         alpha_t, sigma_t, sigma_s = path.alpha(t), path.sigma(t), path.sigma(s)
         _check_start(path, t[0])
@@ -82,6 +90,20 @@ class ExponentialSteps:
         return torch.stack(moments)
 
 
+def _check_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
+    """Raise ValueError if what the coefficients depend on asks for a gradient: it would get none, or a wrong one."""
+    inside = times.detach().cpu().double().mean()
+    values = {"the times": times, "the path": path.alpha(inside) + path.sigma(inside)}
+    if w is not None:
+        values["w"] = torch.as_tensor(w(inside))
+    for name, value in values.items():
+        if torch.is_grad_enabled() and value.requires_grad:
+            raise ValueError(
+                f"Exponential has no gradient by {name}: ask for none (torch.no_grad, detach), or take a solver that "
+                "has one, as Heun or EulerMaruyama"
+            )
+
+
 def _check_start(path: Path, t: Tensor) -> None:
     delta = path.alpha_dot(t) * path.sigma(t) - path.alpha(t) * path.sigma_dot(t)
     if not path.sigma(t) > 0 or not delta > 0:
@@ -129,8 +151,5 @@ def _integrals(values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _derivative(variable: Callable[[Tensor], Tensor], places: Tensor) -> tuple[Tensor, Tensor]:
     """Return the variable and its derivative, of places' shape."""
-    with torch.enable_grad():
-        places = places.detach().requires_grad_()
-        values = variable(places)
-        (rate,) = torch.autograd.grad(values.sum(), places)
-    return values.detach(), rate
+    rate = torch.func.grad(lambda place: variable(place).sum())(places)
+    return variable(places), rate

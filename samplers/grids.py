@@ -1,6 +1,7 @@
 """Grids of times, from noise to data: each a function (path, steps) of float64 times (steps + 1,).
 
-Bind what else they take by `functools.partial(power, exponent=2.0)`. All keep the ends of `interval` exactly.
+Bind what else they take by `functools.partial(power, exponent=2.0)`. All keep the ends of `interval` exactly, and raise
+ValueError where two times would be the same float64.
 """
 
 import math
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from .exponential import Exponential
 from .log_snr import log_snr, time_at
+from .precision import wide
 from .protocols import Field, Path
 from .roughness import NormalRoughness, Roughness
 
@@ -144,13 +146,23 @@ def measured(
         x: states at the first time, (B, *): noise. A few dozen will do.
         interval: the ends.
         rounds: how often to measure.
+
+    Raises:
+        ValueError: no states, or a velocity that is not finite.
     """
+    if not x.numel():
+        raise ValueError(f"measuring asks the velocity at some states, got x of shape {tuple(x.shape)}")
     times = fitted(path, steps, interval=interval)
     for _ in range(rounds if steps > 1 else 0):
         asked, reached = _trace(velocity, path, x, times)
         errors = torch.stack([torch.mean((b - a).square()).sqrt() for a, b in zip(asked[1:], reached, strict=True)])
         sizes = (path.alpha(times) ** 2 + path.sigma(times) ** 2).sqrt()[1:-1]
         estimates = errors.double().cpu() / sizes
+        if not estimates.isfinite().all():
+            raise ValueError(
+                "the states are not finite with this velocity: errors of the steps are "
+                f"{[float(f'{e:.3g}') for e in estimates.tolist()]}"
+            )
         estimates = torch.cat([estimates, estimates[-1:]])  # the last step is not corrected
         edges = _angles(path, times)
         density = estimates.clamp(min=1e-12 + 1e-3 * float(estimates.max())) ** 0.25 / edges.diff()
@@ -162,12 +174,14 @@ def measured(
 def _trace(velocity: Field, path: Path, x: Tensor, times: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Return the states at which the velocity was asked, and what the corrector made of all but the first."""
     asked: list[Tensor] = []
+    dtype = x.dtype
 
     def field(x: Tensor, t: Tensor) -> Tensor:
         asked.append(x)
-        return velocity(x, t)
+        return velocity(x.to(dtype), t)
 
-    states = list(Exponential(field, path)(x, times.to(x.device, x.dtype)))
+    x = x.to(wide(x.dtype))
+    states = list(Exponential(field, path)(x, times))
     return asked, states[1:-1]
 
 
@@ -201,6 +215,17 @@ def _checked(steps: int, interval: Interval) -> Interval:
 
 
 def _with_ends(inner: Tensor, interval: Interval) -> Tensor:
-    """Return the inner times between the exact ends, which no rounding moves."""
+    """Return the inner times between the exact ends, which no rounding moves.
+
+    Raises:
+        ValueError: times that do not rise.
+    """
     ends = inner.new_tensor(interval)
-    return torch.cat([ends[:1], inner, ends[1:]])
+    times = torch.cat([ends[:1], inner, ends[1:]])
+    if not (times.diff() > 0).all():
+        n = int((times.diff() > 0).logical_not().nonzero()[0])
+        raise ValueError(
+            f"{len(times) - 1} steps of this grid are not all longer than nothing: times {n} and {n + 1} are both "
+            f"{float(times[n]):.17g} in float64. Take fewer steps, or a grid whose steps shrink less"
+        )
+    return times

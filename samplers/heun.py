@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
+from .precision import column
 from .protocols import Field
 
 
@@ -18,7 +19,7 @@ class Heun(OneStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s."""
-        h = s - t
+        h = column(s - t, x)
         first = at(self.velocity, x, t)
-        second = at(self.velocity, x + h * first, s)
+        second = at(self.velocity, (x + h * first).to(x.dtype), s)
         return x + h / 2 * (first + second)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .adaptive import solve, worst_row
+from .adaptive import Control, solve, worst_row
 from .divergence import Divergence, Exact, with_divergence
+from .precision import flat, wide
 from .protocols import Field
 
 SHARE = 0.05
@@ -34,7 +35,7 @@ class Likelihood(NamedTuple):
 
 def standard_normal(z: Tensor) -> Tensor:
     """Return log N(z; 0, I), (B,), for z (B, *)."""
-    z = z.flatten(1)
+    z = flat(z)
     return -z.square().sum(1) / 2 - z.shape[1] / 2 * math.log(2 * math.pi)
 
 
@@ -48,12 +49,13 @@ def log_likelihood(
     atol: float = 1e-6,
     method: str = "dopri5",
     prior: Callable[[Tensor], Tensor] = standard_normal,
+    max_steps: int = 10_000,
 ) -> Likelihood:
-    """Return log p(x) under the ODE of a velocity, and the latents of x; no gradients are kept.
+    """Return log p(x), float32 at least, under the ODE of a velocity, and the latents of x; no gradients are kept.
 
     One call of the velocity, and a vector-Jacobian product for each probe, a right-hand side. The probes are drawn
     once: the right-hand side is smooth, and the steps are about as many as without the divergence. It works whether or
-    not gradients are enabled where it is called.
+    not gradients are enabled where it is called. Where the velocity says that it jumps (`jumps`), a step ends.
 
     Args:
         velocity: differentiable by the state.
@@ -65,24 +67,27 @@ def log_likelihood(
         method: the name of one of torchdiffeq's.
         prior: the log-density of the latents. A path whose alpha is not 0 at the interval's end leaves some of the data
             in them, and the standard normal is then an approximation.
+        max_steps: how many steps may be taken, from each jump of the velocity to the next.
 
     Raises:
-        ValueError: the velocity cannot be differentiated, or the solution cannot be followed to the interval's end.
+        ValueError: the velocity cannot be differentiated, or the solution cannot be followed to the interval's end in
+            so many steps.
     """
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    given = x.dtype
+    x = x.detach().to(wide(given))
     probes = divergence.vectors(x)
-    size = x[0].numel()
+    size = math.prod(x.shape[1:])
 
     def right_side(t: Tensor, state: Tensor) -> Tensor:
         times = t.to(state.device).expand(len(state))
-        v, change = with_divergence(velocity, probes, state[:, :size].reshape(x.shape), times)
-        return torch.cat([v.reshape(len(v), size), change[:, None] / size], dim=1)
+        v, change = with_divergence(velocity, probes, state[:, :size].reshape(x.shape).to(given), times)
+        return torch.cat([flat(v), change[:, None] / size], dim=1).to(state.dtype)
 
     def norm(errors: Tensor) -> Tensor:
         return torch.maximum(worst_row(errors[:, :size]), SHARE * errors[:, size].abs().amax())
 
     with torch.no_grad():
-        start = torch.cat([x.reshape(len(x), size), x.new_zeros(len(x), 1)], dim=1)
-        end = solve(right_side, start, *interval, method, rtol, atol, 100, norm)
+        start = torch.cat([flat(x), x.new_zeros(len(x), 1)], dim=1)
+        end = solve(right_side, velocity, start, *interval, Control(method, rtol, atol, 100, max_steps), norm)
         latent = end[:, :size].reshape(x.shape)
-        return Likelihood(prior(latent) + end[:, size] * size, latent)
+        return Likelihood(prior(latent) + end[:, size] * size, latent.to(given))

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep
+from .precision import column
 from .sde import SDE
 
 
@@ -22,4 +23,4 @@ class Mean(OneStep):
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the expected state at time s."""
         drift, _ = self.sde(x, t)
-        return x + (s - t) * drift
+        return x + column(s - t, x) * drift

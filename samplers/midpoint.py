@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
+from .precision import column
 from .protocols import Field
 
 
@@ -18,6 +19,6 @@ class Midpoint(OneStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s."""
-        h = s - t
-        halfway = x + h / 2 * at(self.velocity, x, t)
-        return x + h * at(self.velocity, halfway, t + h / 2)
+        h = column(s - t, x)
+        halfway = (x + h / 2 * at(self.velocity, x, t)).to(x.dtype)
+        return x + h * at(self.velocity, halfway, t + (s - t) / 2)

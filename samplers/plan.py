@@ -6,6 +6,7 @@ from torch import Tensor
 
 from . import grids
 from .exponential import Exponential
+from .jumps import through
 from .noise import white
 from .protocols import Diffusion, Field, NoiseSource, Path, Solver
 
@@ -46,4 +47,5 @@ def plan(
     """
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}")
-    return Plan(Exponential(velocity, path, w, noise=noise), grids.power(path, evaluations, interval=interval))
+    times = through(grids.power(path, evaluations, interval=interval), velocity)
+    return Plan(Exponential(velocity, path, w, noise=noise), times)

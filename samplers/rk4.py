@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
+from .precision import column
 from .protocols import Field
 
 
@@ -18,9 +19,13 @@ class RK4(OneStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s."""
-        h = s - t
-        k1 = at(self.velocity, x, t)
-        k2 = at(self.velocity, x + h / 3 * k1, t + h / 3)
-        k3 = at(self.velocity, x + h * (k2 - k1 / 3), s - h / 3)
-        k4 = at(self.velocity, x + h * (k1 - k2 + k3), s)
+        third, h = (s - t) / 3, column(s - t, x)
+
+        def slope(state: Tensor, time: Tensor) -> Tensor:
+            return at(self.velocity, state.to(x.dtype), time)
+
+        k1 = slope(x, t)
+        k2 = slope(x + h / 3 * k1, t + third)
+        k3 = slope(x + h * (k2 - k1 / 3), s - third)
+        k4 = slope(x + h * (k1 - k2 + k3), s)
         return x + h / 8 * (k1 + 3 * (k2 + k3) + k4)

@@ -9,7 +9,9 @@ from .protocols import Solver
 
 @torch.no_grad()
 def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None) -> Tensor:
-    """Return the state, of x's shape (B, *), that `solver` reaches from x along `times`; no gradients are kept.
+    """Return the state, of x's shape (B, *) and dtype, that `solver` reaches from x along `times`.
+
+    No gradients are kept.
 
     Args:
         solver: a `OneStep`, or any function of (x, times) that yields the state at each time.
@@ -20,9 +22,10 @@ def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None
     Raises:
         ValueError: `times` is not a grid of at least two times.
     """
-    check_times(times)
+    times = check_times(times)
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
-    for state in solver(x, times if last is None else times[:-1]):
-        x = state
-    return x if last is None else last.step(x, times[-2], times[-1])
+    state = x
+    for state in solver(x, times if last is None else times[:-1]):  # noqa: B007 (the last one counts)
+        pass
+    return (state if last is None else last.step(state, times[-2], times[-1])).to(x.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .one_step import at
+from .precision import column
 from .protocols import Diffusion, Field, Path
 
 
@@ -29,8 +30,7 @@ class SDE:
         w = self.coefficient(t)
         velocity = at(self.velocity, x, t)
         score = self.path.score_from_velocity(velocity, x, t)
-        factor = w.to(score.dtype).reshape((-1,) + (1,) * (x.ndim - 1) if t.ndim else ()) / 2
-        return velocity + factor * score, w
+        return velocity + column(w, score) / 2 * score, w
 
     def coefficient(self, t: Tensor, /) -> Tensor:
         """Return w at t, of its shape.

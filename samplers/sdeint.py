@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import check_rising
+from .precision import flat, wide
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -16,7 +17,7 @@ STRATONOVICH = ("heun", "midpoint", "euler_heun", "reversible_heun")
 
 @torch.no_grad()
 def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: NoiseSource = white) -> Tensor:
-    """Return the state, of x's shape (B, *), that torchsde's `method` reaches from x; no gradients are kept.
+    """Return the state, of x's shape (B, *) and dtype, that torchsde's `method` reaches from x; no gradients are kept.
 
     One step from each time to the next. As w does not depend on the state, Ito's and Stratonovich's SDEs are one.
 
@@ -35,11 +36,13 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
 
     if method not in ITO + STRATONOVICH:
         raise ValueError(f"give a method of {', '.join(ITO + STRATONOVICH)}; got '{method}'")
-    check_rising(times)
+    times = check_rising(times)
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
+    if not x.numel():
+        return x
     adapter = _Adapter(sde, x, noise, "ito" if method in ITO else "stratonovich")
-    state, memory = x.reshape(len(x), -1), None
+    state, memory = flat(x).to(wide(x.dtype)), None
     for step in pairwise(times):
         t, s = step
         states, memory = torchsde.sdeint(
@@ -55,7 +58,7 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
         state = states[-1]
         if memory:  # reversible_heun's: drift, noise and state of its own
             adapter.remember(state, s, memory[0])
-    return state.reshape(x.shape)
+    return state.reshape(x.shape).to(x.dtype)
 
 
 class _Adapter:
@@ -69,14 +72,14 @@ class _Adapter:
         self.x = x
         self.noise = noise
         self.sde_type = sde_type
-        self.shape = (len(x), x[0].numel())
+        self.shape = tuple(flat(x).shape)
         self._last: tuple[Tensor, float, Tensor] | None = None
 
     def f(self, t: Tensor, y: Tensor) -> Tensor:
         """Return the drift; asked twice for the same, as torchsde does to see its shape, it is computed once."""
         if self._last is None or self._last[0] is not y or self._last[1] != float(t):
-            drift, _ = self.sde(y.reshape(self.x.shape), t)
-            self.remember(y, t, drift.reshape(y.shape))
+            drift, _ = self.sde(y.reshape(self.x.shape).to(self.x.dtype), t)
+            self.remember(y, t, drift.reshape(y.shape).to(y.dtype))
         assert self._last is not None
         return self._last[2]
 
@@ -90,4 +93,5 @@ class _Adapter:
 
     def __call__(self, t: Tensor, s: Tensor) -> Tensor:
         """Return the increment of the Brownian motion."""
-        return (s - t).sqrt() * self.noise(self.x, t, s).flatten(1)
+        x = self.x.to(wide(self.x.dtype))
+        return (s - t).sqrt() * flat(self.noise(x, t, s))

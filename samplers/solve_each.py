@@ -8,10 +8,14 @@ SAFETY error^-PRESENT past^PAST of this one, past being the error before: the PI
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .jumps import Piece, pieces
+from .one_step import at
+from .precision import wide
 from .protocols import Field, rows_of
 
 NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
@@ -32,35 +36,55 @@ STRETCH = 1.1
 
 
 @torch.no_grad()
-def solve_each(velocity: Field, x: Tensor, t: float, s: float, *, rtol: float = 1e-5, atol: float = 1e-6) -> Tensor:
-    """Return the state at time s, of x's shape (B, *), that the ODE reaches from x at time t; no gradients are kept.
+def solve_each(
+    velocity: Field, x: Tensor, t: float, s: float, *, rtol: float = 1e-5, atol: float = 1e-6, max_steps: int = 10_000
+) -> Tensor:
+    """Return the state at time s, of x's shape (B, *) and dtype, that the ODE reaches from x at time t.
 
     Each row takes the steps that it would take alone, and is out of the batch once it has reached s, if the field is a
-    `RowField`; in the batch of another field it stays, at s, and costs as much as the others.
+    `RowField`; in the batch of another field it stays, at s, and costs as much as the others. Where the velocity says
+    that it jumps (`jumps`), a step of every row ends. No gradients are kept.
+
+    The state is carried in float32 at least. A velocity of half precision has rounding noise: tolerances below 1e-2
+    may then ask for more than it can give.
 
     Args:
-        velocity: asked at times (B,) of x's dtype between t and s only, ends included: each row at its own.
+        velocity: asked at times (B,), float32 at least, between t and s only, ends included: each row at its own.
         x: the state at time t.
         t: where to begin.
         s: where to end, before or after t.
         rtol: the error allowed of a step, relative to the state, as the root mean square over a row.
         atol: the same, absolute.
+        max_steps: how many steps may be tried, from each jump to the next.
 
     Raises:
-        ValueError: t = s, tolerances that allow no error, or the solution cannot be followed to s.
+        ValueError: t = s, tolerances that allow no error, or the solution cannot be followed to s in so many steps.
     """
     t, s = float(t), float(s)
-    if not (0 < abs(s - t) < math.inf and rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf):
-        raise ValueError(f"give t != s, rtol >= 0 and atol >= 0, all finite, one > 0; got {t}, {s}, {rtol}, {atol}")
+    if not (0 < abs(s - t) < math.inf and rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf and max_steps > 0):
+        raise ValueError(
+            "give t != s, rtol >= 0 and atol >= 0, all finite, one > 0, and max_steps >= 1; "
+            f"got {t}, {s}, {rtol}, {atol} and {max_steps}"
+        )
+    state = x.to(wide(x.dtype))
+    if x.numel():
+        for piece in pieces(velocity, t, s, state.dtype):
+            state = _solve_piece(velocity, state, x.dtype, piece, rtol, atol, max_steps)
+    return state.to(x.dtype)
+
+
+def _solve_piece(
+    velocity: Field, x: Tensor, dtype: torch.dtype, piece: Piece, rtol: float, atol: float, max_steps: int
+) -> Tensor:
+    """Return the states at the end of a piece on which the velocity is smooth; it is asked in `dtype`."""
+    t, s = piece.t, piece.s
     field, restrict = velocity, rows_of(velocity)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
     column, numbers = (-1, *[1] * (x.ndim - 1)), math.prod(x.shape[1:])
     relative, absolute = math.sqrt(numbers) * rtol, max(math.sqrt(numbers) * atol, torch.finfo(x.dtype).tiny)
     shortest = 10 * torch.finfo(torch.float64).eps * max(abs(t), abs(s))
-    low, high = between(t, s, x.dtype)
 
-    def within(times: Tensor) -> Tensor:
-        return times.to(x.dtype).clamp(low, high)
+    def ask(field: Field, state: Tensor, times: Tensor) -> Tensor:
+        return at(field, state.to(dtype), times.to(state.dtype).clamp(piece.low, piece.high)).to(state.dtype)
 
     def size(error: Tensor, state: Tensor) -> Tensor:
         share = error / (relative * state).add_(absolute)
@@ -73,9 +97,9 @@ def solve_each(velocity: Field, x: Tensor, t: float, s: float, *, rtol: float = 
     now = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
     past = torch.full_like(now, SAFETY)
     k = x.new_empty(len(NODES), *x.shape)
-    k[0] = field(x, within(now))
-    h = first_steps(lambda x, times: field(x, within(times)), size, x, k[0], now, s - t)
-    while len(x):
+    k[0] = ask(field, x, now)
+    h = first_steps(lambda x, times: ask(field, x, times), size, x, k[0], now, s - t)
+    for _ in range(max_steps + 1):
         h = h.bfloat16().double()  # coarsely, lest steps follow how a row is rounded in one batch and in another
         if not ((now != s) & (h >= shortest)).all():
             done = now == s
@@ -89,15 +113,15 @@ def solve_each(velocity: Field, x: Tensor, t: float, s: float, *, rtol: float = 
             if restrict or not len(rest):
                 reached.index_copy_(0, index, x)
             if not len(rest):
-                break
+                return reached
             if restrict:
                 index, x, now, h, past = (each.index_select(0, rest) for each in (index, x, now, h, past))
                 k = k.index_select(1, rest)
                 field = restrict(index)
         ahead = torch.where((s - now).abs_() <= STRETCH * h, s, torch.add(now, h, alpha=math.copysign(1, s - t)))
         step = ahead - now
-        times = within(torch.lerp(now, ahead, nodes)).unbind()
-        y, error_speed = take_step(field, x, times, step.view(column).to(x.dtype), k, weights)
+        times = torch.lerp(now, ahead, nodes).unbind()
+        y, error_speed = take_step(partial(ask, field), x, times, step.view(column).to(x.dtype), k, weights)
         moved = step.abs()
         error = torch.nan_to_num(moved * size(error_speed, torch.maximum(x.abs(), y.abs())), nan=math.inf)
         h = moved * (past * error**-PRESENT).clamp_(SHORTER, LONGER)
@@ -106,7 +130,10 @@ def solve_each(velocity: Field, x: Tensor, t: float, s: float, *, rtol: float = 
         now = torch.where(accepted, ahead, now)
         accepted = accepted.view(column)
         x, k[0] = torch.where(accepted, y, x), torch.where(accepted, k[6], k[0])
-    return reached
+    raise ValueError(
+        f"{max_steps} steps (max_steps) do not lead from {t} to {s}: allow larger errors or more steps, or stay away "
+        "from an end at which the velocity is infinite"
+    )
 
 
 def take_step(
@@ -138,12 +165,3 @@ def first_steps(
     rate = torch.maximum(speed, size(second - first, scale) / probe)
     guess = torch.where(rate <= 1e-15, (probe * 1e-3).clamp_(min=1e-6), (0.01 / rate) ** 0.2)
     return torch.minimum(100 * probe, guess)
-
-
-def between(t: float, s: float, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the least and the greatest number of a dtype between t and s, for a rounded time may lie beyond."""
-    ends = torch.tensor([min(t, s), max(t, s)], dtype=torch.float64)
-    rounded = ends.to(dtype)
-    beyond = torch.stack([rounded[0] < ends[0], rounded[1] > ends[1]])
-    low, high = torch.where(beyond, torch.nextafter(rounded, rounded.flip(0)), rounded).tolist()
-    return low, high

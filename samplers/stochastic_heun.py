@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
+from .precision import column
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -26,8 +27,9 @@ class StochasticHeun(StochasticStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t."""
-        h = s - t
+        h = column(s - t, x)
         drift, w = self.sde(x, t)
-        noise = (w.sqrt() + self.sde.coefficient(s).sqrt()) / 2 * h.sqrt() * self.noise(x, t, s)
-        ahead, _ = self.sde(x + h * drift + noise, s)
+        spread = (w.sqrt() + self.sde.coefficient(s).sqrt()) / 2 * (s - t).sqrt()
+        noise = column(spread, x) * self.noise(x.to(drift.dtype), t, s)
+        ahead, _ = self.sde((x + h * drift + noise).to(x.dtype), s)
         return x + h / 2 * (drift + ahead) + noise

@@ -95,7 +95,7 @@ def test_steps_are_as_short_as_the_most_demanding_row_asks() -> None:
 
 def test_states_of_half_precision_are_carried_in_single_and_steps_do_not_depend_on_the_size() -> None:
     field = Counted(lambda x, t: x * torch.cos(9 * t).reshape(-1, 1))
-    assert adaptive(field, torch.ones(3, 2, dtype=torch.bfloat16), 0.0, 1.0).dtype == torch.float32
+    assert adaptive(field, torch.ones(3, 2, dtype=torch.bfloat16), 0.0, 1.0).dtype == torch.bfloat16
     calls = []
     for size in (1, 64):
         field.calls = 0

@@ -1,0 +1,68 @@
+"""Every solver there is, to hold laws to all of them: one that is added belongs into this list."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from sitkit.interpolants import Linear
+from sitkit.samplers import (
+    DDIM,
+    KL,
+    RK4,
+    SDE,
+    Ancestral,
+    Euler,
+    EulerMaruyama,
+    Exponential,
+    Field,
+    Heun,
+    LearnedAncestral,
+    Mean,
+    Midpoint,
+    NoiseSource,
+    OneStep,
+    Sigma,
+    Solver,
+    StochasticHeun,
+    Tweedie,
+    white,
+)
+
+PATH = Linear()
+Maker = Callable[[Field, NoiseSource], Solver]
+
+ODE: dict[str, Maker] = {
+    "Euler": lambda v, noise: Euler(v),
+    "Midpoint": lambda v, noise: Midpoint(v),
+    "Heun": lambda v, noise: Heun(v),
+    "RK4": lambda v, noise: RK4(v),
+    "DDIM": lambda v, noise: DDIM(v, PATH),
+    "Exponential": lambda v, noise: Exponential(v, PATH),
+    "Exponential, order 1": lambda v, noise: Exponential(v, PATH, order=1, corrector=False),
+    "Mean": lambda v, noise: Mean(SDE(v, PATH, Sigma(PATH))),
+    "Tweedie": lambda v, noise: Tweedie(v, PATH),
+}
+STOCHASTIC: dict[str, Maker] = {
+    "Ancestral": lambda v, noise: Ancestral(v, PATH, noise),
+    "EulerMaruyama": lambda v, noise: EulerMaruyama(SDE(v, PATH, Sigma(PATH)), noise),
+    "StochasticHeun": lambda v, noise: StochasticHeun(SDE(v, PATH, Sigma(PATH)), noise),
+    "Exponential, KL": lambda v, noise: Exponential(v, PATH, KL(PATH), noise=noise),
+    "LearnedAncestral": lambda v, noise: LearnedAncestral(_with_range(v), PATH, noise),
+}
+SOLVERS = ODE | STOCHASTIC
+
+
+def one_step(name: str, velocity: Field, noise: NoiseSource = white) -> OneStep | None:
+    """Return the solver of that name, or None if it looks back."""
+    solver = SOLVERS[name](velocity, noise)
+    return solver if isinstance(solver, OneStep) else None
+
+
+def _with_range(velocity: Field) -> Field:
+    """Return a network that gives a noise, as if the velocity were one, and a range between the two variances."""
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        output = velocity(x, t)
+        return output.repeat(1, 2, *[1] * (x.ndim - 2))
+
+    return model

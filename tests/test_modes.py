@@ -1,0 +1,317 @@
+"""Whatever the mode and the precision in which a solver is called, it does the same."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sitkit.backbones import MLP, Mixture
+from sitkit.interpolants import GVP, VP, Linear
+from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity
+from sitkit.samplers import (
+    KL,
+    SDE,
+    Euler,
+    Exponential,
+    Field,
+    Hutchinson,
+    Keyed,
+    Sigma,
+    adaptive,
+    grids,
+    log_likelihood,
+    plan,
+    sample,
+    sdeint,
+    solve_each,
+)
+from solvers import SOLVERS, STOCHASTIC, one_step
+from worlds import PATHS, doubles
+
+TIMES = torch.linspace(0.05, 0.95, 7)
+NOISE = Keyed(0, torch.arange(6))
+
+
+def network(seed: int = 0) -> MLP:
+    torch.manual_seed(seed)
+    model = MLP(2, hidden_size=16, depth=1)
+    nn.init.normal_(model.out.weight, std=0.3)
+    return model
+
+
+def start(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(6, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+Call = Callable[[Field, Tensor], Tensor]
+OTHERS: dict[str, Call] = {
+    "plan": lambda v, x: _planned(v, x, None),
+    "plan, KL": lambda v, x: _planned(v, x, KL(Linear())),
+    "adaptive": lambda v, x: adaptive(v, x, 0.05, 0.95, rtol=1e-2, atol=1e-2),
+    "adaptive, rk4": lambda v, x: adaptive(v, x, 0.05, 0.95, method="rk4", steps=4),
+    "solve_each": lambda v, x: solve_each(v, x, 0.05, 0.95, rtol=1e-2, atol=1e-2),
+    "log_likelihood": lambda v, x: log_likelihood(v, x, interval=(0.95, 0.05), rtol=1e-2, atol=1e-2).latent,
+    "log_prob": lambda v, x: (
+        log_likelihood(v, x, interval=(0.95, 0.05), divergence=Hutchinson(2, seed=0), rtol=1e-2, atol=1e-2).log_prob
+    ),
+    "sdeint": lambda v, x: sdeint(SDE(v, Linear(), Sigma(Linear())), x, TIMES, noise=NOISE),
+    "sdeint, heun": lambda v, x: sdeint(SDE(v, Linear(), Sigma(Linear())), x, TIMES, method="heun", noise=NOISE),
+}
+ALL: dict[str, Call] = {
+    **{name: lambda v, x, name=name: sample(SOLVERS[name](v, NOISE), x, TIMES) for name in SOLVERS},  # type: ignore[misc]
+    **OTHERS,
+}
+
+
+def _planned(velocity: Field, x: Tensor, w: KL | None) -> Tensor:
+    made = plan(velocity, Linear(), w=w, evaluations=5, noise=NOISE)
+    return sample(made.solver, x, made.times)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_grad_mode_gives_the_same(name: str) -> None:
+    model, x = network(), start()
+    with torch.no_grad():
+        expected = ALL[name](model, x)
+    assert torch.equal(ALL[name](model, x), expected)
+    with torch.inference_mode():
+        assert torch.equal(ALL[name](model, x.clone()), expected)
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_loop_can_be_vmapped_and_differentiated(name: str) -> None:
+    model, x = network().double(), start(torch.float64)
+
+    def reached(x: Tensor) -> Tensor:
+        noise = Keyed(0, torch.arange(len(x)))
+        return [*SOLVERS[name](model, noise)(x, TIMES)][-1]
+
+    stacked = torch.func.vmap(reached)(x.reshape(3, 2, 2))
+    torch.testing.assert_close(stacked, torch.stack([reached(each) for each in x.reshape(3, 2, 2)]))
+    direction = torch.ones_like(x)
+    _, forward = torch.func.jvp(lambda x: reached(x).sum(), (x,), (direction,))
+    backward = (torch.func.grad(lambda x: reached(x).sum())(x) * direction).sum()
+    h = 1e-5
+    numeric = (reached(x + h * direction) - reached(x - h * direction)).sum() / (2 * h)
+    torch.testing.assert_close(torch.stack([forward, backward]), numeric.detach().expand(2), rtol=1e-5, atol=1e-6)
+
+
+def test_a_grid_is_measured_in_every_mode() -> None:
+    model, x = network(), start()
+    expected = grids.measured(Linear(), 5, velocity=model, x=x)
+    with torch.inference_mode():
+        assert torch.equal(grids.measured(Linear(), 5, velocity=model, x=x.clone()), expected)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_derivatives_of_a_path_exist_in_every_mode(path: Linear) -> None:
+    t = torch.linspace(0.1, 0.9, 5)
+    with torch.inference_mode():
+        assert torch.equal(path.alpha_dot(t.clone()), path.alpha_dot(t))
+    assert torch.equal(torch.func.vmap(path.sigma_dot)(t), path.sigma_dot(t))
+
+
+def test_torchdiffeq_refuses_transforms() -> None:
+    model = network()
+    for call in (lambda x: adaptive(model, x, 0, 1), lambda x: log_likelihood(model, x).log_prob):
+        with pytest.raises(ValueError, match=r"do not run inside of torch\.func's transforms"):
+            torch.func.vmap(call)(torch.randn(3, 2, 2))
+
+
+class Asked:
+    """A field that remembers in which dtypes it was asked."""
+
+    def __init__(self, field: Field):
+        self.field = field
+        self.dtypes: set[tuple[torch.dtype, torch.dtype]] = set()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        assert t.shape == (len(x),)
+        self.dtypes.add((x.dtype, t.dtype))
+        return self.field(x, t)
+
+
+@pytest.mark.parametrize("grid", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ALL)
+def test_fields_are_asked_in_the_given_dtype_and_times_are_wide(
+    name: str, dtype: torch.dtype, grid: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "TIMES", TIMES.to(grid))
+    field = Asked(network().to(dtype))
+    result = ALL[name](field, start(dtype))
+    wide = torch.promote_types(dtype, torch.float32)
+    assert field.dtypes == {(dtype, wide)}
+    assert result.dtype == (wide if name == "log_prob" else dtype)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_network_of_half_precision_leads_near_where_its_double_does(name: str) -> None:
+    model, x = network().bfloat16().float(), start(torch.bfloat16)
+    expected = ALL[name](model, x.float())
+    reached = ALL[name](network().bfloat16(), x)
+    loose = 0.1 if name == "solve_each" else 0.02  # a rounded velocity has noise, to which step sizes react
+    torch.testing.assert_close(reached.float(), expected, rtol=loose, atol=3 * loose)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_small_steps_add_up_whatever_the_precision(dtype: torch.dtype) -> None:
+    times = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    reached = sample(Euler(lambda x, t: torch.ones_like(x)), torch.zeros(2, 3, dtype=dtype), times)
+    torch.testing.assert_close(reached, torch.ones(2, 3, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_yielded_states_can_be_edited(name: str, dtype: torch.dtype) -> None:
+    """An edit is a start from the edited state: bit for bit, but for what rounding took from rows left alone."""
+    model, wanted = network().to(dtype), torch.full((6, 2), 0.7, dtype=dtype)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            states = []
+            for number, state in enumerate(SOLVERS[name](model, NOISE)(start(dtype), TIMES)):
+                if number == 3:
+                    state[...] = wanted
+                states.append(state.clone())
+            anew = [*SOLVERS[name](model, NOISE)(wanted.clone(), TIMES[3:])]
+        assert all(torch.equal(one, other) for one, other in zip(states[3:], anew, strict=True))
+
+
+def test_edits_are_seen_under_vmap_too() -> None:
+    model = network()
+
+    def reached(x: Tensor) -> Tensor:
+        for number, state in enumerate(Exponential(model, Linear())(x, TIMES)):
+            if number == 3:
+                state.mul_(0)
+        return state
+
+    expected = [*Exponential(model, Linear())(torch.zeros(2, 2), TIMES[3:])][-1]
+    torch.testing.assert_close(torch.func.vmap(reached)(torch.randn(3, 2, 2)), expected.expand(3, 2, 2))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_step_takes_a_time_for_each_row(name: str) -> None:
+    model = network().double()
+    noise: Callable[..., Tensor] = lambda x, t, s: torch.ones_like(x)  # noqa: E731
+    solver = one_step(name, model, noise)
+    if solver is None:
+        return
+    x = torch.randn(2, 2, dtype=torch.float64)  # as many columns as rows
+    t, s = doubles(0.1, 0.5), doubles(0.4, 0.6)
+    rows = [solver.step(x[n : n + 1], t[n], s[n]) for n in range(2)]
+    torch.testing.assert_close(solver.step(x, t, s), torch.cat(rows))
+    with pytest.raises(ValueError, match=r"times? must be (a scalar|scalars) or have shape|t must be a scalar"):
+        solver.step(x, doubles(0.1, 0.2, 0.3), doubles(0.4, 0.5, 0.6))
+
+
+def test_columns_are_not_scaled_by_the_times_of_rows() -> None:
+    euler = Euler(lambda x, t: torch.ones_like(x))
+    reached = euler.step(torch.zeros(2, 2), torch.tensor([0.0, 0.5]), torch.ones(2))
+    assert torch.equal(reached, torch.tensor([[1.0, 1.0], [0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (4,), (0,), (1, 2), (3, 1, 2, 2)])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "LearnedAncestral"])
+def test_states_of_every_shape(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "NOISE", Keyed(0, torch.arange(shape[0])))
+    x = torch.randn(shape)
+    result = ALL[name](lambda x, t: -x, x)
+    assert result.shape == (shape[:1] if name == "log_prob" else shape)
+    assert result.isfinite().all()
+
+
+def test_a_step_of_half_precision_is_refused() -> None:
+    class Rough(Euler):
+        def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
+            return x + (s - t).to(x.dtype) * self.velocity(x, t.expand(len(x)))
+
+    with pytest.raises(ValueError, match=r"Rough\.step must return float32 at least, got torch\.bfloat16"):
+        sample(Rough(lambda x, t: x), torch.ones(2, 2, dtype=torch.bfloat16), TIMES)
+
+
+@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "RK4", "DDIM", "EulerMaruyama", "StochasticHeun"])
+def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> None:
+    model, x = network().double(), start(torch.float64)
+    times = TIMES.double()
+
+    def reached(times: Tensor) -> Tensor:
+        return [*SOLVERS[name](model, lambda x, t, s: torch.ones_like(x))(x, times)][-1].sum()
+
+    leaf = times.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(reached(leaf), leaf)
+    h = 1e-6
+    numeric = torch.stack([(reached(times + h * e) - reached(times - h * e)) / (2 * h) for e in torch.eye(7).double()])
+    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_exponential_refuses_gradients_that_it_has_not() -> None:
+    model, x, scale = network(), start(), torch.ones((), requires_grad=True)
+    with pytest.raises(ValueError, match="no gradient by the times"):
+        [*Exponential(model, Linear())(x, TIMES.clone().requires_grad_())]
+    learnt = Exponential(model, Linear(), lambda t: scale * t)
+    with pytest.raises(ValueError, match="no gradient by w"):
+        [*learnt(x, TIMES)]
+    sample(learnt, x, TIMES)  # where none is kept, none is missed
+
+
+# Ends --------------------------------------------------------------------------------------------
+
+WORLD = Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.3)
+EXACT: dict[type[Quantity], str] = {Velocity: "velocity", Noise: "noise", Score: "score", Data: "data"}
+
+
+@pytest.mark.parametrize("predict", EXACT)
+@pytest.mark.parametrize("path", [*PATHS, GVP(), VP()], ids=repr)
+@pytest.mark.parametrize("name", [*SOLVERS, *OTHERS])
+def test_no_end_gives_nan(name: str, path: Linear, predict: type[Quantity], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all of [0, 1], and back, samples are finite or one line names the time and the cure."""
+    if name == "LearnedAncestral":
+        return  # takes no velocity
+    monkeypatch.setattr("solvers.PATH", path)
+    velocity = Matching(path, predict).field(getattr(WORLD, EXACT[predict])(path))
+    whole = torch.linspace(0, 1, 6)
+    calls: list[Callable[[], Tensor]]
+    if name in SOLVERS:
+        solver = SOLVERS[name](velocity, NOISE)
+        calls = [lambda: sample(solver, start(), whole)]
+        if name not in STOCHASTIC:
+            calls.append(lambda: sample(solver, start(), whole.flip(0)))
+    elif name.startswith("plan"):
+        w = KL(path) if "KL" in name else None
+        made = plan(velocity, path, w=w, evaluations=5, noise=NOISE)
+        calls = [lambda: sample(made.solver, start(), made.times)]
+    elif name.startswith("sdeint"):
+        method = "heun" if "heun" in name else "euler"
+        sde = SDE(velocity, path, Sigma(path))
+        calls = [lambda: sdeint(sde, start(), whole, method=method, noise=NOISE)]
+    else:
+        solve = {"adaptive": adaptive, "solve_each": solve_each}.get(name)
+        if solve is None:
+            calls = [lambda: log_likelihood(velocity, start(), rtol=1e-2, atol=1e-2).log_prob]
+        else:
+            calls = [
+                lambda: solve(velocity, start(), 0, 1, rtol=1e-2, atol=1e-2),
+                lambda: solve(velocity, start(), 1, 0, rtol=1e-2, atol=1e-2),
+            ]
+    for call in calls:
+        told = ""
+        try:
+            told = "" if call().isfinite().all() else "not finite"
+        except ValueError as error:
+            told = str(error)
+        assert not told or "t = " in told or "from 0.0 to 1.0" in told or "from 1.0 to 0.0" in told
+
+
+def test_what_the_last_call_cannot_see_is_told_of() -> None:
+    noise = Matching(Linear(), Noise).field(WORLD.noise(Linear()))
+    made = plan(noise, Linear(), evaluations=20)
+    with pytest.raises(ValueError, match=r"not finite at t = 0, where alpha = 0.*start later, at t = 0.001"):
+        sample(made.solver, start(), made.times)
+    later = plan(noise, Linear(), evaluations=20, interval=(1e-3, 1.0))
+    exact = plan(WORLD.velocity(Linear()), Linear(), evaluations=20)
+    torch.testing.assert_close(
+        sample(later.solver, start(), later.times), sample(exact.solver, start(), exact.times), rtol=0, atol=0.02
+    )
