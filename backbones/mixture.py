@@ -145,7 +145,7 @@ class Mixture:
 
 def _check_rates(path: Path, t: Tensor, rates: Tensor) -> None:
     """Raise ValueError if a rate is infinite; times on a device, or traced, are not looked at."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
     if t.device.type != "cpu" or traced or rates.isfinite().all():
         return
     time = float(t[~rates.isfinite()][0])

@@ -180,7 +180,7 @@ class Posterior(NamedTuple):
 
 def can_be_read(t: Tensor) -> bool:
     """Return whether values of times can be looked at for free: on the CPU, and not in a traced function."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
     return t.device.type == "cpu" and not traced
 
 

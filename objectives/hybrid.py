@@ -67,7 +67,7 @@ class Hybrid:
 
     def _check_times(self, t: Tensor) -> None:
         """Raise ValueError for a time at which alpha = 0; only paths that begin there need a look at the times."""
-        traced = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t)
+        traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
         if traced or self.path.alpha(torch.zeros((), device="cpu")) > 0 or (self.path.alpha(t) != 0).all():
             return
         raise ValueError(

@@ -49,7 +49,7 @@ def guided(t: Tensor, scale: float | Tensor, interval: tuple[float, float]) -> G
         return Guided(torch.empty(0, dtype=torch.long, device=t.device))
     if low <= 0 and high >= 1:
         return Guided(None)
-    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(t):
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t):
         return Guided(None, (low <= t) & (t <= high))
     if (time := known(t)) is not None:
         rounded = torch.tensor(time, dtype=t.dtype, device="cpu")  # as times on the device are
