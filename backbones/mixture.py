@@ -26,7 +26,7 @@ class Mixture:
         covariances: symmetric and positive definite, (K, D, D).
 
     Raises:
-        ValueError: shapes that do not fit, weights or covariances that are not positive.
+        ValueError: shapes that do not fit, numbers that are not finite, weights or covariances that are not positive.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor):
@@ -40,8 +40,13 @@ class Mixture:
                 "a mixture has means (K, D) and covariances (K, D, D), "
                 f"got {tuple(self.means.shape)} and {tuple(self.covariances.shape)}"
             )
+        if not self.means.numel():
+            raise ValueError(f"a mixture has K >= 1 means of D >= 1 numbers, got {tuple(self.means.shape)}")
         if self.weights.shape != self.means.shape[:1] or not (self.weights > 0).all():
             raise ValueError(f"weights must be positive and of shape ({len(self.means)},), got {self.weights.tolist()}")
+        for name in ("weights", "means", "covariances"):
+            if not getattr(self, name).isfinite().all():
+                raise ValueError(f"{name} must be finite, got {getattr(self, name).tolist()}")
         if not torch.allclose(self.covariances, self.covariances.mT):
             raise ValueError("covariances must be symmetric")
         self.weights = self.weights / self.weights.sum()

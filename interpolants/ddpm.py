@@ -7,6 +7,9 @@ from torch import Tensor
 
 from .interpolant import Interpolant
 
+ENOUGH, FARTHER = 3000, 48
+"""How many of its steps beta must stay from 1 for two terms of the formula, and how many are enough for three."""
+
 
 @dataclass(frozen=True)
 class DDPM(Interpolant):
@@ -14,9 +17,10 @@ class DDPM(Interpolant):
 
     The schedule of Ho et al. (arXiv 2006.11239, sec. 4) and of DiT: beta rises from beta_min at timestep 0 to beta_max
     at timestep steps - 1. Timestep k is the time t = 1 - (k + 1) / steps, and t = 1 is the data themselves. Between
-    timesteps the sum of $\log(1 - \beta_i)$ is continued by Euler and Maclaurin's formula, whose next term is below
-    1e-13 here: at the timesteps it is the product. Neither end is exact: alpha(0) = .0064, and sigma_dot(1) is
-    infinite.
+    timesteps the sum of $\log(1 - \beta_i)$ is continued by Euler and Maclaurin's formula: at the timesteps it is the
+    product, to 1e-11. Where beta comes so near to 1 that the formula's terms do not fall fast, it is used farther from 1,
+    and the sum's own law, $\log\bar\alpha_k = \log\bar\alpha_{k-1} + \log(1 - \beta_k)$, leads from there to k. Neither
+    end is exact: alpha(0) = .0064, and sigma_dot(1) is infinite.
 
     Raises:
         ValueError: beta that does not rise, leaves (0, 1), or rises so fast that its continuation would leave it.
@@ -74,21 +78,42 @@ class DDPM(Interpolant):
     def _slope(self) -> float:
         return (self.beta_max - self.beta_min) / (self.steps - 1)
 
+    @property
+    def _farther(self) -> int:
+        """How many timesteps before, and so how much farther from beta = 1, the formula is used."""
+        return 0 if 1 - self.beta_max > ENOUGH * self._slope else FARTHER
+
     def _beta(self, t: Tensor) -> Tensor:
         """Return beta, continued to the boundary between timestep k and the next, k = timestep(t), in float64."""
         return self.beta_min + self._slope * (self.timestep(t.double()) + 0.5)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         """Return half the sum of log(1 - beta_i) for i = 0 ... timestep(t), in float64."""
-        before, after = self.beta_min - self._slope / 2, self._beta(t)
-        integral = (_integral(after) - _integral(torch.tensor(before, dtype=torch.float64))) / self._slope
-        correction = self._slope / 24 * (1 / (1 - after) - 1 / (1 - before))
-        return (integral + correction) / 2
+        shift = self._farther * self._slope
+        before, after = (
+            torch.tensor(self.beta_min - self._slope / 2 - shift, dtype=torch.float64),
+            self._beta(t) - shift,
+        )
+        total = (_integral(after) - _integral(before)) / self._slope
+        total = total + self._slope / 24 * (1 / (1 - after) - 1 / (1 - before))
+        if self._farther:
+            total = total - 7 / 2880 * self._slope**3 * (1 / (1 - after) ** 3 - 1 / (1 - before) ** 3)
+            total = total + (torch.log1p(-self._last(after)) - torch.log1p(-self._last(before))).sum(-1)
+        return total / 2
 
     def _rate(self, t: Tensor) -> Tensor:
         """Return the derivative of log alpha by t, in float64."""
-        beta = self._beta(t)
-        return -self.steps / 2 * (torch.log1p(-beta) + self._slope**2 / 24 / (1 - beta) ** 2)
+        beta = self._beta(t) - self._farther * self._slope
+        change = torch.log1p(-beta) + self._slope**2 / 24 / (1 - beta) ** 2
+        if self._farther:
+            change = change - 7 / 960 * self._slope**4 / (1 - beta) ** 4
+            change = change - self._slope * (1 / (1 - self._last(beta))).sum(-1)
+        return -self.steps / 2 * change
+
+    def _last(self, boundary: Tensor) -> Tensor:
+        """Return the betas of the timesteps after a boundary, as many as the formula was taken farther."""
+        numbers = torch.arange(self._farther, dtype=torch.float64, device=boundary.device)
+        return boundary[..., None] + self._slope * (numbers + 0.5)
 
 
 def _integral(beta: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ of the bin's probability from below (Theis et al., arXiv 1511.01844).
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -14,18 +15,21 @@ def dequantise(pixels: Tensor, uniforms: Tensor, *, levels: int = 256) -> Tensor
 
     Args:
         pixels: whole numbers, (B, *).
-        uniforms: noise in [0, 1), (B, *).
+        uniforms: noise in [0, 1), (B, *), floating point; states have its precision, or float32 if that is lower.
         levels: how many values a pixel may have.
 
     Raises:
-        ValueError: shapes that differ, or fewer than two levels.
+        ValueError: shapes that differ, uniforms that are not floating point, or fewer than two levels.
     """
+    if not uniforms.is_floating_point():
+        raise ValueError(f"uniforms must be floating point numbers in [0, 1), got {uniforms.dtype}")
     if pixels.shape != uniforms.shape or levels < 2:
         raise ValueError(
             f"give pixels and uniforms of one shape, and levels >= 2; got {tuple(pixels.shape)}, "
             f"{tuple(uniforms.shape)} and {levels}"
         )
-    return (2 * (pixels.to(uniforms.dtype) + uniforms) - 1) / (levels - 1) - 1
+    dtype = torch.promote_types(uniforms.dtype, torch.float32)
+    return (2 * (pixels.to(dtype) + uniforms.to(dtype)) - 1) / (levels - 1) - 1
 
 
 def bits_per_dimension(log_prob: Tensor, dimensions: int, *, levels: int = 256) -> Tensor:

@@ -74,7 +74,8 @@ class RaisedCosine:
 class KL:
     r"""$w(t) = 2\lambda\sigma$ = 2 sigma (alpha_dot sigma / alpha - sigma_dot), times scale (eq. 13).
 
-    It minimises the bound on the divergence between data and samples, and is beta on `VP`. Infinite where alpha = 0.
+    It minimises the bound on the divergence between data and samples, and is beta on `VP`, t = 1 included. Infinite
+    where alpha = 0.
     """
 
     path: Path
@@ -85,9 +86,20 @@ class KL:
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return scale 2 lambda(t) sigma(t)."""
-        path = self.path
-        sigma = path.sigma(t)
-        return 2 * self.scale * sigma * (path.alpha_dot(t) * sigma / path.alpha(t) - path.sigma_dot(t))
+        path, inside = self.path, inside_of_infinite(self.path, t)
+        sigma = path.sigma(inside)
+        rate = path.alpha_dot(inside) * sigma / path.alpha(inside) - path.sigma_dot(inside)
+        return (2 * self.scale * sigma * rate).to(t.dtype)
+
+
+def inside_of_infinite(path: Path, t: Tensor) -> Tensor:
+    """Return the times in float64, but 1e-12 inside of an end at which sigma_dot is infinite.
+
+    There sigma = 0 as well, and 2 lambda sigma is 0 times infinity; its limit is as near as its slope times 1e-12.
+    """
+    t = t.double()
+    inward = torch.where(t > 0.5, -1e-12, 1e-12)
+    return torch.where(path.sigma_dot(t).isinf(), t + inward, t)
 
 
 def _check_scale(name: str, value: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .diffusion import inside_of_infinite
 from .protocols import Diffusion, Path
 
 
@@ -44,9 +45,10 @@ class KLEta:
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return w(t), of t's shape."""
-        path = self.path
-        alpha, sigma = path.alpha(t), path.sigma(t)
-        inverse = alpha / (2 * sigma * (path.alpha_dot(t) * sigma - alpha * path.sigma_dot(t)))  # of KL's w
+        path, inside = self.path, inside_of_infinite(self.path, t)
+        alpha, sigma = path.alpha(inside), path.sigma(inside)
+        delta = path.alpha_dot(inside) * sigma - alpha * path.sigma_dot(inside)
+        inverse = alpha / (2 * sigma * delta)  # of KL's w
         inverse = torch.where(alpha == 0, 0.0, inverse)  # also on a path that is slow to leave the noise: 0 / 0
         price = 2 * self.eta / self.loss_curve(t) if self.eta else 0.0
-        return (inverse**2 + price) ** -0.5
+        return ((inverse**2 + price) ** -0.5).to(t.dtype)

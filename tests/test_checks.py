@@ -161,6 +161,18 @@ def test_a_w_with_peaks_too_narrow_to_be_seen_is_found_to_lose_the_marginal() ->
         samplers.check(w)
 
 
+def test_a_w_is_checked_in_bounded_memory_and_between_coarse_times() -> None:
+    samplers.check(lambda t: 1e-3 * t**-6)  # large where no chain is run
+
+    def peak(height: float) -> Callable[[Tensor], Tensor]:
+        """Return 1, but at a peak of width 1e-5 another value."""
+        return lambda t: torch.where((t - 0.503217).abs() < 5e-6, height, 1.0).to(t.dtype)
+
+    for height, said in ((1e6, "w is 1e.06 at t = 0.5032 and asks for 1.0e.08 steps"), (-1.0, "finite and at least 0")):
+        with pytest.raises(ValueError, match=said):
+            samplers.check(peak(height))
+
+
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_the_measured_loss_curve_is_the_error_and_what_no_network_can_remove(path: Interpolant) -> None:
     world, generator = random_mixture(1, 3, seed=0), torch.Generator().manual_seed(0)

@@ -197,8 +197,15 @@ def test_vp_refuses_a_falling_beta() -> None:
     for low, high in ((3.0, 2.0), (-1.0, 2.0)):
         with pytest.raises(ValueError, match="beta_min <= beta_max"):
             VP(beta_min=low, beta_max=high)
+    nan, inf = float("nan"), float("inf")
+    for low, high in ((0.0, 0.0), (nan, 20.0), (0.1, nan), (0.1, inf), (inf, inf)):
+        with pytest.raises(ValueError, match="beta_max > 0 and finite"):
+            VP(beta_min=low, beta_max=high)
     for low, high in ((0.0, 20.0), (8.0, 8.0)):
         assert VP(low, high).alpha(torch.ones(())) == 1
+    near, end = VP(0.0, 20.0).sigma_dot(torch.tensor([1 - 1e-9, 1.0], dtype=torch.float64))
+    assert float(end) == pytest.approx(-(10**0.5))
+    assert float(near) == pytest.approx(float(end), rel=1e-6)
 
 
 def test_conversions_compile_whole() -> None:
@@ -236,6 +243,23 @@ def test_the_discrete_schedule_is_its_product_at_every_timestep(steps: int, low:
     assert t[-1] == 0
     assert path.alpha(torch.ones(())) == 1
     assert not torch.signbit(path.sigma(torch.ones(())))
+
+
+@pytest.mark.parametrize(
+    ("steps", "low", "high"),
+    [(10, 0.06, 0.94), (2, 0.3, 0.7), (100, 0.006, 0.98), (1000, 5e-4, 0.999), (20, 0.03, 0.3)],
+)
+def test_few_large_betas_have_their_product_too(steps: int, low: float, high: float) -> None:
+    path = DDPM(steps, low, high)
+    logs = torch.log1p(-torch.linspace(low, high, steps, dtype=torch.float64)).cumsum(0)
+    t = path.time(torch.arange(steps))
+    torch.testing.assert_close(2 * path.alpha(t).log(), logs, rtol=0, atol=1e-10)
+    torch.testing.assert_close(path.sigma(t) ** 2, -logs.expm1(), rtol=1e-10, atol=0)
+    between = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    torch.testing.assert_close(path.alpha_dot(between), Interpolant.alpha_dot(path, between), rtol=1e-9, atol=0)
+    torch.testing.assert_close(path.sigma_dot(between), Interpolant.sigma_dot(path, between), rtol=1e-8, atol=1e-12)
+    assert (path.alpha(between).log().diff() > 0).all()
+    assert path.alpha(torch.ones(())) == 1
 
 
 def test_the_discrete_schedule_has_shorter_chains() -> None:

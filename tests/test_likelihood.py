@@ -181,6 +181,18 @@ def test_bits_are_those_of_a_histogram() -> None:
     torch.testing.assert_close(middles, torch.arange(256)[None] / 127.5 - 1)  # what networks are trained on
 
 
+def test_pixels_of_whole_numbers_are_spread_in_single_precision_at_least() -> None:
+    pixels, uniforms = torch.tensor([[0, 128, 255]], dtype=torch.uint8), torch.tensor([[0.25, 0.5, 0.75]])
+    expected = torch.tensor([[-1 - 0.5 / 255, 2 * 128 / 255 - 1, 1 + 0.5 / 255]])
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        states = dequantise(pixels, uniforms.to(dtype))
+        assert states.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(states.float(), expected, rtol=0, atol=1e-6)
+    for dtype in (torch.uint8, torch.int64, torch.bool):
+        with pytest.raises(ValueError, match="uniforms must be floating point"):
+            dequantise(pixels, torch.ones(1, 3, dtype=dtype))
+
+
 def test_bits_refuse_what_has_none() -> None:
     refusals: list[Callable[[], Tensor]] = [
         lambda: dequantise(torch.zeros(2, 3), torch.zeros(2)),

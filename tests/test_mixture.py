@@ -1,5 +1,7 @@
 """Exact fields: against torch's own distributions, and against one another."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -123,6 +125,14 @@ UNIT = torch.eye(2).expand(3, 2, 2)
         (torch.tensor([1.0, 0.0, 1.0]), torch.zeros(3, 2), UNIT, "weights must be positive"),
         (torch.ones(3), torch.zeros(3, 2), torch.ones(3, 2, 2), "positive definite"),
         (torch.ones(3), torch.zeros(3, 2), UNIT + torch.tensor([[0.0, 0.5], [0.0, 0.0]]), "symmetric"),
+        (torch.ones(3), torch.full((3, 2), math.nan), UNIT, "means must be finite"),
+        (torch.ones(3), torch.full((3, 2), math.inf), UNIT, "means must be finite"),
+        (torch.tensor([1.0, math.inf, 1.0]), torch.zeros(3, 2), UNIT, "weights must be finite"),
+        (torch.tensor([1.0, math.nan, 1.0]), torch.zeros(3, 2), UNIT, "weights must be"),
+        (torch.ones(3), torch.zeros(3, 2), UNIT * math.inf, "covariances must be finite"),
+        (torch.ones(3), torch.zeros(3, 2), UNIT * math.nan, "covariances must be finite"),
+        (torch.ones(0), torch.zeros(0, 2), UNIT[:0], "K >= 1 means"),
+        (torch.ones(3), torch.zeros(3, 0), torch.zeros(3, 0, 0), "K >= 1 means"),
     ],
 )
 def test_what_is_no_mixture_is_refused(weights: Tensor, means: Tensor, covariances: Tensor, said: str) -> None:

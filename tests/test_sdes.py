@@ -241,6 +241,26 @@ def test_kl_is_beta_on_the_variance_preserving_path() -> None:
     torch.testing.assert_close(KL(path)(t), 0.1 + (1 - t) * 19.9, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch 2.13's jvp, by itself
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kl_has_its_limit_where_the_last_noise_leaves_infinitely_fast(dtype: torch.dtype) -> None:
+    end = torch.ones((), dtype=dtype)
+    chain, few = DDPM(), DDPM(20, 0.03, 0.3)
+    for path, beta in ((VP(), 0.1), (VP(0.0, 20.0), 0.0), (VP(2.0, 9.0), 2.0), (Linear(), 0.0), (GVP(), 0.0)):
+        torch.testing.assert_close(KL(path, 3.0)(end), (3.0 * beta * torch.ones(())).to(dtype))
+    for path in (VP(), chain, few):
+        near = KL(path)(doubles(1 - 1e-6, 1 - 2e-6))
+        torch.testing.assert_close(KL(path)(end).double(), 2 * near[0] - near[1], rtol=1e-6, atol=0)
+        kl = KL(path)(end).double()
+        priced = KLEta(path, 0.7, lambda t: torch.full_like(t, 2.0))(end)
+        torch.testing.assert_close(priced.double(), kl * (2 / (2 + 1.4 * kl**2)) ** 0.5, rtol=1e-6, atol=0)
+        times = torch.tensor([0.3, 0.9, 1.0], dtype=dtype)
+        for w in (KL(path), KLEta(path, 0.7, torch.ones_like)):
+            assert w(times).dtype == dtype
+            with torch.inference_mode():
+                torch.testing.assert_close(w(times), torch.func.vmap(w)(times))
+
+
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_diffusions_are_their_formulae(path: Interpolant) -> None:
     t = doubles(0.1, 0.4, 0.9)
