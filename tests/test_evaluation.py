@@ -32,6 +32,7 @@ from measuring import (
 )
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
+from sitkit.recipes.evaluate import memory
 from sitkit.recipes.evaluate.measure import NEARER, WANTED
 from sitkit.recipes.metrics import (
     frechet_distance,
@@ -210,6 +211,18 @@ def test_a_run_needs_ten_samples(run: Path, tmp_path: Path) -> None:
     line = refused("evaluate", run, *sets("evaluation.num=9"), "--out", tmp_path / "out")
     assert "evaluation.num is 9, and numbers take 10 samples or more" in line
     assert not [*(tmp_path / "out").glob("report.*")]
+
+
+def test_a_run_draws_nothing_that_there_is_no_memory_to_measure(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 400_000)
+    line = refused("evaluate", run, *FEW, "--out", tmp_path / "out")
+    assert "pixels makes 64 features of an image" in line
+    assert not (tmp_path / "out").exists()
+    fewer = 8 * 64**2 * (3 + 2 + memory.WORKING) + 4 * 64 * (60 + 899 + 898)
+    monkeypatch.setattr(memory, "available", lambda: fewer)
+    evaluated(run, *FEW, "--out", tmp_path / "out")
 
 
 def words(run: Path, out: Path) -> list[str]:

@@ -24,7 +24,9 @@ from measuring import (
 )
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
+from sitkit.recipes.evaluate import memory
 from sitkit.recipes.evaluate.measure import NEARER, WANTED
+from sitkit.recipes.features import Pixels
 from sitkit.recipes.metrics import frechet_distance, inception_score, kernel_distance, moments, precision_recall
 from sitkit.recipes.reading import read
 from sitkit.recipes.sample.shards import SampleFolder
@@ -185,3 +187,48 @@ def test_what_cannot_be_measured_is_one_line(
     line = refused(*words.format(samples=samples.folder, **places).split(), *features, "--out", out)
     assert said in line
     assert not [*out.glob("report.*")]
+
+
+def test_what_takes_more_memory_than_there_is_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels of 128 x 128 images: covariances of 19 GB each. An extractor that tells nothing is asked for one batch."""
+    monkeypatch.setattr(memory, "available", lambda: 24 * 10**9)
+    pixels = torch.zeros(12, 3, 128, 128, dtype=torch.uint8)
+    manifest = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    samples = written(tmp_path / "samples", pixels, **manifest)
+    line = refused("evaluate", samples.folder, "--reference", samples.folder, "--out", tmp_path / "out")
+    assert "pixels makes 49,152 features of an image" in line
+    assert "covariances of 19.3 GB each" in line
+    assert "24.0 GB are free: choose an extractor of fewer features" in line
+    assert all(kind in line for kind in ("inception", "dinov2", "eff_net_lite0"))
+    assert not [*samples.folder.glob("features")]
+    words = ("reference", tmp_path / "none", "--out", tmp_path / "r.npz", "--size", 128, "--features", "pixels")
+    assert "pixels makes 49,152 features" in refused(*words)
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    few = folder_of(tmp_path / "few")
+    with noted(tmp_path / "notes") as seen:
+        line = refused("evaluate", few.folder, "--set", LIKENESS, "--batch", 16, "--out", tmp_path / "out")
+    assert "likeness makes 6 features of an image" in line
+    assert seen == [16]
+
+
+def test_memory_is_that_of_this_machine_and_of_its_control_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = memory.available()
+    assert 0 < whole < 2**50
+    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "own", tmp_path])
+    assert memory.available() == pytest.approx(whole, rel=0.5)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4000\n")
+    assert memory.available() == 1000
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\nactive_file 30\nslab 7\n")
+    assert memory.available() == 1330
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available() > 5000
+
+
+def test_sizes_are_those_of_the_features() -> None:
+    assert Pixels().sizes((3, 4, 5)) == (60, 0)
+    assert Pixels()(torch.zeros(2, 3, 4, 5, dtype=torch.uint8)).pooled.shape == (2, 60)

@@ -137,6 +137,7 @@ def test_effnet_sees_pixels_as_in_its_training() -> None:
     logits = extractor._network((pixels.float() - 127) / 128)
     features = extractor(pixels)
     assert features.pooled.shape == (2, 1280)
+    assert extractor.sizes((3, 8, 8)) == (1280, 0)
     torch.testing.assert_close(features.probs, logits.softmax(1), rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(extractor._network._fc(features.pooled), logits, rtol=1e-4, atol=1e-5)
     assert extractor.sha256.startswith(extractor._file.stem.rsplit("-", 1)[1])  # as the file's name claims

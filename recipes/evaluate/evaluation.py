@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from ..share import Share
 from .classes import per_class
 from .extraction import blocks_of, extract, missing, stored
 from .measure import LEAST, Compared, Number, measure
+from .memory import Load
+from .reference import KEPT as OF_REFERENCE
 from .reference import Extraction, Reference, of_heldout, of_path
 from .report import Shown, page
 from .statistics import Statistics, gather
@@ -97,6 +99,8 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
     recipes = {"": recipe}
     if recipe.evaluation.unguided and recipe.guidance.scale != 1 and split.classes:
         recipes["without guidance"] = recipe.model_copy(update={"guidance": guidance})
+    first = Request(run, recipe, split, labels, seed, question.batch, average, question.device)
+    how = _with_memory(how, first.image, len(recipes) * recipe.evaluation.draws, count, split, question)
     sets: dict[str, list[SampleFolder]] = {}
     for what, one in recipes.items():
         sets[what] = []
@@ -110,6 +114,21 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
             draw_into(samples, draw, labels, batch=question.batch, share=question.share, what=" ".join(name.split()))
             sets[what].append(samples)
     return _report(sets, split, run, recipe, how, question)
+
+
+def _with_memory(
+    how: Extraction, image: tuple[int, int, int], draws: int, count: int, split: Split | None, question: Question
+) -> Extraction:
+    """Return an extraction that knows how much is held in memory; asked before anything is computed.
+
+    Raises:
+        Problem: there is not so much.
+    """
+    real = (0,) if split is None or question.reference else (len(split.heldout), len(split.training))
+    load = Load(draws, min(count, KEPT), tuple(min(one, OF_REFERENCE) for one in real))
+    how = replace(how, load=load)
+    how.check(image)
+    return how
 
 
 def _count(recipe: Recipe, split: Split, question: Question) -> int:
@@ -133,7 +152,8 @@ def evaluate_samples(folder: Path, recipe: Recipe, question: Question) -> dict[s
     samples = SampleFolder.open(folder)
     samples.check()
     split = recipe.data.build() if question.reference is None else None
-    return _report({"": [samples]}, split, None, recipe, question.extraction(), question)
+    how = _with_memory(question.extraction(), samples.content.image, 1, len(samples), split, question)
+    return _report({"": [samples]}, split, None, recipe, how, question)
 
 
 def _report(
@@ -174,7 +194,16 @@ def _look(folders: Sequence[SampleFolder], how: Extraction) -> list[Statistics]:
         blocks = blocks_of(samples.folder / FEATURES / how.key, len(samples))
         wait(samples, how.share)
         what = "looking at samples"
-        extract(samples, how.extractor, blocks, batch=how.batch, device=how.device, share=how.share, what=what)
+        extract(
+            samples,
+            how.extractor,
+            blocks,
+            batch=how.batch,
+            device=how.device,
+            share=how.share,
+            what=what,
+            check=how.check_features,
+        )
         if how.share.leads:
             how.share.wait(lambda: len(missing(samples, blocks)), f"blocks of {blocks.folder}")  # noqa: B023  # called at once
             found.append(gather(stored(blocks), len(samples), samples.labels, KEPT))

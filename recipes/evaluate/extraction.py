@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,15 @@ def blocks_of(folder: Path, count: int) -> Blocks:
 
 
 def extract(
-    images: Pictures, extractor: Extractor, blocks: Blocks, *, batch: int, device: torch.device, share: Share, what: str
+    images: Pictures,
+    extractor: Extractor,
+    blocks: Blocks,
+    *,
+    batch: int,
+    device: torch.device,
+    share: Share,
+    what: str,
+    check: Callable[[Features], None] = lambda found: None,
 ) -> None:
     """Compute those blocks of features of this process's share that are missing, or of other images (`missing`).
 
@@ -50,6 +58,7 @@ def extract(
         device: where to compute.
         share: which of the processes this is.
         what: what to call this in the progress.
+        check: called with the first features, it raises a problem if these are too many.
 
     Raises:
         Problem: images cannot be read, or the folder cannot be written.
@@ -65,6 +74,8 @@ def extract(
             found = []
             for part in torch.split(pixels, batch):
                 found.append(extractor(part.to(device)))
+                if block == todo[0] and len(found) == 1:
+                    check(found[0])
                 advance(len(part))
             crc = np.array(zlib.crc32(pixels.numpy().tobytes()))
             blocks.put(block, _arrays(found) | {"crc": crc, OF: np.array(_crc(images, blocks, block))})

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -17,11 +17,12 @@ from ..data.crop import suffixes
 from ..data.fingerprint import Files, state
 from ..data.images import Images
 from ..data.listing import check_utf8, listing
-from ..features import Extractor
+from ..features import Extractor, Features
 from ..files import sha256
 from ..problem import Problem
 from ..share import Share
 from .extraction import blocks_of, extract, key_of, stored
+from .memory import Load, check
 from .sources import Pictures, images_in, open_array, open_files
 from .statistics import ABOUT, Statistics, gather, load, save
 
@@ -40,6 +41,7 @@ class Extraction:
         device: where to compute.
         share: which of the processes this is.
         cache: a folder for statistics.
+        load: what is held in memory at a time.
     """
 
     component: Component
@@ -48,6 +50,17 @@ class Extraction:
     device: torch.device
     share: Share
     cache: Path
+    load: Load = field(default_factory=Load)
+
+    def check(self, image: tuple[int, int, int]) -> None:
+        """Raise a problem if there is no memory for statistics of images (C, H, W), as far as the extractor tells."""
+        if sizes := getattr(self.extractor, "sizes", None):
+            check(self.extractor.name, *sizes(image), self.load, self.device)
+
+    def check_features(self, found: Features) -> None:
+        """Raise a problem if there is no memory for statistics of such features."""
+        spatial = 0 if found.spatial is None else found.spatial.shape[1]
+        check(self.extractor.name, found.pooled.shape[1], spatial, self.load, self.device)
 
     @property
     def key(self) -> str:
@@ -99,6 +112,7 @@ def of_images(images: Pictures, source: str, identity: str, how: Extraction, kee
             device=how.device,
             share=how.share,
             what=f"looking at {source}",
+            check=how.check_features,
         )
         if how.share.leads:
             how.share.wait(lambda: len(blocks.missing()), f"blocks of {parts}")

@@ -90,7 +90,8 @@ class Moments:
     def _join(self, count: int, offset: Tensor, scatter: Tensor) -> None:
         total = self.count + count
         delta = offset - self._offset
-        self._scatter = self._scatter + scatter + torch.outer(delta, delta) * (self.count * count / total)
+        self._scatter += scatter  # in place, for there may be hundreds of millions of them
+        self._scatter.addr_(delta, delta, alpha=self.count * count / total)
         self._offset = self._offset + delta * (count / total)
         self.count = total
 

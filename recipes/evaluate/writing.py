@@ -37,13 +37,15 @@ def write_reference(
         share: which of the processes this is.
 
     Raises:
-        Problem: images cannot be read or are of another size, or a package is missing.
+        Problem: images cannot be read or are of another size, a package is missing, or there is no memory for so many
+            features.
     """
     if out.suffix != ".npz":
         raise Problem(f"--out must end in .npz, got {out}")
     component = slots.FEATURES.read(features)
     aside = out.with_name(f".{out.name}.parts")
     how = Extraction(component, component.build(), batch, device, share, aside)
+    how.check(image)
     found = of_path(source, image, (), how, crop)
     if found is None:
         return None

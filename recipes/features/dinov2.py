@@ -23,6 +23,7 @@ SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels in [0, 1], by channel."""
 USUAL = "dinov2_vitl14"
+WIDTHS = {"dinov2_vits14": 384, "dinov2_vitb14": 768, "dinov2_vitl14": 1024, "dinov2_vitg14": 1536}
 MODELS = {f"dinov2_vit{size.lower()}14": f"DINOv2 ViT-{size}/14" for size in ("S", "B", "L", "g")}
 
 
@@ -76,6 +77,10 @@ class DINOv2:
     def kernel(self) -> str:
         """As of the Frechet distance."""
         return "KD-DINOv2" if self.model == USUAL else f"KD-{self.name}"
+
+    def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
+        """Return how many pooled and spatial features there are."""
+        return WIDTHS[self.model], 0
 
     @cached_property
     def sha256(self) -> str:

@@ -38,6 +38,10 @@ class EffNetLite0:
     def __post_init__(self) -> None:
         need(KIND, "effnet", *MODULES)
 
+    def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
+        """Return how many pooled and spatial features there are."""
+        return 1280, 0
+
     @cached_property
     def _file(self) -> Path:
         package = need(KIND, "effnet", *MODULES)[1]

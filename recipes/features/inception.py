@@ -51,6 +51,10 @@ class Inception:
         if self.weights != "auto":
             existing(KIND, "weights", self.weights)
 
+    def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
+        """Return how many pooled and spatial features there are."""
+        return 2048, CHANNELS * 17**2
+
     @cached_property
     def _library(self) -> Any:
         return need(KIND, "eval", *MODULES)[1].feature_extractor_inceptionv3

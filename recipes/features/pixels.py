@@ -1,5 +1,6 @@
 """Pixels as their own features."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,10 @@ class Pixels:
     frechet: ClassVar[str] = "Frechet distance of pixels"
     kernel: ClassVar[str] = "kernel distance of pixels"
     sha256: ClassVar[str] = "none"
+
+    def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
+        """Return how many pooled and spatial features there are."""
+        return math.prod(image), 0
 
     def __call__(self, pixels: Tensor, /) -> Features:
         """Return pixels (B, C, H, W) uint8 as features."""

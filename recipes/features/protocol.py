@@ -26,6 +26,9 @@ class Extractor(Protocol):
     """A function from images to features, and what its numbers are called.
 
     The features of an image do not depend, beyond rounding, on the others of its batch.
+
+    It may have a method `sizes(image) -> (D, D')`, which says how many pooled and spatial features it makes of images
+    (C, H, W): then it is known before the first image whether there is memory for their statistics.
     """
 
     @property

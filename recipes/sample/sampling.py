@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -56,13 +57,18 @@ class Request:
         network = load_sampled(self.recipe, self.split, checkpoint, self.device, self.average)
         return Drawing(network, self.recipe, self.split, self.seed)
 
-    def content(self, checkpoint: Path, count: int) -> Content:
-        """Return what a folder of so many samples holds."""
+    @cached_property
+    def image(self) -> tuple[int, int, int]:
+        """(C, H, W) of the samples."""
         state = torch.zeros(1, *self.split.training.shape, device=self.device)
         channels, height, width = self.split.decode(state).shape[1:]
+        return channels, height, width
+
+    def content(self, checkpoint: Path, count: int) -> Content:
+        """Return what a folder of so many samples holds."""
         manifest = manifest_of(self.recipe, self.split, checkpoint, self.average, self.labels, self.seed, self.device)
         classes = self.split.classes
-        return Content(count=count, shard=SHARD, image=(channels, height, width), classes=classes, manifest=manifest)
+        return Content(count=count, shard=SHARD, image=self.image, classes=classes, manifest=manifest)
 
 
 def to_folder(request: Request, count: int, out: Path, share: Share) -> Samples | None:
