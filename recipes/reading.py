@@ -12,7 +12,7 @@ from .components import Fields, Section, Slot, nearest
 from .intervals import resolve
 from .problem import Problem
 from .recipe import Recipe
-from .tables import DEEPEST, read_toml
+from .tables import DEEPEST, read_json, read_toml
 from .trust import EVERYTHING, NOTHING, Trust
 
 LONGEST = 200
@@ -26,10 +26,11 @@ def presets() -> dict[str, str]:
     return {name: texts[name].read_text() for name in sorted(texts)}
 
 
-def read(source: str, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of a preset's name or a TOML file, with `key=value` settings put over it.
+def read(source: str, settings: Sequence[str] = (), trust: Trust = NOTHING) -> Recipe:
+    """Return the recipe of a preset, a TOML file or a run's `recipe.json`, with `key=value` settings put over it.
 
-    Both are the user's own: what they name is imported.
+    Presets and TOML files are the user's own: what they name is imported. A `recipe.json` may come from anywhere: what
+    it names is imported if settings name it as well, or if it is trusted.
 
     Raises:
         Problem: there is no such recipe, or it or a setting is not valid; one line an error.
@@ -41,15 +42,29 @@ def read(source: str, settings: Sequence[str] = ()) -> Recipe:
             text = Path(source).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise Problem(f"{source} cannot be read: {error}") from error
-    elif source.endswith(".toml"):
+    elif source.endswith((".toml", ".json")):
         raise Problem(f"there is no file {source}")
     else:
-        raise Problem(f"no preset '{source}'{nearest(source, [*known])}; known: {', '.join(known)}, or a TOML file")
+        raise Problem(
+            f"no preset '{source}'{nearest(source, [*known])}; known: {', '.join(known)}, or a TOML file or recipe.json"
+        )
+    if source.endswith(".json"):
+        return _read_json(source, text, settings, trust)
     try:
         table = read_toml(text)
     except ValueError as error:
         raise Problem(f"{source} is not TOML: {error}") from error
     return override(table, settings, EVERYTHING)
+
+
+def _read_json(source: str, text: str, settings: Sequence[str], trust: Trust) -> Recipe:
+    try:
+        table = read_json(text)
+    except ValueError as error:
+        raise Problem(f"{source} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise Problem(f"{source} holds no recipe: it should be a table, as recipe.json of a run is")
+    return override(table, settings, trust | asked(settings))
 
 
 def override(table: dict[str, Any], settings: Sequence[str] = (), trust: Trust = NOTHING) -> Recipe:

@@ -71,6 +71,8 @@ class Train(Section):
     """How times are distributed over the interval."""
     interval: Interval = "auto"
     """The times to learn from; `auto`: all that the objective is finite at (`intervals.py`)."""
+    init: str = "none"
+    """The weights to start from: a file of released ones, or the folder of a run; `none` is at random."""
     coupling: Annotated[Component | None, slots.COUPLING] = None
     """Which noise goes with which image; None is independent."""
 

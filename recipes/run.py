@@ -15,6 +15,7 @@ from .data.record import NAME as DATA
 from .data.record import PLACES, DataRecord, open_data, tell
 from .files import read_inside, write_whole
 from .filesystems import lock
+from .lines import append, read_lines
 from .problem import Problem
 from .reading import stored
 from .recipe import Recipe
@@ -192,11 +193,11 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records that training has written whole."""
-        return _read_lines(self.metrics_file)
+        return read_lines(self.metrics_file)
 
     def skipped(self) -> list[dict[str, Any]]:
         """Return the records of steps that were not taken, for their numbers were not finite."""
-        return _read_lines(self.skipped_file)
+        return read_lines(self.skipped_file)
 
     def cut_metrics(self, step: int) -> None:
         """Drop the records after a step.
@@ -206,7 +207,7 @@ class Run:
         """
         for file in (self.metrics_file, self.skipped_file):
             if file.exists():
-                kept = [json.dumps(record) + "\n" for record in _read_lines(file) if record["step"] <= step]
+                kept = [json.dumps(record) + "\n" for record in read_lines(file) if record["step"] <= step]
                 try:
                     write_whole(file, "".join(kept).encode())
                 except OSError as error:
@@ -218,7 +219,7 @@ class Run:
         Raises:
             Problem: it cannot be written.
         """
-        _append(self.metrics_file, record)
+        append(self.metrics_file, record)
 
     def write_skipped(self, record: dict[str, Any]) -> None:
         """Append a record of a step that was not taken.
@@ -226,7 +227,7 @@ class Run:
         Raises:
             Problem: it cannot be written.
         """
-        _append(self.skipped_file, record)
+        append(self.skipped_file, record)
 
 
 def _lock(file: IO[str], folder: Path) -> None:
@@ -243,21 +244,3 @@ def _check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool) -> 
     changed = [key for key in keys if key in fixed or not (key in moved or key.startswith(MAY_CHANGE))]
     if changed:
         raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(changed)}")
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the records that were written whole: a crash may have cut the last one short."""
-    if not file.exists():
-        return []
-    try:
-        return [read_json(line) for line in read_inside(file.parent, file.name).splitlines() if line.endswith(b"}")]
-    except (OSError, ValueError) as error:
-        raise Problem(f"{file} is damaged ({error}): mend or remove it") from None
-
-
-def _append(file: Path, record: dict[str, Any]) -> None:
-    try:
-        with file.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-    except OSError as error:
-        raise Problem(f"{file} cannot be written: {error.strerror}; checkpoints are good") from error

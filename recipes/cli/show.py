@@ -26,7 +26,9 @@ def plane(
 
 @command
 def show(
-    source: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file or the folder of a run.")],
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file, or a run's recipe.json or folder.")
+    ],
     settings: Settings = None,
     trust: Trusting = False,
 ) -> None:
@@ -41,5 +43,5 @@ def show(
         allowed = trust_of(trust, settings)
         recipe = change(Run.find(Path(source)).recipe(allowed), settings or (), allowed)
     else:
-        recipe = read(source, settings or ())
+        recipe = read(source, settings or (), trust_of(trust))
     typer.echo(to_toml(recipe))

@@ -11,7 +11,7 @@ from .app import PLACES, Device, RunFolder, Settings, Trusting, command, device_
 
 @command
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's name or a TOML file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's name, a TOML file or a recipe.json.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the run.")] = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
@@ -28,14 +28,14 @@ def train(
     if dry_run:
         from ..train.estimate import describe, facts_of
 
-        chosen = read(recipe, settings or ())
+        chosen = read(recipe, settings or (), trust_of(trust))
         typer.echo(describe(chosen, facts_of(chosen), processes))
         return
     if out is None:
         raise Problem("train needs --out DIR, the folder of the run")
     from ..train.loop import train as run
 
-    run(read(recipe, settings or ()), out, device_of(device), typer.echo, trust_of(trust))
+    run(read(recipe, settings or (), trust_of(trust)), out, device_of(device), typer.echo, trust_of(trust))
 
 
 @command

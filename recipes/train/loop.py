@@ -20,6 +20,7 @@ from ..sample.generate import Drawing, NotFinite, draw
 from ..sample.pictures import label_grid, save_picture
 from ..trust import NOTHING, Trust
 from .batches import Batches, ahead
+from .initial import NONE, check_initial, check_trained, initial_weights
 from .journal import Journal
 from .processes import Processes, processes
 from .saving import Saver
@@ -63,12 +64,19 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
         there = Run(folder)
         record = team.agree(lambda: there.data_record() if there.recipe_file.is_file() else None)
         split = open_data(recipe.data, record)
+        team.agree(lambda: check_trained(there))
+        begun = team.agree(lambda: bool(checkpoints.found(there.checkpoints)))
+        weights = None if begun or recipe.train.init == NONE else initial_weights(recipe, split, say)
         state, batches = State(recipe, split, team), Batches(recipe, split, team)
         take_step = Step(recipe, split, state, team)
         run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, say, trust)))
         say(to_toml(recipe))
         _go_on(state, run, team, say)
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))
+        if weights is not None:
+            team.agree(lambda: check_initial(run, recipe.train.init, weights))
+            state.initialise(weights)
+            saver.save(state)
         journal = stack.enter_context(closing(Journal(run, recipe, split, state, team)))
         steps = recipe.train.steps
         if team.agree(lambda: _grid_is_due(state.step, recipe) and not _grid_file(run, state.step).exists()):

@@ -9,6 +9,7 @@ from ..progress import progress
 from ..recipe import Recipe
 from ..run import Run
 from .batches import Batches
+from .initial import NONE, check_initial, initial_weights
 from .processes import Processes
 from .state import State
 from .step import Step
@@ -37,6 +38,10 @@ def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Calla
     before = [one for one in checkpoints.found(run.checkpoints) if checkpoints.step_of(one) < step]
     if checkpoint := checkpoints.newest_of(before, say):
         state.load(checkpoint)
+    elif recipe.train.init != NONE:
+        weights = initial_weights(recipe, split, say)
+        check_initial(run, recipe.train.init, weights, write=False)
+        state.initialise(weights)
     say(f"from step {state.step} of {run.folder}")
     with progress("repeating", step - 1, state.step, unit="steps") as advance:
         for number in range(state.step + 1, step):

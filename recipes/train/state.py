@@ -64,6 +64,13 @@ class State:
         """Return network and moments by one name each, of which each process holds a piece."""
         return {f"{part}.{key}": value for part in ("model", "optimizer") for key, value in self.parts()[part].items()}
 
+    def initialise(self, weights: dict[str, Tensor]) -> None:
+        """Start from weights: of the network, and of all its averages."""
+        own: dict[str, Any] = self.network.state_dict()
+        spread = {key: _spread(value.to(own[key].device), own[key]) for key, value in weights.items()}
+        self.network.load_state_dict(spread)
+        self.averages.load(dict.fromkeys(self.averages.modules, spread))
+
     def load(self, checkpoint: Path) -> None:
         """Go back to a checkpoint, written by however many processes.
 
