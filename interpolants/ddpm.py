@@ -71,8 +71,8 @@ class DDPM(Interpolant):
         """
         if not 2 <= count <= self.steps:
             raise ValueError(f"count must lie between 2 and {self.steps}, got {count}")
-        timesteps = torch.linspace(0, self.steps - 1, count, dtype=torch.float64).round()
-        return torch.cat([self.time(timesteps.flip(0)), torch.ones(1, dtype=torch.float64)])
+        timesteps = torch.linspace(0, self.steps - 1, count, dtype=torch.float64, device="cpu").round()
+        return torch.cat([self.time(timesteps.flip(0)), torch.ones_like(timesteps[:1])])
 
     @property
     def _slope(self) -> float:
@@ -90,10 +90,8 @@ class DDPM(Interpolant):
     def _log_alpha(self, t: Tensor) -> Tensor:
         """Return half the sum of log(1 - beta_i) for i = 0 ... timestep(t), in float64."""
         shift = self._farther * self._slope
-        before, after = (
-            torch.tensor(self.beta_min - self._slope / 2 - shift, dtype=torch.float64),
-            self._beta(t) - shift,
-        )
+        before = torch.tensor(self.beta_min - self._slope / 2 - shift, dtype=torch.float64, device=t.device)
+        after = self._beta(t) - shift
         total = (_integral(after) - _integral(before)) / self._slope
         total = total + self._slope / 24 * (1 / (1 - after) - 1 / (1 - before))
         if self._farther:

@@ -29,7 +29,7 @@ def usable_times(path: Path, predict: type[Quantity] = Velocity) -> tuple[float,
 
 def usable_times_of(velocity: Field, path: Path) -> tuple[float, float]:
     """Return the same for the velocity along `path` of any network, such as `objective.field(model)`."""
-    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    zero, one = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu")
     start, end = 0.0, 1.0
     if not is_finite_at(velocity, 0.0):
         start = 1e-5
@@ -44,7 +44,7 @@ def usable_times_of(velocity: Field, path: Path) -> tuple[float, float]:
 
 def is_finite_at(velocity: Field, time: float) -> bool:
     """Return whether a velocity is finite at a time, at some state."""
-    x, t = torch.full((1, 1), 2.0), torch.tensor([time])
+    x, t = torch.full((1, 1), 2.0, device="cpu"), torch.tensor([time], device="cpu")
     try:
         value: Tensor = velocity(x, t)
     except ValueError:

@@ -62,7 +62,7 @@ class Hutchinson:
         Raises:
             ValueError: x has not as many rows as there are sample numbers.
         """
-        index = torch.arange(len(x)) if self.index is None else self.index
+        index = torch.arange(len(x), device=x.device) if self.index is None else self.index
         if len(index) != len(x):
             raise ValueError(f"there are {len(index)} sample numbers, and x has {len(x)} rows")
         keys = [philox.key(self.seed, probe, domain=philox.Domain.PROBES) for probe in range(self.probes)]

@@ -68,7 +68,7 @@ class ExponentialSteps:
         if len(usable) > 1:
             gaps = self._values[usable] - goal
             unit = gaps.abs().max()
-            powers = torch.arange(len(usable), dtype=torch.float64)
+            powers = torch.arange(len(usable), dtype=torch.float64, device="cpu")
             matrix = (gaps / unit)[None, :] ** powers[:, None]
             solution = torch.linalg.solve(matrix, self._moments(step, unit, len(usable))).tolist()
         by_node = dict(zip(usable, solution, strict=True))

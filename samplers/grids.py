@@ -1,4 +1,4 @@
-"""Grids of times, from noise to data: each a function (path, steps) of float64 times (steps + 1,).
+"""Grids of times, from noise to data: each a function (path, steps) of float64 times (steps + 1,) on the CPU.
 
 Bind what else they take by `functools.partial(power, exponent=2.0)`. All keep the ends of `interval` exactly, and raise
 ValueError where two times would be the same float64.
@@ -38,7 +38,7 @@ def power(path: Path, steps: int, *, exponent: float = 1.5, interval: Interval =
     if not 0 < exponent < math.inf:
         raise ValueError(f"exponent must be positive, got {exponent}")
     _checked(steps, interval)
-    ends = torch.sigmoid(-log_snr(path, torch.tensor(interval, dtype=torch.float64))) ** (1 / exponent)
+    ends = torch.sigmoid(-log_snr(path, _ends(interval))) ** (1 / exponent)
     rest = _lerp(ends[0], ends[1], _shares(steps))[1:-1] ** exponent  # 1 - a
     inner = time_at(path, -torch.logit(rest))
     return _with_ends(inner, interval)
@@ -71,7 +71,7 @@ def uniform_log_snr(path: Path, steps: int, *, limit: float = 3.0, interval: Int
         ValueError: a limit that is not positive, or an interval that lies beyond it.
     """
     _checked(steps, interval)
-    first, last = log_snr(path, torch.tensor(interval, dtype=torch.float64)).tolist()
+    first, last = log_snr(path, _ends(interval)).tolist()
     low, high = max(first, -limit), min(last, limit)
     if not (0 < limit < math.inf and low < high):
         raise ValueError(
@@ -97,7 +97,7 @@ def timesteps(path: Path, steps: int, *, count: int = 1000, interval: Interval =
     low, high = _checked(steps, interval)
     if steps > count:
         raise ValueError(f"there are {count} timesteps, got steps = {steps}")
-    rounded = torch.linspace(0, count - 1, steps, dtype=torch.float64).round().flip(0)
+    rounded = torch.linspace(0, count - 1, steps, dtype=torch.float64, device="cpu").round().flip(0)
     return _with_ends(low + (high - low) * (1 - (rounded[1:] + 1) / count), interval)
 
 
@@ -121,7 +121,7 @@ def fitted(
         ValueError: a roughness that is negative, not finite or 0 everywhere.
     """
     _checked(steps, interval)
-    ends = _angles(path, torch.tensor(interval, dtype=torch.float64))
+    ends = _angles(path, _ends(interval))
     edges = _lerp(ends[0], ends[1], _shares(mesh))  # u is their sine
     middles = (edges[:-1] + edges[1:]) / 2
     rough = roughness(middles.sin())
@@ -205,7 +205,11 @@ def _lerp(low: Tensor, high: Tensor, part: Tensor) -> Tensor:
 
 
 def _shares(steps: int) -> Tensor:
-    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
+
+
+def _ends(interval: Interval) -> Tensor:
+    return torch.tensor(interval, dtype=torch.float64, device="cpu")
 
 
 def _checked(steps: int, interval: Interval) -> Interval:
@@ -225,7 +229,7 @@ def _with_ends(inner: Tensor, interval: Interval) -> Tensor:
     if not (times.diff() > 0).all():
         n = int((times.diff() > 0).logical_not().nonzero()[0])
         raise ValueError(
-            f"{len(times) - 1} steps of this grid are not all longer than nothing: times {n} and {n + 1} are both "
-            f"{float(times[n]):.17g} in float64. Take fewer steps, or a grid whose steps shrink less"
+            f"times {n} and {n + 1} of {len(times) - 1} steps are both {float(times[n]):.17g} in float64: take fewer "
+            "steps, or a grid whose steps shrink less"
         )
     return times

@@ -39,8 +39,10 @@ class NormalRoughness:
 
     def __call__(self, u: Tensor, /) -> Tensor:
         """Return the roughness, of u's shape."""
-        low, high = torch.tensor(self.scales, dtype=torch.float64).log()
-        c2 = torch.exp(2 * torch.lerp(low, high, torch.linspace(0, 1, self.count, dtype=torch.float64)))
+        low, high = torch.tensor(self.scales, dtype=torch.float64, device=u.device).log()
+        c2 = torch.exp(
+            2 * torch.lerp(low, high, torch.linspace(0, 1, self.count, dtype=torch.float64, device=u.device))
+        )
         k, square = 1 - c2, u[..., None] ** 2
         third = 3 * c2 * k * (1 + 4 * k * square) * (1 - k * square) ** -3.5
         return torch.mean(third.square(), -1).sqrt()

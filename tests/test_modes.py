@@ -98,6 +98,64 @@ def test_the_loop_can_be_vmapped_and_differentiated(name: str) -> None:
     torch.testing.assert_close(torch.stack([forward, backward]), numeric.detach().expand(2), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_default_device_is_no_affair_of_solvers(name: str) -> None:
+    """On the meta device there are no numbers: what is made there by mistake mixes devices or cannot be read."""
+    model, x = network(), start()
+    expected = ALL[name](model, x)
+    with torch.device("meta"):
+        assert torch.equal(ALL[name](model, x), expected)
+
+
+@pytest.mark.parametrize("grid", [grids.uniform, grids.power, grids.shifted, grids.uniform_log_snr, grids.timesteps])
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_grids_are_made_on_the_cpu_and_rise(grid: Callable[..., Tensor], path: Linear) -> None:
+    expected = grid(path, 10)
+    with torch.device("meta"):
+        assert torch.equal(grid(path, 10), expected)
+    assert (expected.diff() > 0).all()
+
+
+def test_a_grid_that_does_not_rise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"of 2000 steps are both 0\.999\d* in float64: take fewer steps"):
+        grids.power(Linear(), 2000, exponent=7.0)
+
+
+def test_measuring_refuses_what_gives_no_grid() -> None:
+    with pytest.raises(ValueError, match=r"asks the velocity at some states, got x of shape \(0, 2\)"):
+        grids.measured(Linear(), 5, velocity=network(), x=torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="the states are not finite with this velocity"):
+        grids.measured(Linear(), 5, velocity=lambda x, t: x * torch.nan, x=start())
+    fine = grids.measured(Linear(), 200, velocity=network().bfloat16(), x=start(torch.bfloat16), rounds=1)
+    assert (fine.diff() > 0).all()
+
+
+def test_a_solver_gives_up_after_so_many_steps() -> None:
+    far = torch.tensor([[0.0, 0.0], [3e4, 0.0]], dtype=torch.float64)
+    velocity = Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.05).velocity(Linear())
+    for call in (
+        lambda: adaptive(velocity, far, 0, 1, max_steps=3),
+        lambda: solve_each(velocity, far, 0, 1, max_steps=3),
+        lambda: log_likelihood(velocity, far, max_steps=3),
+    ):
+        with pytest.raises(ValueError, match=r"more steps"):
+            call()
+
+
+@pytest.mark.parametrize("solve", [adaptive, solve_each])
+def test_no_time_beyond_the_interval_is_asked_for(solve: Callable[..., Tensor]) -> None:
+    """Times are numbers of float32, and 1 - 1e-9 is none."""
+    asked: list[float] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        asked.extend(t.tolist())
+        return x
+
+    solve(velocity, torch.ones(2, 2), 1e-9, 1 - 1e-9)
+    assert min(asked) >= 1e-9
+    assert max(asked) <= 1 - 1e-9
+
+
 def test_a_grid_is_measured_in_every_mode() -> None:
     model, x = network(), start()
     expected = grids.measured(Linear(), 5, velocity=model, x=x)
