@@ -122,7 +122,6 @@ def test_pixels_need_no_autoencoder(tmp_path: Path) -> None:
         "likelihood {run}",
         "sample {run} --out {new}.png --set sampler.kind=sde --set sampler.w.kind=kl_eta --set sampler.w.eta=1.0",
         "train {toml} --out {new}",
-        "train {toml} --dry-run",
     ],
 )
 def test_without_data_all_but_sampling_is_refused_in_a_line(line: str, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import presets, read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.train.averages import Averages
-from sitkit.recipes.train.estimate import GIB, STATED, Facts, activations, describe, facts_of, forward_macs, memory
+from sitkit.recipes.train.estimate import GIB, activations, describe, forward_macs, memory
+from sitkit.recipes.train.facts import STATED, Facts, facts_of
 
 OFFICIAL = {
     "sit_s": (32, 32.96e6, 6.06e9),
@@ -174,6 +175,21 @@ def test_every_preset_has_a_dry_run(name: str) -> None:
         assert not facts.found
         assert facts == STATED[name.partition("-")[0]]
         assert "not found here" in text
+
+
+@pytest.mark.parametrize("data", ["folder", "lightningdit"])
+def test_a_dry_run_without_the_data_takes_their_shape_and_classes_from_the_recipe(data: str) -> None:
+    more = {"folder": ", size=256", "lightningdit": ", vae='x'"}[data]
+    with pytest.raises(Problem, match=r"there is no .*nowhere.*; for a dry run without the data say .*absent"):
+        facts_of(read("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
+    recipe = read("imagenet256-s", ["data={kind='absent', shape=[4, 32, 32], classes=1000}"])
+    assert facts_of(recipe) == Facts((4, 32, 32), 1000, None)
+    stated = describe(read("imagenet256-s"), STATED["imagenet256"]).splitlines()
+    text = describe(recipe, facts_of(recipe)).splitlines()
+    assert len(text) == len(stated)
+    changed = {line.split("  ")[1] for line, other in zip(text[1:], stated[1:], strict=True) if line != other}
+    assert changed == {"data", "epochs"}
+    assert any("epochs" in line and "not known" in line for line in text)
 
 
 def test_the_table_adds_up_and_is_aligned() -> None:

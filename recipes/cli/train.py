@@ -26,7 +26,8 @@ def train(
     from ..reading import read
 
     if dry_run:
-        from ..train.estimate import describe, facts_of
+        from ..train.estimate import describe
+        from ..train.facts import facts_of
 
         chosen = read(recipe, settings or (), trust_of(trust))
         typer.echo(describe(chosen, facts_of(chosen), processes))

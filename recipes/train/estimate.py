@@ -18,57 +18,16 @@ activations go, gradients come.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..problem import Problem
 from ..recipe import Recipe
+from .facts import Facts
 
 MIB, GIB = 2**20, 2**30
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a run needs to know of its data.
-
-    Args:
-        shape: (C, H, W) of a state.
-        classes: how many classes; 0 if there are no labels.
-        images: how many images to train on.
-        found: whether the data said so themselves; they may not be on this machine.
-    """
-
-    shape: tuple[int, int, int]
-    classes: int
-    images: int
-    found: bool = True
-
-
-STATED = {
-    "imagenet256": Facts((4, 32, 32), 1000, 1_281_167, found=False),
-    "imagenet512": Facts((4, 64, 64), 1000, 1_281_167, found=False),
-}
-"""Data that are usually on another machine, by the last part of `data.path`: latents of ImageNet's training images."""
-
-
-def facts_of(recipe: Recipe) -> Facts:
-    """Return the facts of a recipe's data: as they say themselves, or as `STATED`, if they are not there.
-
-    Raises:
-        Problem: the data are not there, and not stated.
-    """
-    try:
-        split = recipe.data.build()
-    except Problem:
-        path = str(getattr(recipe.data.fields, "path", ""))
-        if recipe.data.kind == "latents" and Path(path).name in STATED:
-            return STATED[Path(path).name]
-        raise
-    return Facts(split.training.shape, len(split.classes), len(split.training))
 
 
 def describe(recipe: Recipe, facts: Facts, processes: int = 1, machine: int = 8) -> str:
@@ -91,7 +50,8 @@ def describe(recipe: Recipe, facts: Facts, processes: int = 1, machine: int = 8)
     unit, name = (GIB, "GiB") if sum(parts.values()) > GIB else (MIB, "MiB")
     tables: dict[str, dict[str, str]] = {
         f"{recipe.backbone.kind} for {recipe.data.kind}": {
-            "data": f"{facts.images:,} of {' x '.join(map(str, facts.shape))} in {facts.classes:,} classes"
+            "data": f"{'images' if facts.images is None else f'{facts.images:,}'} of "
+            f"{' x '.join(map(str, facts.shape))} in {facts.classes:,} classes"
             + ("" if facts.found else "; not found here, taken as stated"),
             "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
             "forward pass, one image": f"{macs / 1e9:,.4g} G multiply-accumulates, which papers call GFLOPs",
@@ -100,7 +60,7 @@ def describe(recipe: Recipe, facts: Facts, processes: int = 1, machine: int = 8)
         "run": {
             "steps": f"{train.steps:,}",
             "images": f"{images:,}, {train.batch:,} a step",
-            "epochs": f"{images / facts.images:,.1f}",
+            "epochs": "not known: the data are absent" if facts.images is None else f"{images / facts.images:,.1f}",
             "operations": f"{6 * macs * images:.3g}",
         },
         f"each of {processes:,} processes, {compute.parallel}, {train.precision}": {
