@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sitkit.recipes import components
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import presets, read
 from sitkit.recipes.recipe import Recipe
 from sitkit.recipes.train.averages import Averages
 from sitkit.recipes.train.estimate import GIB, activations, describe, forward_macs, memory
 from sitkit.recipes.train.facts import STATED, Facts, facts_of
+from sitkit.recipes.trust import Trust
 
 OFFICIAL = {
     "sit_s": (32, 32.96e6, 6.06e9),
@@ -141,7 +141,7 @@ class Plain(torch.nn.Module):
 
 @pytest.mark.parametrize("more", [(), ("compute.parallel=fsdp", "compute.recompute=true")])
 def test_any_network_can_be_described(more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components.Slot, "_find_own", lambda slot, kind: Plain)
+    monkeypatch.setattr(Trust, "load", lambda trust, kind: Plain)
     recipe = read("digits", ["backbone.kind=mine:Plain", *more])
     assert forward_macs(recipe, (2, 8, 8), 0) == 8 * 8 * 9 * 2 * 2
     assert memory(recipe, Facts((2, 8, 8), 0, 5), processes=2)["activations"] > 0
@@ -156,7 +156,7 @@ class Curious(Plain):
 
 
 def test_a_network_that_needs_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components.Slot, "_find_own", lambda slot, kind: Curious)
+    monkeypatch.setattr(Trust, "load", lambda trust, kind: Curious)
     recipe = read("digits", ["backbone.kind=mine:Curious"])
     with pytest.raises(Problem, match=r"backbone = mine:Curious cannot be measured by shapes alone: [^\n]+$"):
         forward_macs(recipe, (2, 8, 8), 0)
