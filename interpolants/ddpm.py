@@ -18,9 +18,9 @@ class DDPM(Interpolant):
     The schedule of Ho et al. (arXiv 2006.11239, sec. 4) and of DiT: beta rises from beta_min at timestep 0 to beta_max
     at timestep steps - 1. Timestep k is the time t = 1 - (k + 1) / steps, and t = 1 is the data themselves. Between
     timesteps the sum of $\log(1 - \beta_i)$ is continued by Euler and Maclaurin's formula: at the timesteps it is the
-    product, to 1e-11. Where beta comes so near to 1 that the formula's terms do not fall fast, it is used farther from 1,
-    and the sum's own law, $\log\bar\alpha_k = \log\bar\alpha_{k-1} + \log(1 - \beta_k)$, leads from there to k. Neither
-    end is exact: alpha(0) = .0064, and sigma_dot(1) is infinite.
+    product, to 1e-11. Where beta comes so near to 1 that the formula's terms do not fall fast, it is used farther from
+    1, and the sum's own law, $\log\bar\alpha_k = \log\bar\alpha_{k-1} + \log(1 - \beta_k)$, leads from there to k.
+    Neither end is exact: alpha(0) = .0064, and sigma_dot(1) is infinite.
 
     Raises:
         ValueError: beta that does not rise, leaves (0, 1), or rises so fast that its continuation would leave it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from . import guided_rows
+from .jumps import jumps_of
 from .protocols import Field, rows_of
 
 
@@ -53,9 +54,7 @@ class Autoguidance:
     def jumps(self) -> tuple[float, ...]:
         """The times at which the field is discontinuous: where guidance sets in or ends, and where its fields are."""
         own = guided_rows.jumps(self.scale, self.interval)
-        return tuple(
-            sorted({*own, *(time for each in (self.strong, self.weak) for time in getattr(each, "jumps", ()))})
-        )
+        return tuple(sorted({*own, *jumps_of(self.strong), *jumps_of(self.weak)}))
 
     @property
     def rows(self) -> Callable[[Tensor], "Autoguidance"]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .conditions import check_rows, rows_of_conditions
+from .jumps import jumps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Conditional:
     @property
     def jumps(self) -> tuple[float, ...]:
         """The times at which the network says that it is discontinuous."""
-        return tuple(getattr(self.model, "jumps", ()))
+        return jumps_of(self.model)
 
     def rows(self, index: Tensor, /) -> "Conditional":
         """Return the field of the rows `index` (N,)."""

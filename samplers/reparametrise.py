@@ -4,12 +4,26 @@ The states of two paths with one signal-to-noise ratio differ by a factor only: 
 \alpha_2(t)/\sigma_2(t)$, then $x_t = c\,x_u$ with $c = \sigma_2(t)/\sigma_1(u) = \alpha_2(t)/\alpha_1(u)$, and x
 and eps are the same. So the posterior means of x and eps, and with them the velocity, carry over (Kingma et al.,
 arXiv 2107.00630).
+
+The field is asked at a rounded time, and not at an end at which its velocity is infinite. On `VP`, whose noise is
+a root of 1 - t, that may be another noise by far. So of states that are mostly noise the data are taken from the field,
+and of others its score, of which either hardly depends on how much noise there is; the rest follows from the state.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .protocols import Field, Path
+from .guided_rows import as_column, know, known
+from .jumps import jumps_of
+from .precision import column, wide
+from .protocols import Field, Path, rows_of
+
+PARTS, ROUNDS = 64, 9
+"""A time is found among so many parts of the unit interval, and again among so many of that: 64^9 = 2^54."""
 
 
 def reparametrise(velocity: Field, trained: Path, to: Path) -> Field:
@@ -18,25 +32,116 @@ def reparametrise(velocity: Field, trained: Path, to: Path) -> Field:
     Where `to` is noisier or cleaner than `trained` ever is (VP begins at alpha = .0066), the field is asked at the
     nearest end of `trained`, which is no longer exact.
     """
-
-    def field(x: Tensor, t: Tensor) -> Tensor:
-        u = _match(trained, to, t)
-        alpha_1, sigma_1, alpha_2, sigma_2 = trained.alpha(u), trained.sigma(u), to.alpha(t), to.sigma(t)
-        noisy = sigma_1 > alpha_1
-        scale = torch.where(noisy, sigma_1 / sigma_2, alpha_1 / alpha_2)
-        x_u = x * scale.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        v = velocity(x_u, u)
-        return to.velocity(trained.data_from_velocity(v, x_u, u), trained.noise_from_velocity(v, x_u, u), t)
-
-    return field
+    return ReparametrisedVelocity(velocity, trained, to)
 
 
-def _match(trained: Path, to: Path, t: Tensor) -> Tensor:
-    """Return the time u of `trained` whose signal-to-noise ratio is that of `to` at t, by bisection."""
+@dataclass(frozen=True, eq=False)
+class ReparametrisedVelocity:
+    """A field: the velocity along `to` of a field that is the velocity along `trained`."""
+
+    velocity: Field
+    trained: Path
+    to: Path
+    _found: dict[float, float] = field(init=False, repr=False, default_factory=dict)
+    """The times of `trained`, by those of `to`, that the host has looked for."""
+
+    def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
+        """Return the velocity, (B, *), at states x and times t (B,) of `to`.
+
+        Raises:
+            ValueError: it is infinite there.
+        """
+        time = known(t)
+        if time is not None:  # one time for all rows, matched on the host
+            t = torch.tensor(time, dtype=t.dtype, device="cpu")
+        dtype, state, t = x.dtype, x.to(wide(x.dtype)), t.double()
+        at = _match(self.trained, self.to, t, self._same_ratio(t), state.dtype)
+        x_u = column(at.scale, state) * state
+        v = self.velocity(x_u.to(dtype), at.asked if at.asked.ndim else self._of_rows(at.asked, x))
+        half = torch.full_like(at.u, 0.5)  # the time of rows of the other kind, which are computed and left
+        u, t = (torch.where(at.noisy, half, each) for each in (at.u, at.t))
+        eps = column(at.noise, state) * self.trained.noise_from_velocity(v, x_u, u)
+        data = (state - column(self.to.sigma(t), state) * eps) / column(self.to.alpha(t), state)
+        clean = self.to.velocity(data, eps, t)
+        u, t = (torch.where(at.noisy, each, half) for each in (at.u, at.t))
+        data = self.trained.data_from_velocity(v, x_u, u)
+        eps = (state - column(self.to.alpha(t), state) * data) / column(self.to.sigma(t), state)
+        return torch.where(as_column(at.noisy, x).to(x.device), self.to.velocity(data, eps, t), clean)
+
+    def _same_ratio(self, t: Tensor) -> Tensor:
+        if t.ndim:
+            return _same_ratio(self.trained, self.to, t)
+        time = float(t)
+        if time not in self._found:
+            self._found[time] = float(_same_ratio(self.trained, self.to, t))
+        return torch.full_like(t, self._found[time])
+
+    @staticmethod
+    def _of_rows(asked: Tensor, x: Tensor) -> Tensor:
+        """Return a time that the host knows as times (B,) of states (B, *)."""
+        time = float(asked)
+        return know(torch.full((len(x),), time, dtype=asked.dtype, device=x.device), time)
+
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """The times of `to` at which the field is discontinuous."""
+        times = torch.tensor(jumps_of(self.velocity), dtype=torch.float64, device="cpu")
+        return tuple(_same_ratio(self.to, self.trained, times).tolist())
+
+    @property
+    def rows(self) -> Callable[[Tensor], "ReparametrisedVelocity"]:
+        """The function from `index` (N,) to the field of those rows; only of a velocity that has it.
+
+        Raises:
+            AttributeError: the velocity is no `RowField`, and neither is this one.
+        """
+        restrict = rows_of(self.velocity)
+        if restrict is None:
+            raise AttributeError("rows: the velocity must have it")
+        return lambda index: ReparametrisedVelocity(restrict(index), self.trained, self.to)
+
+
+class Match(NamedTuple):
+    """Where a field is asked, of the shape of the times, on their device."""
+
+    t: Tensor
+    """The time of `to`, float64."""
+    u: Tensor
+    """The time of `trained` at which the field is asked, float64."""
+    asked: Tensor
+    """The same as it is handed to the field."""
+    scale: Tensor
+    """By which the state is multiplied."""
+    noise: Tensor
+    """By which the noise of the field is multiplied, for the score to be that of the field."""
+    noisy: Tensor
+    """Whether there is more noise than data, bool."""
+
+
+def _match(trained: Path, to: Path, t: Tensor, u: Tensor, dtype: torch.dtype) -> Match:
+    """Return where to ask the field at times t and u of one signal-to-noise ratio, () or (B,), by times of a dtype."""
+    asked = u.to(dtype)
+    edge = torch.ones_like(asked)
+    inside = torch.nextafter(edge, edge / 2)
+    steep = trained.sigma_dot(asked.double()).isinf()
+    asked = torch.where((asked == 1) & ((u < 1) | steep), inside, asked)
+    exact = asked.double()
+    alpha_1, sigma_1, alpha_2, sigma_2 = trained.alpha(exact), trained.sigma(exact), to.alpha(t), to.sigma(t)
+    noisy = sigma_2 > alpha_2
+    scale = torch.where(noisy, sigma_1 / sigma_2, alpha_1 / alpha_2)
+    noise = torch.where(noisy | (sigma_1 == 0), 1.0, sigma_2 * alpha_1 / (alpha_2 * sigma_1))
+    return Match(t, exact, asked, scale, noise, noisy)
+
+
+def _same_ratio(trained: Path, to: Path, t: Tensor) -> Tensor:
+    """Return the times of `trained` whose signal-to-noise ratio is that of `to` at times t, () or (B,), in float64."""
     alpha, sigma = to.alpha(t), to.sigma(t)
-    low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
-    for _ in range(60):  # then the two are neighbours
-        u = (low + high) / 2
-        cleaner = trained.alpha(u) * sigma > alpha * trained.sigma(u)
-        low, high = torch.where(cleaner, low, u), torch.where(cleaner, u, high)
-    return torch.where(alpha == 0, 0.0, (low + high) / 2)
+    parts = torch.arange(1, PARTS, dtype=torch.float64, device=t.device) / PARTS
+    u, width = torch.zeros_like(t), 1.0
+    for _ in range(ROUNDS):
+        inner = u[..., None] + width * parts
+        flat = inner.flatten()
+        signal, noise = (function(flat).reshape(inner.shape) for function in (trained.alpha, trained.sigma))
+        width /= PARTS
+        u = u + width * (signal * sigma[..., None] <= alpha[..., None] * noise).sum(-1)
+    return torch.where(alpha == 0, 0.0, torch.where(sigma == 0, 1.0, u + width / 2))

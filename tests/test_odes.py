@@ -8,12 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from sitkit.interpolants import GVP, Interpolant, Linear
+from sitkit.interpolants import DDPM, GVP, VP, Interpolant, Linear
 from sitkit.samplers import (
     DDIM,
     RK4,
     SDE,
+    ClassifierFree,
     Constant,
     Counted,
     Euler,
@@ -28,6 +30,7 @@ from sitkit.samplers import (
     sample,
 )
 from sitkit.samplers import reparametrise as read_along
+from sitkit.samplers.guided_rows import know
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
 GRIDS = [32, 64, 128, 256]
@@ -198,6 +201,80 @@ def test_a_field_reads_exactly_along_another_path(trained, to, t, seed) -> None:
     read = read_along(field, trained, to)(x, times)
     torch.testing.assert_close(read, world.velocity(to)(x, times), rtol=1e-7, atol=1e-7)
     assert field.calls == 1
+
+
+@pytest.mark.parametrize("trained", [Linear(), GVP(), VP(), DDPM()], ids=repr)
+@pytest.mark.parametrize("to", [Linear(), GVP(), VP(), DDPM()], ids=repr)
+@pytest.mark.parametrize("host", [False, True])
+def test_a_field_reads_in_single_precision_up_to_the_data(trained: Interpolant, to: Interpolant, host: bool) -> None:
+    """On VP and DDPM a time next to 1 in single precision is one of other noise, and at 1 the velocity is infinite."""
+    world = random_mixture(3, 3, seed=1)
+    field = read_along(world.velocity(trained), trained, to)
+    for time in (0.1, 0.5, 0.99, 1 - 1e-3, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6, 1.0):
+        t = torch.full((64,), time)
+        x = world.along(to, float(t[0])).draw(64, torch.Generator().manual_seed(0)).float()
+        if not to.sigma_dot(t[0].double()).isfinite():
+            with pytest.raises(ValueError, match="not finite at t = 1"):
+                field(x, t)
+            continue
+        read, exact = field(x, know(t, time) if host else t), world.velocity(to)(x.double(), t.double())
+        allowed = 1e-5 * exact.norm()
+        if trained == Linear():  # a velocity that is mostly data says no more of the noise
+            allowed += 3e-7 * to.sigma_dot(t[0]).abs() * x.norm()
+        assert (read - exact).norm() <= allowed
+
+
+def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
+    """On the device `meta` no value can be asked for, and every operation is one that a GPU would be given."""
+
+    class OnDevice(TorchDispatchMode):
+        """Counts the operations on a device, and those on the host."""
+
+        device, host = 0, 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            made = func(*args, **(kwargs or {}))
+            there = isinstance(made, Tensor) and made.device.type == "meta"
+            self.device, self.host = self.device + there, self.host + (not there)
+            return made
+
+    x, field = torch.randn(5, 2, device="meta"), read_along(lambda x, t: torch.sin(x), VP(), Linear())
+    counts = []
+    for _ in range(2):
+        t = know(torch.full((5,), 0.3, device="meta"), 0.3)
+        with OnDevice() as counted:
+            assert field(x, t).device.type == "meta"
+        counts.append(counted)
+    assert counts[0].device < 60
+    assert counts[1].device == counts[0].device
+    assert counts[1].host < 0.7 * counts[0].host
+
+
+def test_what_a_field_says_of_itself_is_read_along_another_path_too() -> None:
+    y = torch.arange(5)
+
+    def network(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
+        return x * y[:, None] + t[:, None]
+
+    guided = read_along(ClassifierFree(network, y, 9, 2.0, (0.2, 0.8)), GVP(), Linear())
+    for jump, time in zip(guided.jumps, (0.2, 0.8), strict=True):  # type: ignore[attr-defined]
+        alpha, sigma = (function(torch.tensor(time, dtype=torch.float64)) for function in (GVP().alpha, GVP().sigma))
+        assert jump == pytest.approx(float(alpha / (alpha + sigma)), rel=1e-12)
+    x, t, index = torch.randn(5, 2), torch.linspace(0.05, 0.95, 5), torch.tensor([3, 1])
+    torch.testing.assert_close(guided.rows(index)(x[index], t[index]), guided(x, t)[index])  # type: ignore[attr-defined]
+    assert not hasattr(read_along(lambda x, t: x, GVP(), Linear()), "rows")
+    for count in (0, 1, 3):
+        for shape in ((), (2,)):
+            x, t = torch.randn(count, *shape), torch.full((count,), 0.3)
+            assert read_along(lambda x, t: x, GVP(), VP())(x, t).shape == x.shape
+    half = read_along(lambda x, t: x, GVP(), VP())
+    asked: list[torch.dtype] = []
+    read_along(lambda x, t: (asked.extend((x.dtype, t.dtype)), x)[1], GVP(), VP())(x.bfloat16(), t)
+    assert asked == [torch.bfloat16, torch.float32]
+    x, t = torch.randn(4, 2), torch.tensor([0.1, 0.4, 0.6, 0.99])
+    torch.testing.assert_close(torch.func.vmap(lambda x, t: half(x[None], t[None])[0])(x, t), half(x, t))
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(half, fullgraph=True, backend="eager")(x, t), half(x, t))
 
 
 @pytest.mark.parametrize("to", FROM_NOISE, ids=repr)
