@@ -14,7 +14,11 @@ For few calls there is `plan`: `Exponential`, a solver of ODE and SDE that looks
 `ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls. `initial_noise` and `Keyed` make the
 noise of a sample a function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves
 the ODE with steps of its own for each sample, and drops those that are done from the batch of a `RowField`, as
-`Conditional` is. `check` proves a w(t) of one's own, `measured_order` a solver.
+`Conditional` is. `check` proves a w(t) of one's own, `measured_order` a solver; `at` asks a field as solvers here do.
+
+All solvers carry states in float32 at least and return x's dtype, work alike in every grad mode, and say which time
+cannot be used and what to do. A field may say where it is discontinuous (`jumps`): adaptive solvers, `plan` and
+`log_likelihood` stop there.
 """
 
 from . import grids as grids
