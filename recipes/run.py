@@ -76,9 +76,12 @@ class Run:
                 _lock(stack.enter_context((folder / ".lock").open("a")), folder)
                 created = run.recipe_file.exists()
                 record = run.data_record() if created else None
+                skips = False
                 if created:
-                    _check_same(run.recipe(trust | Trust.of(recipe)), recipe, folder, places=record is not None)
-                run._keep_record(record, recipe.data, split, say if created else None)
+                    kept = run.recipe(trust | Trust.of(recipe))
+                    skips = _skips_from_now_on(kept, recipe)
+                    _check_same(kept, recipe, folder, places=record is not None, skips=skips)
+                run._keep_record(record, recipe.data, split, say if created else None, skips)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise Problem(f"{folder} cannot be written: {error.strerror}") from error
@@ -167,16 +170,23 @@ class Run:
                 f"data.path=DIR, or fine-tune another run by --set train.init={self.folder}"
             )
 
-    def _keep_record(self, record: DataRecord | None, data: Component, split: Split, say: Say | None) -> None:
-        """Compare data with their record, and write it where it is new, or where things lie elsewhere now."""
+    def _keep_record(
+        self, record: DataRecord | None, data: Component, split: Split, say: Say | None, skips: bool
+    ) -> None:
+        """Compare data with their record, and write it where it is new, or where things lie elsewhere now.
+
+        With `skips`, unreadable images are left out from now on: there may be fewer.
+        """
         if record is None:
             written = DataRecord.of(data, split)
             if say:
                 say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
         else:
+            if skips:
+                record = record.without_unreadable(split)
             self._compare(record, split)
             written = record.moved(data, split)
-        if written != record:
+        if written != record or skips:
             write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
 
     def latest(self) -> Path:
@@ -236,11 +246,28 @@ def _lock(file: IO[str], folder: Path) -> None:
         raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out")
 
 
-def _check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool) -> None:
-    """Raise a problem unless a run can go on with a recipe; `places`: whether its data may lie elsewhere."""
+def _skips_from_now_on(kept: Recipe, recipe: Recipe) -> bool:
+    """Return whether images that are unreadable stopped a run, and are left out by the recipe by which it goes on."""
+    was, now = kept.data.fields, recipe.data.fields
+    return (getattr(was, "unreadable", ""), getattr(now, "unreadable", "")) == ("stop", "skip")
+
+
+def _check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool, skips: bool) -> None:
+    """Raise a problem unless a run can go on with a recipe.
+
+    Args:
+        kept: the run's.
+        recipe: the one to go on with.
+        folder: the run's.
+        places: whether its data may lie elsewhere.
+        skips: whether unreadable images may be left out from now on: not where a share of all is held out, which would
+            be another.
+    """
     fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
     keys = differing(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
     moved = tuple(f"data.{place}" for place in PLACES) if places else ()
+    if skips and getattr(recipe.data.fields, "split", "none") == "none":
+        moved += ("data.unreadable",)
     changed = [key for key in keys if key in fixed or not (key in moved or key.startswith(MAY_CHANGE))]
     if changed:
         raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(changed)}")

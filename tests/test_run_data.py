@@ -266,3 +266,29 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     assert DataRecord.of(own, own.build()).split(own) is None  # only the data say what pixels are
     with pytest.raises(Problem, match="returns a tuple, not a Split"):
         open_data(named("no_data"), None)
+
+
+def test_a_run_that_stopped_at_an_image_goes_on_without_it(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", PAIR)
+    (images / "dark/3.png").write_bytes(b"damaged")
+    whole = [data_of(images), "checkpoint.every=2", "train.batch=2"]
+    code, said = train(tmp_path / "run", *whole, "train.steps=30")
+    assert code == 2
+    assert "dark/3.png cannot be read as an image" in said
+    assert "set data.unreadable = skip" in said
+    code, said = train(tmp_path / "run", data_of(images, unreadable="skip"), *whole[1:], "train.steps=30")
+    assert code == 0, said
+    left_out = "23 images of 2 classes (dark 11, light 12); 1 of 24 images are unreadable and left out: dark/3.png"
+    assert f"{images}: {left_out}\n" in said
+    assert [one.count for one in Run(tmp_path / "run").data_record().training] == [11, 12]  # type: ignore[union-attr]
+    code, said = train(tmp_path / "run", *whole, "train.steps=40")
+    assert (code, "another recipe" in said) == (2, True)
+    (images / "light/3.png").write_bytes(b"damaged")
+    code, said = train(tmp_path / "run", data_of(images, unreadable="skip"), *whole[1:], "train.steps=40")
+    assert (code, "of class 'light' 12 images were there and 11 are" in said) == (2, True)  # which was not so before
+
+
+def test_what_is_held_out_stays_so_if_images_are_unreadable(run: Path, tmp_path: Path) -> None:
+    """A share of fewer images would be another."""
+    code, said = train(run, data_of(tmp_path / "images", split=0.5, unreadable="skip"), "train.steps=2")
+    assert (code, "undo: data.unreadable" in said) == (2, True)

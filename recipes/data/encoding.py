@@ -9,6 +9,7 @@ import torch
 
 from .. import slots
 from ..problem import Problem
+from ..progress import note
 from ..share import Share
 from . import vae as autoencoders
 from .cache import Source
@@ -51,6 +52,8 @@ def run(
     """
     share = Share.of_environment()
     split, described = _open(source, size)
+    for line in split.told:
+        note(line)
     model = autoencoders.load(vae).to(share.device(device))
     parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
     for images, folder in parts:

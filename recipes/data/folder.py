@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..files import read_regular
 from ..problem import Problem
-from ..progress import note
 from .classes import described
 from .crop import square, suffixes
 from .fingerprint import Files
@@ -44,39 +43,43 @@ def folder(
         split: or else the share of every class to train on, the rest being held out.
         unreadable: `stop` at an image that is damaged, or `skip` all such images. To skip them, every image is opened
             once before the first step; what is left out is told of, and kept in `unreadable.json` in the folder for the
-            next time, until it is removed or files are added, removed or renamed. A file that the system does not let
-            one open stops.
+            next time, until a file is added, removed, renamed or written. A file that the system does not let one open
+            stops. A run that has stopped at an image may go on with `skip`, if `split` is none; its batches
+            are other ones from there on.
 
     Raises:
         ValueError: a folder is missing, empty or of other classes, or the size or the share cannot be.
         Problem: an image is damaged, when it is asked for; or files cannot be read.
     """
     check_size(size)
-    training, classes = _images(Path(path), size, unreadable)
+    training, classes, told = _images(Path(path), size, unreadable)
     if heldout == "none":
-        return Split(*divide(training, None, split), classes)
-    compared, others = _images(Path(heldout), size, unreadable)
+        return Split(*divide(training, None, split), classes, told=(told,))
+    compared, others, more = _images(Path(heldout), size, unreadable)
     if others != classes:
         differing = ", ".join(sorted(set(classes) ^ set(others))[:5])
         raise ValueError(f"{path} and {heldout} must have the same folders, one a class; only one has: {differing}")
-    return Split(*divide(training, compared, split), classes)
+    return Split(*divide(training, compared, split), classes, told=(told, more))
 
 
-def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str, ...]]:
+def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str, ...], str]:
+    """Return the images of a folder, their classes, and a line on them."""
     found = listing(root, suffixes())
-    names = found.names
+    names, skipped = found.names, ""
     if unreadable == "skip":
-        kept = readable(lambda number: _read(root / names[number], size), names, "", root / LEFT_OUT, str(root))
-        names = [names[number] for number in kept]
+        listed, file = names, root / LEFT_OUT
+        state = Files([root / name for name in listed], listed).state(torch.arange(len(listed)))
+        kept, skipped = readable(lambda number: _read(root / listed[number], size), listed, state, file, str(root))
+        names = [listed[number] for number in kept]
     if (root / LEFT_OUT).is_file():  # which is our own
         found.others[".json"] -= 1
     if not names:
         raise ValueError(f"{root} holds no image that Pillow reads; {found.passed_over() or 'it is empty'}")
     classes, labels = _classes(root, names)
-    note(described(str(root), labels, classes, found.passed_over()))
+    told = described(str(root), labels, classes, found.passed_over(), skipped)
     within = [name.split("/", 1)[-1] for name in names]  # a class may be renamed, and its images be the same
     origin = Files([root / name for name in names], within)
-    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes
+    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes, told
 
 
 def _read(file: Path, size: int) -> Tensor:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ..progress import note
 from .classes import Classes
 from .images import Split
 from .moments import moments
@@ -43,11 +42,10 @@ def lightningdit(
     images = shards(Path(path), scheme, decode)
     compared = None if heldout == "none" else shards(Path(heldout), scheme, decode)
     classes = Classes.of(images.labels)
-    _tell(path, classes)
     images = replace(images, labels=classes.compact(images.labels, path))
     if compared is not None:
         compared = replace(compared, labels=classes.compact(compared.labels, heldout))
-    return Split(*divide(images, compared, split), classes.names, decode)
+    return Split(*divide(images, compared, split), classes.names, decode, _told(path, classes))
 
 
 def edm2(
@@ -84,13 +82,13 @@ def edm2(
     images, labelled = moments(Path(path), scale, decode)
     compared = None if heldout == "none" else moments(Path(heldout), scale, decode)[0]
     classes = Classes.of(images.labels)
-    _tell(path, classes)
     images = replace(images, labels=classes.compact(images.labels, path))
     if compared is not None:
         compared = replace(compared, labels=classes.compact(compared.labels, heldout))
-    return Split(*divide(images, compared, split), classes.names if labelled else (), decode)
+    told = _told(path, classes) if labelled else ()
+    return Split(*divide(images, compared, split), classes.names if labelled else (), decode, told)
 
 
-def _tell(path: str, classes: Classes) -> None:
-    if left_out := classes.left_out():
-        note(f"{path}: {left_out}, named by their numbers")
+def _told(path: str, classes: Classes) -> tuple[str, ...]:
+    left_out = classes.left_out()
+    return (f"{path}: {left_out}, named by their numbers",) if left_out else ()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..files import read_regular
 from ..problem import Problem
-from ..progress import note
 from .classes import Classes, described
 from .crop import Unreadable, square
 from .digests import of_parts
@@ -52,7 +51,7 @@ def huggingface(
         split: or else the share of every class to train on, the rest being held out.
         unreadable: `stop` at an image that is damaged or missing, or `skip` all such rows. To skip them, every image
             is opened once before the first step; what is left out is told of, and kept in `unreadable-PART.json` in the
-            folder, or beside the file, for the next time.
+            folder, or beside the file, for the next time. A run that has stopped may go on with `skip`, as of `folder`.
 
     Raises:
         ValueError: there is no such data set, part or column, or the size or the share cannot be.
@@ -67,18 +66,22 @@ def huggingface(
         if name not in parts:
             raise ValueError(f"{path} has no part '{name}'; it has: {', '.join(map(str, parts))}")
     chosen = _columns(library, parts[training], path, image, label)
-    found = [_images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip") for name in wanted]
-    if chosen[1] == "none":
-        told, names = "", tuple[str, ...]()
-    else:
+    found, skipped = [], []
+    for name in wanted:
+        images, line = _images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip")
+        found.append(images)
+        skipped.append(line)
+    where = [f"{name} of {path}" for name in wanted]
+    names: tuple[str, ...] = ()
+    left_out = ""
+    if chosen[1] != "none":
         given = getattr(parts[training].features[chosen[1]], "names", None) or ()
         classes = Classes.of(found[0].labels, given)
-        where = [f"{name} of {path}" for name in wanted]
-        found = [replace(one, labels=classes.compact(one.labels, what)) for one, what in zip(found, where, strict=True)]
-        told, names = classes.left_out(given), classes.names
-    for name, one in zip(wanted, found, strict=True):
-        note(described(f"{name} of {path}", one.labels, names, told))
-    return Split(*divide(found[0], found[1] if len(found) > 1 else None, split), names)
+        found = [replace(one, labels=classes.compact(one.labels, of)) for one, of in zip(found, where, strict=True)]
+        names, left_out = classes.names, classes.left_out(given)
+    told = [described(of, one.labels, names, more) for of, one, more in zip(where, found, skipped, strict=True)]
+    told += [f"{path}: {left_out}"] * bool(left_out)
+    return Split(*divide(found[0], found[1] if len(found) > 1 else None, split), names, told=tuple(told))
 
 
 def _library() -> Any:
@@ -164,7 +167,8 @@ def _labels(rows: Any, column: str, where: str) -> Tensor:
 
 def _images(
     library: Any, rows: Any, path: Path, part: str, columns: tuple[str, str], size: int, skip: bool
-) -> OnDemand:
+) -> tuple[OnDemand, str]:
+    """Return the images of a part, and a line on those that were left out."""
     (image, label), where = columns, f"{part} of {path}"
     if not len(rows):
         raise ValueError(f"{where} holds no image")
@@ -178,20 +182,20 @@ def _images(
             raise Unreadable(f"{name} has no image")
         try:
             content = row["bytes"] or read_regular(Path(row["path"]))
-        except OSError as error:
-            raise Problem(f"{name} cannot be opened: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a path may hold a null byte
+            raise Problem(f"{name} cannot be opened: {getattr(error, 'strerror', error)}") from error
         return square(content, size, name)
 
     if not skip:
-        return OnDemand(load, labels, size, Rows(encoded, image), ADVICE)
+        return OnDemand(load, labels, size, Rows(encoded, image), ADVICE), ""
     names = [f"{part}/{number}" for number in range(len(rows))]
-    note_of = (
-        path / f"unreadable-{part}.json" if path.is_dir() else path.with_name(f"{path.name}.unreadable-{part}.json")
-    )
-    kept = readable(load, names, f"{image} {getattr(rows, '_fingerprint', '')}", note_of, where)
+    file = Path(f"{path}/unreadable-{part}.json" if path.is_dir() else f"{path}.unreadable-{part}.json")
+    state = f"{image} {Rows(encoded, image).state(torch.arange(len(rows)))}"
+    kept, told = readable(load, names, state, file, where)
     if not kept:
         raise ValueError(f"{where} holds no image that can be read")
-    return OnDemand(lambda number: load(kept[number]), labels[kept], size, Rows(encoded.select(kept), image), ADVICE)
+    rows = Rows(encoded.select(kept), image)
+    return OnDemand(lambda number: load(kept[number]), labels[kept], size, rows, ADVICE), told
 
 
 @dataclass(frozen=True)

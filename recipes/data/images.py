@@ -113,9 +113,11 @@ class Split:
         heldout: to compare with.
         classes: the names of the classes, by label; none if there are no labels.
         decode: from states (B, C, H, W) to pixels (B, C', H', W') uint8, on the device of the states.
+        told: lines for whoever trains on the images or encodes them: how many there are, and what was left out.
     """
 
     training: Images
     heldout: Images
     classes: tuple[str, ...]
     decode: Callable[[Tensor], Tensor] = to_pixels
+    told: tuple[str, ...] = ()

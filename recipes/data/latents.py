@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from ..progress import note, progress
+from ..progress import progress
 from .cache import LABELS, MOMENTS, Index, array, check, read_index
 from .classes import Classes
 from .digests import of_parts
@@ -117,10 +117,9 @@ def _split(path: str, names: tuple[str, ...], training: Latents, compared: Laten
     if not names:
         return Split(training, compared, (), training.decode)
     classes = Classes.of(training.labels, names)
-    if left_out := classes.left_out(names):
-        note(f"{path}: {left_out}")
+    told = tuple(f"{path}: {left_out}" for left_out in [classes.left_out(names)] if left_out)
     one, other = (replace(part, labels=classes.compact(part.labels, "heldout")) for part in (training, compared))
-    return Split(one, other, classes.names, training.decode)
+    return Split(one, other, classes.names, training.decode, told)
 
 
 def verify(path: Path) -> Index:

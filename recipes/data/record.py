@@ -137,6 +137,19 @@ class DataRecord(Section):
         now_of = dict(zip(split.classes or ("",), _by_class(images, len(split.classes)), strict=True))
         return found + _of_classes(was_of, now_of)
 
+    def without_unreadable(self, split: Split) -> "DataRecord":
+        """Return the record as that of data of which unreadable images are left out: fewer of the same classes."""
+        if self.classes != split.classes:
+            return self
+        now = {"training": split.training, "heldout": split.heldout}
+        parts = {key: _by_class(images, len(split.classes)) for key, images in now.items()}
+        fewer = {
+            key: tuple(one if one.count < was.count else was for was, one in zip(getattr(self, key), part, strict=True))
+            for key, part in parts.items()
+            if len(part) == len(getattr(self, key))
+        }
+        return self.model_copy(update=fewer)
+
     def moved(self, data: Component, split: Split) -> "DataRecord":
         """Return the record with the places where things lie now."""
         now = _places(placed(data, self), DecoderRecord.of(split.decode))

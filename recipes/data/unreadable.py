@@ -15,8 +15,10 @@ from .ondemand import each
 ADVICE = "mend them, or set data.unreadable = skip to leave out what cannot be read"
 
 
-def readable(load: Callable[[int], Tensor], names: Sequence[str], state: str, file: Path, where: str) -> list[int]:
-    """Return the numbers of the images that can be read, and tell of the others.
+def readable(
+    load: Callable[[int], Tensor], names: Sequence[str], state: str, file: Path, where: str
+) -> tuple[list[int], str]:
+    """Return the numbers of the images that can be read, and a line on the others if there are any.
 
     Every image is opened once. What is unreadable is written into a file, and stands there for the next time, as long
     as the images have the same names and state.
@@ -24,14 +26,14 @@ def readable(load: Callable[[int], Tensor], names: Sequence[str], state: str, fi
     Args:
         load: from a number to the image.
         names: of all images, by number.
-        state: what else says that images are the same.
+        state: what is another if an image may be.
         file: the note.
         where: what to call the images.
 
     Raises:
         Problem: the system does not let one open a file.
     """
-    digest = hashlib.sha256("\n".join([*names, *([state] if state else [])]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*names, state]).encode()).hexdigest()
     bad = _known(file, digest)
     if bad is None:
         bad = _find(load, names, where)
@@ -39,10 +41,9 @@ def readable(load: Callable[[int], Tensor], names: Sequence[str], state: str, fi
             file.write_text(json.dumps({"listing": digest, "unreadable": sorted(bad)}, indent=1))
         except OSError as error:
             note(f"{file} cannot be written ({error.strerror}): images are checked every time")
-    if bad:
-        few = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
-        note(f"{where}: {len(bad):,} of {len(names):,} images are unreadable and left out: {few}")
-    return [number for number, name in enumerate(names) if name not in bad]
+    few = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
+    told = f"{len(bad):,} of {len(names):,} images are unreadable and left out: {few}" if bad else ""
+    return [number for number, name in enumerate(names) if name not in bad], told
 
 
 def _known(file: Path, digest: str) -> set[str] | None:

@@ -20,6 +20,7 @@ from ..data.listing import check_utf8, listing
 from ..features import Extractor, Features
 from ..files import sha256
 from ..problem import Problem
+from ..progress import note
 from ..share import Share
 from .extraction import blocks_of, extract, key_of, stored
 from .memory import Load, check
@@ -147,7 +148,9 @@ def of_path(
     """
     if _is_folder(path):
         files = open_files(path, image, classes, crop)
-        return of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
+        found = of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
+        note(files.told)
+        return found
     try:
         with Npz(path) as arrays:
             names, images = arrays.names, images_in(arrays)

@@ -45,6 +45,7 @@ class Files:
         image: (C, H, W) of what is wanted; grey images, C = 1, must be grey.
         crop: whether images of another size are cut like ADM's (`data.crop`), or refused.
         labels: the class of each, if known.
+        told: a line on the images, and on what was passed over.
     """
 
     root: Path
@@ -52,6 +53,7 @@ class Files:
     image: tuple[int, int, int]
     crop: bool
     labels: Tensor | None
+    told: str
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,8 +96,7 @@ def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], 
     found = [label.get(name.split("/", 1)[0]) if "/" in name else None for name in names]
     labels = None if None in found else torch.tensor(found, dtype=torch.int64)
     known = (torch.zeros(len(names), dtype=torch.int64), ()) if labels is None else (labels, classes)
-    note(described(str(root), *known, listed.passed_over()))
-    return Files(root, names, image, crop, labels)
+    return Files(root, names, image, crop, labels, described(str(root), *known, listed.passed_over()))
 
 
 @dataclass(frozen=True, eq=False)

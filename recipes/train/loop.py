@@ -12,7 +12,7 @@ from .. import checkpoints
 from ..data.images import Split
 from ..data.record import open_data
 from ..problem import Problem
-from ..progress import progress
+from ..progress import note, progress
 from ..reading import to_toml
 from ..recipe import Recipe
 from ..run import Run
@@ -71,6 +71,8 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
         take_step = Step(recipe, split, state, team)
         run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, say, trust)))
         say(to_toml(recipe))
+        for line in split.told:
+            note(line)
         _go_on(state, run, team, say)
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))
         if weights is not None:
