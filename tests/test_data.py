@@ -1,5 +1,6 @@
 """Data: a file on the disk is what a network sees, however it is encoded; and what every kind of data has in common."""
 
+import os
 import struct
 import sys
 import warnings
@@ -16,6 +17,7 @@ from PIL import Image
 from image_files import component, encode, memory, noise_of, reference
 from sitkit.recipes.data import crop
 from sitkit.recipes.data.crop import ORIENTATION, Unreadable, square
+from sitkit.recipes.data.images import read_all
 from sitkit.recipes.data.parts import stratified
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import override, read, to_toml
@@ -222,6 +224,25 @@ def test_each_is_a_kind_of_data(kind: str, tmp_path: Path) -> None:
     if kind != "emoji":
         with pytest.raises(Problem, match=r"^data = \w+: there is no [^\n]*x[^\n]*$"):
             recipe.data.build()
+
+
+FILES = {"folder": "a/b.png", "huggingface": "a.parquet", "edm2": "a.npy", "lightningdit": "latents_stats.pt"}
+FILES |= {"latents": "index.json"}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
+    """Nothing waits for a pipe or reads a device, and names that systems refuse are told of."""
+    file = tmp_path / "pipes" / FILES[kind]
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / file.name).symlink_to("/dev/zero")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    more = {"folder": {"size": 8}, "huggingface": {"size": 8}, "lightningdit": {"vae": "v"}}.get(kind, {})
+    for path in ("pipes", "pipes/" + FILES[kind], "device", "round", "x" * 5000, "a\0b", "nowhere"):
+        with pytest.raises(Problem, match=r"^[^\n]+$"):
+            read_all(component(kind, path=str(tmp_path / path), **more).build().training)
 
 
 @pytest.mark.parametrize(

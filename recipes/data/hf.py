@@ -1,22 +1,25 @@
 """Images in the Hugging Face formats: parquet, `save_to_disk` and imagefolder, from the disk alone."""
 
+import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import read_regular
+from ..files import open_regular, read_regular
 from ..problem import Problem
 from .classes import Classes, described
 from .crop import Unreadable, square
 from .digests import of_parts
 from .fingerprint import Files
 from .images import Split
+from .listing import check_utf8, listing
 from .ondemand import OnDemand, check_size
 from .parts import divide
 from .unreadable import ADVICE, readable
@@ -93,23 +96,44 @@ def _library() -> Any:
 
 def _open(library: Any, path: Path) -> dict[str, Any]:
     """Return the parts of a data set by name."""
-    if not path.exists():
-        raise ValueError(f"there is no file or folder {path}")
+    found = listing(path, (".parquet",)) if _is_folder(path) else None
     try:
-        if any((path / name).is_file() for name in SAVED):
-            found = library.load_from_disk(str(path))
-        elif path.is_file():
-            found = library.load_dataset("parquet", data_files=str(path))
-        elif any(path.rglob("*.parquet")):
-            found = library.load_dataset("parquet", data_dir=str(path))
+        if found is None:
+            open_regular(path).close()
+            parts = library.load_dataset("parquet", data_files=str(path))
+        elif any((path / name).is_file() for name in SAVED):
+            parts = library.load_from_disk(str(path))
+        elif found.names:
+            parts = library.load_dataset("parquet", data_dir=str(path))
         else:
-            found = library.load_dataset("imagefolder", data_dir=str(path))
+            parts = library.load_dataset("imagefolder", data_dir=str(path))
     except Exception as error:  # what is wrong with a file reaches us as pyarrow's errors, and as many others
         reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(
             f"{path} cannot be read as parquet, save_to_disk or a folder of images, which it should be: {reason}"
         ) from error
-    return dict(found) if isinstance(found, library.DatasetDict) else {"train": found}
+    return dict(parts) if isinstance(parts, library.DatasetDict) else {"train": parts}
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder stands at a path, in which all files are regular ones: others would be waited for.
+
+    Raises:
+        ValueError: nothing stands there, or it cannot be looked at.
+    """
+    check_utf8(str(path))
+    try:
+        if not S_ISDIR(path.stat().st_mode):
+            return False
+        for folder, _, names in os.walk(path):
+            for name in names:
+                if (file := Path(folder, name)).exists() and not file.is_file():
+                    raise ValueError(f"{file} is not a regular file: remove it")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"there is no file or folder {path}") from None
+    except OSError as error:
+        raise ValueError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+    return True
 
 
 def _columns(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """LightningDiT's latents: safetensors in pieces, mapped into memory."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..files import open_regular, read_regular
 from .digests import of_parts
 from .fingerprint import Files
 from .images import NoiseOf
+from .listing import listing
 from .vae import Decoder
 
 STATISTICS = "latents_stats.pt"
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 KEYS = ("latents", "latents_flip", "labels")
 
 
@@ -113,7 +117,7 @@ def normalisation(folder: Path, multiplier: float) -> Normalisation:
     """
     file = folder / STATISTICS
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        found = torch.load(io.BytesIO(read_regular(file)), map_location="cpu", weights_only=True)
         mean, std = (found[key].float().reshape(-1, 1, 1) for key in ("mean", "std"))
     except FileNotFoundError:
         raise ValueError(
@@ -122,7 +126,8 @@ def normalisation(folder: Path, multiplier: float) -> Normalisation:
     except Exception as error:  # torch.load raises what zip files, pickles and tensors do
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file} should hold the tensors mean and std: {reason}") from error
-    if mean.shape != std.shape or not (std > 0).all() or not multiplier > 0:
+    finite = mean.isfinite().all() and std.isfinite().all()
+    if mean.shape != std.shape or not finite or not (std > 0).all() or not multiplier > 0:
         raise ValueError(f"{file} should hold as many std as mean, all above 0, and multiplier {multiplier} be above 0")
     return Normalisation(mean, std, multiplier)
 
@@ -133,18 +138,22 @@ def shards(folder: Path, normalisation: Normalisation, decode: Callable[[Tensor]
     Raises:
         ValueError: there is no such folder or file, or one lacks a key or is of another shape.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"there is no folder {folder} with .safetensors files in it")
+    names = [name for name in listing(folder, (".safetensors",)).names if "/" not in name]
+    if not names:
+        raise ValueError(f"{folder} has no .safetensors files in it")
+    files = [folder / name for name in names]
     pieces: list[tuple[Tensor, Tensor]] = []
     labels: list[Tensor] = []
     for file in files:
         try:
+            open_regular(file).close()
             content = load_file(file)
             latents, mirrored, label = (content[key] for key in KEYS)
         except KeyError as error:
             raise ValueError(f"{file} has no {error}; latents have {', '.join(KEYS)}") from error
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
+            raise ValueError(f"{file} cannot be opened: {error.strerror}") from error
+        except SafetensorError as error:
             raise ValueError(f"{file} cannot be read as safetensors: {error}") from error
         wanted = pieces[0][0].shape[1:] if pieces else (len(normalisation.mean), *latents.shape[2:])
         if latents.ndim != 4 or latents.shape[1:] != wanted or mirrored.shape != latents.shape:
@@ -152,8 +161,12 @@ def shards(folder: Path, normalisation: Normalisation, decode: Callable[[Tensor]
             raise ValueError(
                 f"{file}: latents and latents_flip should both be (N, {str(tuple(wanted))[1:]}, got {shapes}"
             )
-        if label.shape != latents.shape[:1] or label.is_floating_point() or (label < 0).any():
+        if not latents.is_floating_point() or mirrored.dtype != latents.dtype:
+            raise ValueError(f"{file}: latents are {latents.dtype} and {mirrored.dtype}, not floating-point numbers")
+        if label.shape != latents.shape[:1] or label.dtype not in WHOLE or (label < 0).any():
             raise ValueError(f"{file}: labels should be {len(latents)} whole numbers from 0 up")
         pieces.append((latents, mirrored))
         labels.append(label.long())
+    if not sum(map(len, labels)):
+        raise ValueError(f"{folder} holds no latents")
     return Shards(tuple(pieces), torch.cat(labels), normalisation, decode, Files(files, [file.name for file in files]))
