@@ -4,6 +4,8 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,5 +45,7 @@ def compile_parts(network: nn.Module) -> None:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise Problem(f"compute.compile = true needs a C++ compiler, and there is no {compiler}: set it to false")
+    dynamo: Any = import_module("torch._dynamo.config")
+    dynamo.optimize_ddp = False  # or under DDP each part is cut in pieces, so that gradients are sent while it computes
     for part in parts(network):
         part.forward = torch.compile(part.forward)

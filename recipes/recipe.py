@@ -88,6 +88,8 @@ class Compute(Section):
     """Whether the network's blocks are compiled, to train and, unless it is said otherwise then, to sample."""
     recompute: bool = False
     """Whether a block's activations are computed again for its gradient, instead of kept."""
+    deterministic: bool = False
+    """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that prepare the next steps' images; with 0 each step prepares its own."""
 

@@ -44,9 +44,16 @@ class Share:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """Return the device of this process: of any GPU, that of number LOCAL_RANK."""
-        own = device.type == "cuda" and device.index is None
-        return torch.device("cuda", _number("LOCAL_RANK", 0)) if own else device
+        """Return the device of this process, which becomes torch's current GPU.
+
+        If `device` names no GPU in particular, it is that of number LOCAL_RANK, counted round where there are fewer.
+        """
+        if device.type != "cuda":
+            return device
+        if device.index is None:
+            device = torch.device("cuda", _number("LOCAL_RANK", 0) % max(1, torch.cuda.device_count()))
+        torch.cuda.set_device(device)
+        return device
 
     def of(self, pieces: Sequence[int]) -> list[int]:
         """Return those of some pieces that are this process's."""

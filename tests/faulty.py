@@ -187,7 +187,7 @@ def die_before_picture(step: int, folder: str) -> None:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    _before(loop, "_save_grid", die)
+    _before(loop, "save_grid", die)
 
 
 def signals(step: int, *numbers: int) -> None:

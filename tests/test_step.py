@@ -216,6 +216,34 @@ def test_blocks_are_compiled_once_for_all(more: tuple[str, ...], monkeypatch: py
         assert [*one.state_dict()] == [*two.state_dict()]
 
 
+class Dropping(SiT):
+    """A network that draws at random."""
+
+    def __init__(self, input_size: int, in_channels: int, num_classes: int):
+        shape = {"input_size": input_size, "in_channels": in_channels, "num_classes": num_classes}
+        super().__init__(**shape, patch_size=2, hidden_size=16, depth=2, num_heads=2)
+        for block in self.blocks:
+            block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))
+
+
+def test_recomputing_keeps_the_state_of_chance_for_networks_that_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    read_state = torch.get_rng_state
+    monkeypatch.setattr(torch, "get_rng_state", lambda: (asked.append(1), read_state())[1])
+    alone = Alone("compute.recompute=true")
+    asked.clear()
+    alone.backward()
+    assert not asked
+    found = []
+    for recompute in ("false", "true"):
+        alone = Alone("backbone={kind = 'test_step:Dropping'}", f"compute.recompute={recompute}")
+        torch.manual_seed(0)
+        asked.clear()
+        found.append(alone.backward()[1])
+    assert asked
+    assert all(map(torch.equal, *found))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_recomputing_keeps_less_and_changes_no_bit(precision: str) -> None:
     kept, found = [], []

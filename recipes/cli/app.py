@@ -109,12 +109,13 @@ def device_of(name: str) -> "torch.device":
     import torch
 
     from ..heap import keep_freed_memory
+    from ..share import Share
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=Share.of_environment().device(device))  # or all processes would open the first GPU
     except (RuntimeError, AssertionError) as error:
         raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     if device.type == "cpu":

@@ -42,7 +42,8 @@ class Ended:
 def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -> None:
     """Run jobs, so many at once and in their order, but for those that wait; what needs a failed one fails as well.
 
-    Each process has the machine's cores divided by how many are at once. If this one is told to stop, so are they.
+    Each process has the machine's cores divided by how many are at once, and one of its GPUs, taken in turn. If this
+    process is told to stop, so are they.
 
     Args:
         jobs: what to do; what one needs must stand before it, or is done already.
@@ -56,6 +57,7 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
     open_keys = {job.key for job in jobs}
     failures: dict[str, str] = {}
     running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    seats: dict[str, int] = {}
 
     def end(job: Job, failure: str | None) -> None:
         open_keys.discard(job.key)
@@ -71,6 +73,7 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
                 raise KeyboardInterrupt
             for job, process in [pair for pair in running if pair[1].poll() is not None]:
                 running.remove((job, process))
+                del seats[job.key]
                 failure = _failure(process.returncode, job.log)
                 if failure is not None and job.others:
                     waiting[:0] = job.others
@@ -84,7 +87,8 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
             ready = [job for job in waiting if job.needs not in open_keys]
             for job in ready[: at_once - len(running)]:
                 waiting.remove(job)
-                running.append((job, _start(job, at_once)))
+                seats[job.key] = min(set(range(at_once)) - set(seats.values()))
+                running.append((job, _start(job, at_once, seats[job.key])))
             if running:
                 time.sleep(LOOK_EVERY)
 
@@ -95,10 +99,19 @@ def threads(at_once: int) -> int:
     return max(1, cores // at_once)
 
 
-def _start(job: Job, at_once: int) -> subprocess.Popen[bytes]:
+def gpu(seat: int) -> dict[str, str]:
+    """Return the variable that gives a process one GPU, by its number among those at once; nothing if there is none."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [*map(str, range(torch.cuda.device_count()))] if visible is None else [*filter(None, visible.split(","))]
+    return {"CUDA_VISIBLE_DEVICES": names[seat % len(names)]} if names else {}
+
+
+def _start(job: Job, at_once: int, seat: int) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own: keys that interrupt are for this process, which hands them on."""
     count = str(threads(at_once))
-    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, **gpu(seat)}
     with job.log.open("wb") as stream:
         return subprocess.Popen(
             job.words,

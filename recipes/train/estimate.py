@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..problem import Problem
-from ..recipe import Recipe
+from ..recipe import Precision, Recipe
 from .facts import Facts
 
 MIB, GIB = 2**20, 2**30
@@ -106,7 +106,7 @@ def memory(recipe: Recipe, facts: Facts, processes: int = 1, machine: int = 8) -
         "activations": activations(recipe, facts.shape, facts.classes, piece),
         "a piece of the batch": 5 * 4 * piece * torch.Size(facts.shape).numel(),  # x, eps, x_t, output and target
     }
-    return parts if shards == 1 else parts | {"gathered weights": _gathered(network)}
+    return parts if shards == 1 else parts | {"gathered weights": _gathered(network, recipe.train.precision)}
 
 
 def activations(recipe: Recipe, shape: tuple[int, int, int], classes: int, batch: int) -> int:
@@ -201,7 +201,8 @@ def _first_part(parameter: Tensor, shards: int) -> int:
     return -(-rows // shards) * (parameter.nbytes // max(1, rows))
 
 
-def _gathered(network: nn.Module) -> int:
-    """Return the bytes of all weights outside blocks, and of two blocks."""
+def _gathered(network: nn.Module, precision: Precision) -> int:
+    """Return the bytes of all weights outside blocks, and of two blocks, which are bfloat16 if matmuls are."""
     sizes = [sum(p.nbytes for p in block.parameters()) for block in _blocks(network)]
-    return sum(p.nbytes for p in network.parameters()) - sum(sizes) + sum(sorted(sizes)[-2:])
+    two = sum(sorted(sizes)[-2:]) // (2 if precision == "bf16" else 1)
+    return sum(p.nbytes for p in network.parameters()) - sum(sizes) + two

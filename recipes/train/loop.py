@@ -1,6 +1,5 @@
 """Training, from a recipe to a folder of checkpoints."""
 
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -9,17 +8,17 @@ from pathlib import Path
 import torch
 
 from .. import checkpoints
-from ..data.images import Split
 from ..data.record import open_data
+from ..precision import deterministic
 from ..problem import Problem
 from ..progress import note, progress
 from ..reading import to_toml
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.generate import Drawing, NotFinite, draw
-from ..sample.pictures import label_grid, save_picture
 from ..trust import NOTHING, Trust
+from . import grid
 from .batches import Batches, ahead
+from .grid import save_grid
 from .initial import NONE, check_initial, check_trained, initial_weights
 from .journal import Journal
 from .processes import Processes, processes
@@ -27,8 +26,6 @@ from .saving import Saver
 from .signals import interrupts
 from .state import State
 from .step import Outcome, Step
-
-GRID_ROWS, GRID_COLUMNS = 8, 10
 
 
 def train(
@@ -51,7 +48,7 @@ def train(
         Problem: the recipe cannot be built, the folder cannot be used, or numbers do not become finite again.
         KeyboardInterrupt: the run was interrupted; a checkpoint has been written.
     """
-    with processes(device) as team:
+    with deterministic(recipe.compute.deterministic), processes(device) as team:
         try:
             _train(recipe, folder, team, say if team.leads else lambda line: None, trust)
         except BaseException as error:
@@ -81,8 +78,8 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
             saver.save(state)
         journal = stack.enter_context(closing(Journal(run, recipe, split, state, team)))
         steps = recipe.train.steps
-        if team.agree(lambda: _grid_is_due(state.step, recipe) and not _grid_file(run, state.step).exists()):
-            _save_grid(state, recipe, split, team, journal)  # the run was killed between the checkpoint and its grid
+        if team.agree(lambda: grid.is_due(state.step, recipe) and not grid.grid_file(run, state.step).exists()):
+            save_grid(state, recipe, split, team, journal)  # the run was killed between the checkpoint and its grid
         advance = stack.enter_context(progress("training", steps, state.step, unit="steps", quiet=not team.leads))
         interrupted = stack.enter_context(interrupts())
         for step, pieces in ahead(batches, range(state.step + 1, steps + 1), recipe.compute.workers):
@@ -97,8 +94,8 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
                 advance(0, journal.record(step))
             if last or outcome.stop or step % recipe.checkpoint.every == 0:
                 saver.save(state)
-            if _grid_is_due(step, recipe):
-                _save_grid(state, recipe, split, team, journal)
+            if grid.is_due(step, recipe):
+                save_grid(state, recipe, split, team, journal)
             advance(1)
             if outcome.stop:
                 raise KeyboardInterrupt
@@ -132,30 +129,3 @@ def _check_patience(in_a_row: int, step: int, outcome: Outcome, recipe: Recipe, 
             f"loss or gradient were not finite in {in_a_row} steps in a row, the last of which is {step}: lower "
             f"optimizer.lr, or see `sitkit replay {run.folder} --step {step}`; checkpoints are good"
         )
-
-
-def _grid_is_due(step: int, recipe: Recipe) -> bool:
-    return step > 0 and (step == recipe.train.steps or step % recipe.grid.every == 0)
-
-
-def _grid_file(run: Run, step: int) -> Path:
-    return run.folder / "grids" / f"{checkpoints.name(step)}.png"
-
-
-def _save_grid(state: State, recipe: Recipe, split: Split, team: Processes, journal: Journal) -> None:
-    """Draw a few samples of every class, always from the same noise."""
-    if not (team.leads or state.sharded):
-        return
-    columns = min(GRID_COLUMNS, max(1, len(split.classes)))
-    count = GRID_ROWS * columns
-    labels = torch.arange(count) % columns if split.classes else None
-    try:
-        drawn = draw(Drawing(state.average, recipe, split, recipe.seed), count, labels, quiet=True)
-    except NotFinite as problem:  # which is the sampler's, and need not stop training
-        if team.leads:
-            print(f"no picture after step {state.step}: {problem}", file=sys.stderr)
-        return
-    if team.leads:
-        file = _grid_file(journal.run, state.step)
-        save_picture(label_grid(drawn.pixels, labels, split.classes), file)
-        journal.picture(file, state.step)

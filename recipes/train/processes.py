@@ -85,7 +85,10 @@ def processes(device: torch.device) -> Iterator[Processes]:
             raise Problem(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         yield Processes(dist.get_rank(), world, local_world, device)

@@ -7,23 +7,36 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..recipe import Precision
 from .processes import Processes
 
 
-def shard(networks: list[nn.Module], team: Processes, parallel: str) -> None:
+def shard(networks: list[nn.Module], team: Processes, parallel: str, precision: Precision = "float32") -> None:
     """Shard networks in place, block by block.
 
-    `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
+    With `bf16`, the weights of blocks are gathered in bfloat16, as autocast would round them anyway: half of what is
+    sent, and no copies of them besides. Gradients are added up in float32, and what is outside of blocks, such as the
+    embedding of times, stays float32.
+
+    Args:
+        networks: which.
+        team: the processes that share them.
+        parallel: `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
+        precision: of the networks' matmuls.
     """
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16":  # inputs of blocks stay float32: autocast rounds what enters matmuls
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     kind = team.device.type
     if parallel == "fsdp":
         mesh = init_device_mesh(kind, (team.world,), mesh_dim_names=("shard",))
@@ -32,7 +45,7 @@ def shard(networks: list[nn.Module], team: Processes, parallel: str) -> None:
         mesh = init_device_mesh(kind, (machines, team.local_world), mesh_dim_names=("replicate", "shard"))
     for network in networks:
         for block in getattr(network, "blocks", ()):
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or averages stay whole after a picture was drawn
         if hasattr(network, "full"):
             register_fsdp_forward_method(network, "full")

@@ -38,7 +38,8 @@ class State:
         if self.sharded:
             from .sharding import shard
 
-            shard([self.network, *self.averages.modules.values()], team, recipe.compute.parallel)
+            shard([self.network], team, recipe.compute.parallel, recipe.train.precision)
+            shard([*self.averages.modules.values()], team, recipe.compute.parallel)
         options = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay, fused=True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from sitkit.backbones import SiT
 from sitkit.objectives import Field
 
 from .. import randomness
@@ -139,4 +140,5 @@ def _economise(network: nn.Module, recipe: Recipe) -> None:
         compile_parts(network)
     if recipe.compute.recompute:  # outside: torch 2.13 leaves a block alone, without a word, that does this inside
         for part in parts(network):
-            part.forward = partial(recomputed, part.forward, use_reentrant=False)
+            keep = type(network) is not SiT  # which draws nothing at random; another network may have dropout
+            part.forward = partial(recomputed, part.forward, use_reentrant=False, preserve_rng_state=keep)
