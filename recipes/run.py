@@ -12,19 +12,16 @@ from . import checkpoints, slots
 from .components import Component
 from .data.images import Split
 from .data.record import NAME as DATA
-from .data.record import PLACES, DataRecord, open_data, tell
+from .data.record import DataRecord, open_data, tell
 from .files import read_inside, write_whole
 from .filesystems import lock
 from .lines import append, read_lines
 from .problem import Problem
 from .reading import stored
 from .recipe import Recipe
-from .tables import differing, read_json
+from .resuming import check_same, skips_from_now_on
+from .tables import read_json
 from .trust import NOTHING, Trust
-
-MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
-"""What may differ when a run goes on: how long it is and what is written down, not what is computed."""
-
 
 Say = Callable[[str], None]
 
@@ -79,8 +76,8 @@ class Run:
                 skips = False
                 if created:
                     kept = run.recipe(trust | Trust.of(recipe))
-                    skips = _skips_from_now_on(kept, recipe)
-                    _check_same(kept, recipe, folder, places=record is not None, skips=skips)
+                    skips = skips_from_now_on(kept, recipe)
+                    check_same(kept, recipe, folder, places=record is not None, skips=skips)
                 run._keep_record(record, recipe.data, split, say if created else None, skips)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
@@ -158,16 +155,17 @@ class Run:
             if recipe.data.kind != "absent":
                 say(f"{self.folder} was created by an earlier version, without a record of its data: not compared")
             return split
-        self._compare(record, split)
+        self._compare(record, recipe.data, split)
         if heldout and (found := record.differences(split, heldout=True)):
             say(f"{self.folder}: held-out images are others than when the run was created: {tell(found)}")
         return split
 
-    def _compare(self, record: DataRecord, split: Split) -> None:
+    def _compare(self, record: DataRecord, data: Component, split: Split) -> None:
         if found := record.differences(split):
+            place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
             raise Problem(
-                f"{self.folder} was created with other data: {tell(found)}; restore them, name their place by --set "
-                f"data.path=DIR, or fine-tune another run by --set train.init={self.folder}"
+                f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or fine-tune another "
+                f"run by --set train.init={self.folder}"
             )
 
     def _keep_record(
@@ -184,7 +182,7 @@ class Run:
         else:
             if skips:
                 record = record.without_unreadable(split)
-            self._compare(record, split)
+            self._compare(record, data, split)
             written = record.moved(data, split)
         if written != record or skips:
             write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
@@ -244,30 +242,3 @@ def _lock(file: IO[str], folder: Path) -> None:
     """Lock a file for as long as it is open."""
     if not lock(file):
         raise Problem(f"{folder} is being trained in by another process; wait for it, or give another --out")
-
-
-def _skips_from_now_on(kept: Recipe, recipe: Recipe) -> bool:
-    """Return whether images that are unreadable stopped a run, and are left out by the recipe by which it goes on."""
-    was, now = kept.data.fields, recipe.data.fields
-    return (getattr(was, "unreadable", ""), getattr(now, "unreadable", "")) == ("stop", "skip")
-
-
-def _check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool, skips: bool) -> None:
-    """Raise a problem unless a run can go on with a recipe.
-
-    Args:
-        kept: the run's.
-        recipe: the one to go on with.
-        folder: the run's.
-        places: whether its data may lie elsewhere.
-        skips: whether unreadable images may be left out from now on: not where a share of all is held out, which would
-            be another.
-    """
-    fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
-    keys = differing(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
-    moved = tuple(f"data.{place}" for place in PLACES) if places else ()
-    if skips and getattr(recipe.data.fields, "split", "none") == "none":
-        moved += ("data.unreadable",)
-    changed = [key for key in keys if key in fixed or not (key in moved or key.startswith(MAY_CHANGE))]
-    if changed:
-        raise Problem(f"{folder} holds a run of another recipe; give another --out, or undo: {', '.join(changed)}")

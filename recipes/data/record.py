@@ -16,9 +16,10 @@ from torch import Tensor
 from ..components import Component, Section
 from ..problem import Problem
 from .absent import Absent
+from .decoders import DecoderRecord
 from .fingerprint import SAMPLE, fingerprint
-from .images import Images, Split, to_pixels
-from .shards import Normalisation, Normalised
+from .images import Images, Split
+from .shards import Normalised
 from .vae import Decoder
 
 NAME = "data.json"
@@ -34,46 +35,6 @@ class ClassRecord(Section):
 
     count: Count
     fingerprint: str | None
-
-
-class DecoderRecord(Section):
-    """How states become pixels."""
-
-    kind: Literal["pixels", "vae", "own"]
-    """States are pixels in [-1, 1], or latents of an autoencoder; or the user's own function makes pixels of them."""
-    vae: str = ""
-    scale: float = 1.0
-    shift: float = 0.0
-    expected: dict[str, str] = Field(default={})
-    mean: tuple[float, ...] = ()
-    """Of each channel, if they were normalised by LightningDiT's statistics, which come before scale and shift."""
-    std: tuple[float, ...] = ()
-    multiplier: float = 1.0
-
-    @classmethod
-    def of(cls, decode: Any) -> "DecoderRecord":
-        """Return what there is to know of a function from states to pixels."""
-        if decode is to_pixels:
-            return cls(kind="pixels")
-        if isinstance(decode, Normalised):
-            scheme = decode.normalisation
-            mean, std = (tuple(one.flatten().tolist()) for one in (scheme.mean, scheme.std))
-            of_vae = cls.of(decode.decoder)
-            return of_vae.model_copy(update={"mean": mean, "std": std, "multiplier": scheme.multiplier})
-        if isinstance(decode, Decoder):
-            known = dict(decode.expected)
-            return cls(kind="vae", vae=decode.source, scale=decode.scale, shift=decode.shift, expected=known)
-        return cls(kind="own")
-
-    def build(self, vae: str) -> Any:
-        """Return the function from states to pixels, by the autoencoder at a place."""
-        if self.kind == "pixels":
-            return to_pixels
-        decoder = Decoder(vae, self.scale, self.shift, self.expected)
-        if not self.mean:
-            return decoder
-        mean, std = (torch.tensor(one).reshape(-1, 1, 1) for one in (self.mean, self.std))
-        return Normalised(Normalisation(mean, std, self.multiplier), decoder)
 
 
 class DataRecord(Section):
