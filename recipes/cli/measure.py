@@ -1,7 +1,7 @@
 """Commands that measure samples."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,17 +27,22 @@ Batch = Annotated[int, typer.Option(min=1, help="Images at once; changes no numb
 
 @command
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="DIR|SAMPLES", help="The folder of a run, or of samples.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|SAMPLES", help="The folder of a run or of samples; an .npz with arr_0; a folder of images."
+        ),
+    ],
     reference: Annotated[
         Path | None,
         typer.Option(
             metavar="REF",
-            help="What to compare with: a folder of images, an .npz with mu and sigma or arr_0 as ADM has them, or of "
-            "`sitkit reference`; by default what the run's data hold out.",
+            help="What to compare with: a folder of images or of samples, an .npz with mu and sigma or arr_0 as ADM "
+            "has them, or of `sitkit reference`; by default what the run's data hold out.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default DIR or SAMPLES.")
+        Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default DIR or SAMPLES, and beside images.")
     ] = None,
     sampler: SamplerFile = None,
     settings: Settings = None,
@@ -50,27 +55,31 @@ def evaluate(
 ) -> None:
     """Measure samples against real images, or go on with it where it stopped; writes report.json and report.html.
 
-    Of a run, samples of the newest checkpoint are drawn as its recipe says. With torchrun, by any number of processes.
+    Samples are those of `sitkit sample`, or any images in an .npz or in files. Of a run, samples of the newest
+    checkpoint are drawn as its recipe says. With torchrun, by any number of processes.
 
     Example: sitkit evaluate runs/digits --set evaluation.draws=3
     """
-    from ..evaluate.evaluation import Question, evaluate_samples
+    from ..evaluate.evaluation import Question, evaluate_images, evaluate_samples
     from ..evaluate.evaluation import evaluate as run_evaluation
     from ..evaluate.table import table
+    from ..reading import override, read
+    from ..recipe import Evaluation
     from ..run import Run
-    from ..sample.shards import CONTENT, SampleFolder
+    from ..sample.shards import SampleFolder
     from ..share import Share
 
-    place = out or source
+    kind = _kind_of(source)
+    place = out or (_beside(source) if kind == "images" else source)
     writable(place / "report.json")
     share = Share.of_environment()
     where = share.device(device_of(device))
-    drawn = (source / CONTENT).is_file()
-    if drawn and sampler is not None:
+    if kind != "run" and sampler is not None:
         raise Problem(f"--sampler {sampler}: the samples in {source} are drawn")
-    if drawn:
-        from ..reading import override
-
+    if kind == "images":
+        usual = read("digits").model_copy(update={"evaluation": Evaluation()})
+        recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
+    elif kind == "samples":
         recipe = override(SampleFolder.open(source).content.manifest["recipe"], trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
@@ -78,12 +87,46 @@ def evaluate(
         recipe = run.recipe(trust_of(trust, settings))
         recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", *PLACES, sampler=sampler, trust=trust)
     question = Question(recipe.evaluation.features, reference, crop, batch, where, place, share)
-    if drawn:
+    if kind == "images":
+        report = evaluate_images(source, question)
+    elif kind == "samples":
         report = evaluate_samples(source, recipe, question)
     else:
         report = run_evaluation(run, recipe, question, seed=seed, average=average)
     if report is not None:
         typer.echo(f"{table(report)}\n{place / 'report.html'}")
+
+
+def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
+    """Return what stands at a path that is to be measured.
+
+    Raises:
+        Problem: it is nothing of the kind.
+    """
+    from ..data.crop import suffixes
+    from ..data.listing import listing
+    from ..sample.shards import CONTENT
+
+    if (source / CONTENT).is_file():
+        return "samples"
+    if (source / "recipe.json").is_file():
+        return "run"
+    try:
+        if source.is_file() or listing(source, suffixes()).names:
+            return "images"
+        told = ""
+    except ValueError as error:
+        told = f" ({error})"
+    raise Problem(
+        f"there is no run in {source}, and there are no samples{told}: give the folder of a run or of samples, an .npz "
+        "with arr_0, or a folder of images"
+    )
+
+
+def _beside(source: Path) -> Path:
+    """Return the folder of a report on images, which stands beside them."""
+    whole = source.resolve()
+    return whole.with_name(f"{whole.stem if whole.is_file() else whole.name}-evaluation")
 
 
 @command

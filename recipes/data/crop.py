@@ -69,6 +69,20 @@ def square(encoded: bytes, size: int, name: str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def whole(encoded: bytes, name: str) -> Tensor:
+    """Return an encoded image as it is, (3, H, W) uint8, RGB; see `square`.
+
+    Raises:
+        Unreadable: the bytes are no image, or a damaged one.
+    """
+    try:
+        with _open(encoded) as image:
+            pixels = np.array(to_rgb(upright(image)))
+    except Exception as error:
+        raise Unreadable(f"{name} cannot be read as an image: {_why(error)}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
 def size_of(encoded: bytes, name: str) -> tuple[int, int]:
     """Return the width and height of an encoded image, as they are stored.
 

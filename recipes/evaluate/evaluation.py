@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from ..components import Component
+from ..components import Component, dump
 from ..data.images import Split
 from ..features import Extractor
 from ..files import write_whole
 from ..problem import Problem
 from ..recipe import Recipe
 from ..run import Run
-from ..sample.folder import begin, draw_into, wait
+from ..sample.folder import begin, draw_into
 from ..sample.generate import Drawing, load_sampled
 from ..sample.labels import Labels
 from ..sample.manifest import identity
@@ -31,11 +31,12 @@ from .memory import Load
 from .reference import KEPT as OF_REFERENCE
 from .reference import Extraction, Reference, of_heldout, of_path
 from .report import Shown, page
+from .samples import SampleSet, open_samples
 from .statistics import Statistics, gather
 
 KEPT = 50_000
 """Samples of which features are kept, at most: as many as ADM compares."""
-SAMPLES, STATISTICS, FEATURES = "samples", "statistics", "features"
+SAMPLES, STATISTICS = "samples", "statistics"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
         recipes["without guidance"] = recipe.model_copy(update={"guidance": guidance})
     first = Request(run, recipe, split, labels, seed, question.batch, average, question.device)
     how = _with_memory(how, first.image, len(recipes) * recipe.evaluation.draws, count, split, question)
-    sets: dict[str, list[SampleFolder]] = {}
+    sets: dict[str, list[SampleSet]] = {}
     for what, one in recipes.items():
         sets[what] = []
         for number in range(seed, seed + recipe.evaluation.draws):
@@ -112,8 +113,8 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
             name = " ".join(["samples", what, f"{number - seed + 1} of {recipe.evaluation.draws}"])
             draw = lambda: Drawing(network(), one, split, number)  # noqa: B023, E731  # called before the next is made
             draw_into(samples, draw, labels, batch=question.batch, share=question.share, what=" ".join(name.split()))
-            sets[what].append(samples)
-    return _report(sets, split, run, recipe, how, question)
+            sets[what].append(SampleSet.of(samples))
+    return _report(sets, split, run, recipe.evaluation.model_dump(mode="json"), how, question)
 
 
 def _with_memory(
@@ -149,18 +150,35 @@ def evaluate_samples(folder: Path, recipe: Recipe, question: Question) -> dict[s
     Raises:
         Problem: there are no samples, or nothing to compare with.
     """
-    samples = SampleFolder.open(folder)
-    samples.check()
-    split = recipe.data.build() if question.reference is None else None
-    how = _with_memory(question.extraction(), samples.content.image, 1, len(samples), split, question)
-    return _report({"": [samples]}, split, None, recipe, how, question)
+    found = SampleFolder.open(folder)
+    found.check()
+    samples = SampleSet.of(found)
+    try:
+        split = recipe.data.build() if question.reference is None else None
+    except Problem as problem:
+        raise Problem(f"{problem}; --reference names other images to compare with") from None
+    how = _with_memory(question.extraction(), samples.image, 1, len(samples), split, question)
+    return _report({"": [samples]}, split, None, recipe.evaluation.model_dump(mode="json"), how, question)
+
+
+def evaluate_images(path: Path, question: Question) -> dict[str, Any] | None:
+    """Measure an npz of images, or a folder of image files, as samples (`open_samples`), by a reference.
+
+    Raises:
+        Problem: there are no such images, or no reference is named.
+    """
+    samples = open_samples(path, question.out)
+    if question.reference is None:
+        raise Problem(f"of the images in {path} it is not known what they should be like: name that by --reference")
+    how = _with_memory(question.extraction(), samples.image, 1, len(samples), None, question)
+    return _report({"": [samples]}, None, None, {"features": dump(question.features)}, how, question)
 
 
 def _report(
-    sets: dict[str, list[SampleFolder]],
+    sets: dict[str, list[SampleSet]],
     split: Split | None,
     run: Run | None,
-    recipe: Recipe,
+    evaluation: Mapping[str, Any],
     how: Extraction,
     question: Question,
 ) -> dict[str, Any] | None:
@@ -174,8 +192,8 @@ def _report(
     numbers = {what: measure(draws, against) for what, draws in looked.items()}
     report = {
         "numbers": _side_by_side(numbers),
-        "classes": per_class(looked[""][0], against, first.content.classes),
-        "manifest": _manifest(sets, recipe, reference, how),
+        "classes": per_class(looked[""][0], against, first.classes),
+        "manifest": _manifest(sets, looked[""][0], evaluation, reference, how),
     }
     shown = Shown(report, {what: folders[0] for what, folders in sets.items()}, looked[""][0], reference, training, run)
     try:
@@ -187,12 +205,12 @@ def _report(
     return report
 
 
-def _look(folders: Sequence[SampleFolder], how: Extraction) -> list[Statistics]:
+def _look(sets: Sequence[SampleSet], how: Extraction) -> list[Statistics]:
     """Return the statistics of samples, once all were drawn and looked at; nothing for processes that only help."""
     found = []
-    for samples in folders:
-        blocks = blocks_of(samples.folder / FEATURES / how.key, len(samples))
-        wait(samples, how.share)
+    for samples in sets:
+        blocks = blocks_of(samples.features / how.key, len(samples))
+        samples.wait(how.share)
         what = "looking at samples"
         extract(
             samples,
@@ -211,12 +229,11 @@ def _look(folders: Sequence[SampleFolder], how: Extraction) -> list[Statistics]:
 
 
 def _references(
-    split: Split | None, samples: SampleFolder, how: Extraction, question: Question
+    split: Split | None, samples: SampleSet, how: Extraction, question: Question
 ) -> tuple[Reference | None, Reference | None]:
     """Return what samples are compared with, and the training images, if both are of the run's data."""
     if question.reference is not None:
-        content = samples.content
-        return of_path(question.reference, content.image, content.classes, how, question.crop), None
+        return of_path(question.reference, samples.image, samples.classes, how, question.crop), None
     assert split is not None
     heldout = of_heldout(split.heldout, "held-out images", how)
     training = of_heldout(split.training, "training images", how)
@@ -234,19 +251,29 @@ def _side_by_side(numbers: dict[str, list[Number]]) -> dict[str, Any]:
 
 
 def _manifest(
-    sets: dict[str, list[SampleFolder]], recipe: Recipe, reference: Reference, how: Extraction
+    sets: dict[str, list[SampleSet]],
+    looked: Statistics,
+    evaluation: Mapping[str, Any],
+    reference: Reference,
+    how: Extraction,
 ) -> dict[str, Any]:
     """Return everything that the numbers depend on; of evaluation, what the recipe says now."""
     first = sets[""][0]
-    costs = {what or "as the recipe says": folders[0].get(0) for what, folders in sets.items()}
-    kept = first.content.manifest
-    return kept | {
-        "recipe": kept["recipe"] | {"evaluation": recipe.model_dump(mode="json")["evaluation"]},
-        "samples": len(first),
-        "draws": len(sets[""]),
-        "seeds": [folder.content.manifest["seed"] for folder in sets[""]],
-        "network_calls": {what: one.calls for what, one in costs.items()},
-        "network_rows_a_sample": {what: one.rows for what, one in costs.items()},
-        "features": how.describe() | {"size": len(reference.statistics.pooled[0])},
-        "reference": reference.about,
-    }
+    found = {what or "as the recipe says": some[0].costs() for what, some in sets.items()}
+    costs = {what: cost for what, cost in found.items() if cost is not None}
+    kept = dict(first.manifest)
+    own = {} if first.drawn else {"samples_sha256": looked.sha256}
+    return (
+        kept
+        | own
+        | {
+            "recipe": kept.get("recipe", {}) | {"evaluation": evaluation},
+            "samples": len(first),
+            "draws": len(sets[""]),
+            "seeds": [one.manifest["seed"] for one in sets[""] if "seed" in one.manifest],
+            "network_calls": {what: calls for what, (calls, _) in costs.items()},
+            "network_rows_a_sample": {what: rows for what, (_, rows) in costs.items()},
+            "features": how.describe() | {"size": len(reference.statistics.pooled[0])},
+            "reference": reference.about,
+        }
+    )

@@ -10,6 +10,7 @@ from stat import S_ISDIR
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..arrays import ArrayError, Npz
 from ..components import Component, dump
@@ -21,10 +22,11 @@ from ..features import Extractor, Features
 from ..files import sha256
 from ..problem import Problem
 from ..progress import note
+from ..sample.shards import CONTENT, SampleFolder
 from ..share import Share
 from .extraction import blocks_of, extract, key_of, stored
 from .memory import Load, check
-from .sources import Pictures, images_in, open_array, open_files
+from .sources import Pictures, images_in, in_channels, open_array, open_files
 from .statistics import ABOUT, Statistics, gather, load, save
 
 KEPT = 10_000
@@ -147,6 +149,10 @@ def of_path(
         Problem: there is nothing, or nothing that fits samples and features.
     """
     if _is_folder(path):
+        if (path / CONTENT).is_file():
+            return _of_samples(SampleFolder.open(path), image, classes, how)
+        if (path / "recipe.json").is_file():
+            raise Problem(f"{path} is a run: draw samples of it, and name these as the reference")
         files = open_files(path, image, classes, crop)
         found = of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
         note(files.told)
@@ -183,6 +189,41 @@ def of_path(
     return Reference(statistics, about, pictures)
 
 
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Samples of a folder, in the channels of those that are compared with them."""
+
+    samples: SampleFolder
+    channels: int
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return the samples (B,), (B, C, H, W) uint8."""
+        return in_channels(self.samples.read(numbers), self.channels, self.samples.folder)
+
+
+def _of_samples(
+    samples: SampleFolder, image: tuple[int, int, int], classes: tuple[str, ...], how: Extraction
+) -> Reference | None:
+    """Return samples that sitkit has drawn as a reference; they have labels if their classes are among `classes`."""
+    samples.check()
+    own = samples.content
+    if own.image[1:] != image[1:]:
+        raise Problem(
+            f"{samples.folder} has images of {own.image[2]}x{own.image[1]}, and samples are {image[2]}x{image[1]}"
+        )
+    known = {name: label for label, name in enumerate(classes)}
+    labels = None
+    if samples.labels is not None and all(name in known for name in own.classes):
+        labels = torch.tensor([known[name] for name in own.classes])[samples.labels]
+    pictures = _Drawn(samples, image[0], labels)
+    of = str(samples.crc(range(len(samples))))
+    return of_images(pictures, str(samples.folder), _identity(pictures, image, False, of), how)
+
+
 def _of_statistics(path: Path, image: tuple[int, int, int], how: Extraction) -> Reference:
     statistics, about = load(path)
     assert about is not None
@@ -205,6 +246,9 @@ def state_of(reference: Path) -> str:
     """
     if not _is_folder(reference):
         return state_of_files(reference.parent, [reference.name])
+    if (reference / CONTENT).is_file():
+        samples = SampleFolder.open(reference)
+        return str(samples.crc(range(len(samples))))
     try:
         return state_of_files(reference, listing(reference, suffixes()).names)
     except ValueError as error:
@@ -222,7 +266,7 @@ def _is_folder(path: Path) -> bool:
         return S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         raise Problem(
-            f"there is no reference {path}: a folder of images, or an npz with mu and sigma or arr_0"
+            f"there is no reference {path}: a folder of images or samples, or an npz with mu and sigma or arr_0"
         ) from None
     except OSError as error:
         raise Problem(f"{path} cannot be opened: {error.strerror}") from error

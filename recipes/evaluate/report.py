@@ -16,8 +16,8 @@ from torch import Tensor
 from ..metrics import nearest
 from ..run import Run
 from ..sample.pictures import label_grid, tile
-from ..sample.shards import SampleFolder
 from .reference import Reference
+from .samples import SampleSet
 from .sources import Pictures
 from .statistics import Statistics
 from .table import other_sets, too_few, with_spread
@@ -50,7 +50,7 @@ class Shown:
     """
 
     report: Mapping[str, Any]
-    sets: Mapping[str, SampleFolder]
+    sets: Mapping[str, SampleSet]
     samples: Statistics
     reference: Reference
     training: Reference | None
@@ -60,15 +60,16 @@ class Shown:
 def page(shown: Shown) -> str:
     """Return the HTML of a report: numbers, samples, their nearest neighbours, classes, loss, manifest."""
     manifest, first = shown.report["manifest"], shown.sets[""]
-    where = shown.run.folder if shown.run else first.folder
-    title = f"{where.resolve().name}, {manifest['checkpoint']}"
+    where = shown.run.folder if shown.run else first.place
+    title = ", ".join([where.resolve().name, *([manifest["checkpoint"]] if "checkpoint" in manifest else [])])
     draws = f"{manifest['draws']} draws of " if manifest["draws"] > 1 else ""
     calls = ", ".join(f"{calls} ({what})" for what, calls in manifest["network_calls"].items())
-    classes = first.content.classes
+    cost = f"; network calls each: {calls}" if calls else ""
+    classes = first.classes
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         _numbers(shown.report["numbers"]),
-        f"<p>{draws}{manifest['samples']} samples; network calls each: {html.escape(calls)}.</p>",
+        f"<p>{draws}{manifest['samples']} samples{html.escape(cost)}.</p>",
         *(f"<p>{html.escape(line)}.</p>" for line in too_few(shown.report)),
         *(_figure(f"Samples {what}".strip(), _grid(one, one.labels, classes)) for what, one in shown.sets.items()),
         *_real(shown, classes),

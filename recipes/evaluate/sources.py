@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..arrays import WHOLE, ArrayError, Npz
 from ..data.classes import class_numbers, described
-from ..data.crop import size_of, square, suffixes
+from ..data.crop import size_of, square, suffixes, whole
 from ..data.listing import listing
 from ..data.ondemand import load_all
 from ..files import read_regular
@@ -46,6 +46,7 @@ class Files:
         crop: whether images of another size are cut like ADM's (`data.crop`), or refused.
         labels: the class of each, if known.
         told: a line on the images, and on what was passed over.
+        alike: the file whose size all should have, of samples; else it is that of samples.
     """
 
     root: Path
@@ -54,6 +55,7 @@ class Files:
     crop: bool
     labels: Tensor | None
     told: str
+    alike: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,9 +74,22 @@ class Files:
             encoded = read_regular(file)
         except OSError as error:
             raise Problem(f"{file} cannot be opened: {error.strerror}") from error
-        if not self.crop:
-            _check_size(encoded, (width, height), file)
-        return _in_channels(square(encoded, height, str(file)), channels, file)
+        if self.crop:
+            return in_channels(square(encoded, height, str(file)), channels, file)
+        own = size_of(encoded, str(file))
+        if sorted(own) != sorted((width, height)):  # which of them is the width, Exif may say
+            raise self._other_size(file, *own)
+        pixels = whole(encoded, str(file))
+        if pixels.shape[1:] != (height, width):
+            raise self._other_size(file, pixels.shape[2], pixels.shape[1])
+        return in_channels(pixels, channels, file)
+
+    def _other_size(self, file: Path, width: int, height: int) -> Problem:
+        wanted = f"{self.image[2]}x{self.image[1]}"
+        advice = f"{self.alike} {wanted}: samples are all of one size" if self.alike else ""
+        return Problem(
+            f"{file} is {width}x{height}, {advice or f'samples are {wanted}: --crop cuts images as ADM does'}"
+        )
 
 
 def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], crop: bool) -> Files:
@@ -90,7 +105,7 @@ def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], 
     names = listed.names
     if not names:
         raise Problem(f"{root} holds no image that Pillow reads; {listed.passed_over() or 'it is empty'}")
-    if image[1] != image[2]:
+    if crop and image[1] != image[2]:
         raise Problem(f"images must be square, got {image[1]} x {image[2]}")
     label = {name: number for number, name in enumerate(classes)}
     found = [label.get(name.split("/", 1)[0]) if "/" in name else None for name in names]
@@ -125,7 +140,7 @@ class Array:
             Problem: some are in colour where samples are grey.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[numbers.numpy()])).permute(0, 3, 1, 2)
-        return _in_channels(pixels, self.image[0], self.file).contiguous()
+        return in_channels(pixels, self.image[0], self.file).contiguous()
 
 
 def open_array(file: Path, image: tuple[int, int, int], classes: Sequence[str] = ()) -> Array:
@@ -187,19 +202,12 @@ def _labels(found: Tensor, classes: Sequence[str], file: Path) -> Tensor | None:
     return torch.tensor([numbers[number] for number in found.tolist()], dtype=torch.int64)
 
 
-def _check_size(encoded: bytes, size: tuple[int, int], file: Path) -> None:
-    found = size_of(encoded, str(file))
-    if found != size:
-        (width, height), (own_width, own_height) = size, found
-        raise Problem(
-            f"{file} is {own_width}x{own_height}, samples are {width}x{height}: --crop cuts images as ADM does"
-        )
-
-
-def _in_channels(pixels: Tensor, channels: int, file: Path) -> Tensor:
-    """Return RGB pixels (..., 3, H, W) in 3 channels, or in 1 if they are grey."""
+def in_channels(pixels: Tensor, channels: int, file: Path) -> Tensor:
+    """Return pixels (..., C, H, W), grey or RGB, in 3 channels, or in 1 if they are grey."""
     if channels == pixels.shape[-3]:
         return pixels
+    if pixels.shape[-3] == 1:
+        return pixels.expand(*pixels.shape[:-3], channels, *pixels.shape[-2:])
     grey = pixels[..., :1, :, :]
     if channels != 1 or not (pixels == grey).all():
         raise Problem(f"{file} has images in colour, and samples have {channels} channels")
