@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from image_files import encode
@@ -40,9 +41,12 @@ def as_files(place: Path, pixels: np.ndarray) -> Path:
 
 
 def as_loose_files(place: Path, pixels: np.ndarray) -> Path:
+    """Write files without classes, which lie on their sides, as Exif says."""
     place.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise is needed
     for number, image in enumerate(pixels):
-        (place / f"{number:02d}.bmp").write_bytes(encode(image, "BMP"))
+        (place / f"{number:02d}.png").write_bytes(encode(np.rot90(image).copy(), exif=exif))
     return place
 
 

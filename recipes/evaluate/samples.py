@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..arrays import ArrayError, Npz
 from ..data.classes import Classes
-from ..data.crop import size_of, suffixes
+from ..data.crop import suffixes, whole
 from ..data.fingerprint import Files as FileStates
 from ..data.listing import listing
 from ..files import read_regular
@@ -138,7 +138,7 @@ def _of_files(path: Path) -> tuple[Files, tuple[str, ...]]:
     loose = any("/" not in name for name in names)
     classes = () if loose else tuple(sorted({name.split("/", 1)[0] for name in names}))
     try:
-        width, height = size_of(read_regular(path / names[0]), str(path / names[0]))
+        _, height, width = whole(read_regular(path / names[0]), str(path / names[0])).shape
     except OSError as error:
         raise Problem(f"{path / names[0]} cannot be opened: {error.strerror}") from error
     found = open_files(path, (3, height, width), classes, crop=False)
