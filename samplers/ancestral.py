@@ -57,14 +57,17 @@ class LearnedAncestral(StochasticStep):
             ValueError: the model does not return twice the channels of x.
         """
         mean, log_variance = self.distribution(x, t, s)
-        noisy = column((self.path.sigma(s) > 0).to(s.dtype), x)
-        return mean + noisy * (log_variance / 2).exp() * self.noise(x.to(mean.dtype), t, s)
+        noise = (log_variance / 2).exp() * self.noise(x.to(mean.dtype), t, s)
+        sigma = column(self.path.sigma(s), x)
+        if not sigma.ndim:
+            return mean if sigma == 0 else mean + noise
+        return mean + torch.where(sigma == 0, 0.0, noise)
 
     def distribution(self, x: Tensor, t: Tensor, s: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance, (B, C, ...), of the state at time s > t.
 
         Raises:
-            ValueError: the model does not return twice the channels of x.
+            ValueError: the model does not return twice the channels of x, or alpha(t) = 0.
         """
         output = at(self.model, x, t)
         if output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
@@ -73,7 +76,13 @@ class LearnedAncestral(StochasticStep):
                 f"for x {tuple(x.shape)}"
             )
         eps, between = torch.chunk(output, 2, dim=1)
-        data = (x - column(self.path.sigma(t), x) * eps) / column(self.path.alpha(t), x)
+        alpha = self.path.alpha(t)
+        if alpha.device.type == "cpu" and not torch.compiler.is_compiling() and (alpha == 0).any():
+            raise ValueError(
+                f"the data of a predicted noise are not finite at t = {float(t[alpha == 0][0]):.6g}, where alpha = 0: "
+                "start later, or take a path that begins with some of the data, as DDPM"
+            )
+        data = (x - column(self.path.sigma(t), x) * eps) / column(alpha, x)
         known = self.path.posterior(t, s)
         low, high = (column(v.log(), x) for v in (known.variance.clamp(min=1e-20), known.forward))
         mean = column(known.data, x) * data + column(known.state, x) * x

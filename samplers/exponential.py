@@ -29,9 +29,9 @@ adds to the noise of D instead: a lower order does better there.
 **The corrector** repeats a step with the value of D at its end in the polynomial (Adams and Moulton), which the next
 step needs anyway: it costs no call, and D is not asked again at the corrected state.
 
-**Special cases.** Order 1 is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable lambda, order 2 is
-DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for KL, each in its exact form, and SA-Solver
-(arXiv 2309.05019) has w = tau^2 `KL`.
+**Special cases.** Order 1 without the corrector is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable
+lambda, order 2 is DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for KL, each in its exact
+form, and SA-Solver (arXiv 2309.05019) has w = tau^2 `KL`.
 """
 
 from collections.abc import Callable, Iterator

@@ -326,8 +326,6 @@ EXACT: dict[type[Quantity], str] = {Velocity: "velocity", Noise: "noise", Score:
 @pytest.mark.parametrize("name", [*SOLVERS, *OTHERS])
 def test_no_end_gives_nan(name: str, path: Linear, predict: type[Quantity], monkeypatch: pytest.MonkeyPatch) -> None:
     """On all of [0, 1], and back, samples are finite or one line names the time and the cure."""
-    if name == "LearnedAncestral":
-        return  # takes no velocity
     monkeypatch.setattr("solvers.PATH", path)
     velocity = Matching(path, predict).field(getattr(WORLD, EXACT[predict])(path))
     whole = torch.linspace(0, 1, 6)
