@@ -1,6 +1,7 @@
 r"""The discrete schedule of DDPM and DiT, as a path in continuous time."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -32,9 +33,13 @@ class DDPM(Interpolant):
 
     def __post_init__(self) -> None:
         slope = (self.beta_max - self.beta_min) / max(self.steps - 1, 1)
-        if self.steps < 2 or not slope / 2 <= self.beta_min < self.beta_max < 1 - slope / 2:
+        if (
+            not isinstance(self.steps, Integral)
+            or self.steps < 2
+            or not slope / 2 <= self.beta_min < self.beta_max < 1 - slope / 2
+        ):
             raise ValueError(
-                "DDPM takes steps >= 2 and 0 < beta_min < beta_max < 1, with a rise from step to step of at most "
+                "DDPM takes whole steps >= 2 and 0 < beta_min < beta_max < 1, with a rise from step to step of at most "
                 f"2 beta_min: got {self.steps}, {self.beta_min} and {self.beta_max}"
             )
 

@@ -6,6 +6,7 @@ stay right.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -36,8 +37,8 @@ class OptimalTransport:
     classwise: bool = False
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}")
+        if not isinstance(self.block, Integral) or self.block < 1:
+            raise ValueError(f"block must be a whole number, at least 1, got {self.block}")
 
     def __call__(self, x: Tensor, eps: Tensor, y: Tensor | None = None, /) -> Tensor:
         """Return the noise, (B, *), in the order in which it goes with x, (B, *).

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ class Hybrid:
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"steps must be at least 2, got {self.steps}")
+        if not isinstance(self.steps, Integral) or self.steps < 2:
+            raise ValueError(f"steps must be a whole number, at least 2, got {self.steps}")
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the loss of each sample, (B,), in float32 at least.

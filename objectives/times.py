@@ -6,6 +6,7 @@ Randomness enters as the argument, so the same times come out on however many pr
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -116,8 +117,8 @@ class Grid:
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not isinstance(self.steps, Integral) or self.steps < 1:
+            raise ValueError(f"steps must be a whole number, at least 1, got {self.steps}")
 
     def __call__(self, uniforms: Tensor, /) -> Tensor:
         """Return times of the grid."""

@@ -5,6 +5,7 @@ of the bin's probability from below (Theis et al., arXiv 1511.01844).
 """
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def bits_per_dimension(log_prob: Tensor, dimensions: int, *, levels: int = 256) 
     Raises:
         ValueError: no dimensions, or fewer than two levels.
     """
-    if dimensions < 1 or levels < 2:
-        raise ValueError(f"give dimensions >= 1 and levels >= 2, got {dimensions} and {levels}")
+    if not isinstance(dimensions, Integral) or dimensions < 1 or levels < 2:
+        raise ValueError(f"give whole dimensions >= 1 and levels >= 2, got {dimensions} and {levels}")
     width = 2 / (levels - 1)
     return -(log_prob / dimensions + math.log(width)) / math.log(2)

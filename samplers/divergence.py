@@ -6,6 +6,7 @@ covariances add up to the identity (Hutchinson 1990; FFJORD, arXiv 1810.01367).
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -53,8 +54,8 @@ class Hutchinson:
     index: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
-            raise ValueError(f"probes must be at least 1, got {self.probes}")
+        if not isinstance(self.probes, Integral) or self.probes < 1:
+            raise ValueError(f"probes must be a whole number, at least 1, got {self.probes}")
 
     def vectors(self, x: Tensor, /) -> Tensor:
         """Return the probes, (P, B, *), over the square root of their number.

@@ -1,6 +1,7 @@
 """Classifier-free guidance."""
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ class ClassifierFree:
 
     def __post_init__(self) -> None:
         guided_rows.checked(self.scale, self.interval)
-        if self.channels is not None and self.channels < 1:
-            raise ValueError(f"channels must be at least 1, or None for all, got {self.channels}")
+        if self.channels is not None and not (isinstance(self.channels, Integral) and self.channels >= 1):
+            raise ValueError(f"channels must be a whole number, at least 1, or None for all, got {self.channels}")
         null = null_of(self.null, self.y)  # made here, so that calls need not wait for them
         object.__setattr__(self, "_null", null)
         object.__setattr__(self, "_both", mapped(_stacked, self.y, null))

@@ -193,7 +193,7 @@ def test_chains_refuse_what_does_not_fit() -> None:
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[:2])
     with pytest.raises(ValueError, match="t must have shape"):
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[0])
-    with pytest.raises(ValueError, match="steps must be at least 2"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 2"):
         Hybrid(PATH, steps=1)
     with pytest.raises(ValueError, match="noise and range stacked"):
         sample(LearnedAncestral(lambda x, t: x, PATH), x, PATH.times(3))

@@ -87,7 +87,7 @@ def test_guidance_refuses_what_does_not_fit() -> None:
         ClassifierFree(network, y, 9, torch.ones(3, 1))
     with pytest.raises(ValueError, match="low <= high"):
         ClassifierFree(network, y, 9, 2.0, (nan, 1.0))
-    with pytest.raises(ValueError, match="channels must be at least 1"):
+    with pytest.raises(ValueError, match="channels must be a whole number, at least 1"):
         ClassifierFree(network, y, 9, 2.0, channels=0)
     for labels, null, said in (
         (y, torch.zeros(2).long(), r"condition of shape \(3,\) has that shape or one row's, got \(2,\)"),

@@ -282,5 +282,5 @@ def test_the_discrete_schedule_has_shorter_chains() -> None:
         (10, 1e-4, 0.5),
         (50, 1e-3, 0.1),
     ):
-        with pytest.raises(ValueError, match="DDPM takes steps >= 2"):
+        with pytest.raises(ValueError, match="DDPM takes whole steps >= 2"):
             DDPM(*wrong)
