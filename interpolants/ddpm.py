@@ -95,7 +95,7 @@ class DDPM(Interpolant):
     def _log_alpha(self, t: Tensor) -> Tensor:
         """Return half the sum of log(1 - beta_i) for i = 0 ... timestep(t), in float64."""
         shift = self._farther * self._slope
-        before = torch.tensor(self.beta_min - self._slope / 2 - shift, dtype=torch.float64, device=t.device)
+        before = torch.full((), self.beta_min - self._slope / 2 - shift, dtype=torch.float64, device=t.device)
         after = self._beta(t) - shift
         total = (_integral(after) - _integral(before)) / self._slope
         total = total + self._slope / 24 * (1 / (1 - after) - 1 / (1 - before))

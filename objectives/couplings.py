@@ -61,7 +61,8 @@ class OptimalTransport:
             for label in torch.unique(own):
                 alike = torch.nonzero(own == label)[:, 0]
                 order[rows[alike]] = rows[alike[_assign(gain[alike][:, alike])]]
-        return eps[order.to(eps.device)]
+        order = order.pin_memory() if eps.is_cuda else order  # or else its copy would wait for the device
+        return eps[order.to(eps.device, non_blocking=True)]
 
 
 def _gains(x: Tensor, eps: Tensor, block: int) -> Tensor:

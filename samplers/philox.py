@@ -95,9 +95,14 @@ def words_of_keys(keys: Sequence[Key], index: Tensor, count: int) -> Tensor:
     if len(keys) == 1:
         drawn = torch.stack(philox(counter, keys[0][:2]), dim=-1)[None]
     else:
-        low, high = torch.tensor([key[:2] for key in keys], device=index.device).T[:, :, None, None]
+        low, high = _sent(torch.tensor([key[:2] for key in keys], device="cpu"), index.device).T[:, :, None, None]
         drawn = torch.stack(philox(counter, (low, high)), dim=-1)
     return drawn.flatten(2)[..., :count]
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return values on a device, which is not waited for."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def uniform(key: Key, index: Tensor) -> Tensor:

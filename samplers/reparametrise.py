@@ -58,15 +58,24 @@ class ReparametrisedVelocity:
         at = _match(self.trained, self.to, t, self._same_ratio(t), state.dtype)
         x_u = column(at.scale, state) * state
         v = self.velocity(x_u.to(dtype), at.asked if at.asked.ndim else self._of_rows(at.asked, x))
-        half = torch.full_like(at.u, 0.5)  # the time of rows of the other kind, which are computed and left
-        u, t = (torch.where(at.noisy, half, each) for each in (at.u, at.t))
-        eps = column(at.noise, state) * self.trained.noise_from_velocity(v, x_u, u)
-        data = (state - column(self.to.sigma(t), state) * eps) / column(self.to.alpha(t), state)
-        clean = self.to.velocity(data, eps, t)
-        u, t = (torch.where(at.noisy, each, half) for each in (at.u, at.t))
+        if not at.noisy.ndim:
+            return (self._by_data if at.noisy else self._by_noise)(state, x_u, v, at)
+        clean, noisy = self._by_noise(state, x_u, v, at), self._by_data(state, x_u, v, at)
+        return torch.where(as_column(at.noisy, x), noisy, clean)
+
+    def _by_noise(self, x: Tensor, x_u: Tensor, v: Tensor, at: "Match") -> Tensor:
+        """Return the velocity of rows with more data than noise; others are done as if at t = 1/2."""
+        u, t = (each if not each.ndim else torch.where(at.noisy, 0.5, each) for each in (at.u, at.t))
+        eps = column(at.noise, x) * self.trained.noise_from_velocity(v, x_u, u)
+        data = (x - column(self.to.sigma(t), x) * eps) / column(self.to.alpha(t), x)
+        return self.to.velocity(data, eps, t)
+
+    def _by_data(self, x: Tensor, x_u: Tensor, v: Tensor, at: "Match") -> Tensor:
+        """Return the velocity of rows with more noise than data; others are done as if at t = 1/2."""
+        u, t = (each if not each.ndim else torch.where(at.noisy, each, 0.5) for each in (at.u, at.t))
         data = self.trained.data_from_velocity(v, x_u, u)
-        eps = (state - column(self.to.alpha(t), state) * data) / column(self.to.sigma(t), state)
-        return torch.where(as_column(at.noisy, x).to(x.device), self.to.velocity(data, eps, t), clean)
+        eps = (x - column(self.to.alpha(t), x) * data) / column(self.to.sigma(t), x)
+        return self.to.velocity(data, eps, t)
 
     def _same_ratio(self, t: Tensor) -> Tensor:
         if t.ndim:
