@@ -3,7 +3,8 @@
 Each follows from how the parts behave at the two ends, so that changing one choice never needs a second change.
 
 The solver is that of `samplers.plan`, `Exponential`, for the ODE and for every SDE, on the times of `grids.power`;
-others go along `grids.uniform`. Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time
+others go along `grids.uniform`. `Exponential` begins anew where guidance sets in or ends, and times are moved there
+(`grids.through`). Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time
 runs the other way):
 
 | where | because | then |

@@ -1,7 +1,7 @@
 """Grids of times, from noise to data: each a function (path, steps) of float64 times (steps + 1,) on the CPU.
 
 Bind what else they take by `functools.partial(power, exponent=2.0)`. All keep the ends of `interval` exactly, and raise
-ValueError where two times would be the same float64.
+ValueError where two times would be the same float64. `through` moves times of any grid onto the jumps of a field.
 """
 
 import math
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .exponential import Exponential
+from .jumps import through as through
 from .log_snr import log_snr, time_at
 from .precision import wide
 from .protocols import Field, Path

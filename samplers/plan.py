@@ -6,7 +6,6 @@ from torch import Tensor
 
 from . import grids
 from .exponential import Exponential
-from .jumps import through
 from .noise import white
 from .protocols import Diffusion, Field, NoiseSource, Path, Solver
 
@@ -47,5 +46,5 @@ def plan(
     """
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}")
-    times = through(grids.power(path, evaluations, interval=interval), velocity)
+    times = grids.through(grids.power(path, evaluations, interval=interval), velocity)
     return Plan(Exponential(velocity, path, w, noise=noise), times)

@@ -15,11 +15,13 @@ from sitkit.samplers import (
     Conditional,
     Counted,
     Euler,
+    Exponential,
     Field,
     Keyed,
     Mean,
     OneStep,
     Tweedie,
+    grids,
     sample,
 )
 
@@ -194,6 +196,8 @@ def _sample(
         sde = SDE(velocity, path, w)
         solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, w=w, model=model, noise=keyed)
         lasts["mean"] = Mean(sde)
+    if isinstance(solver, Exponential):
+        times = grids.through(times, velocity)  # as `plan` does
     return sample(solver, x, times, lasts.get(sampler.last))
 
 
