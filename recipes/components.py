@@ -3,28 +3,33 @@
 `{kind = "vp", beta_max = 20.0}` is `VP(beta_max=20.0)`: the kind is the component's public name in its library, in
 snake case, or `"package.module:Name"` for one's own; the fields are its parameters, with their types and defaults.
 What the recipe knows from elsewhere (the path of a w(t), the image size of a backbone) it hands over itself. A `Slot`
-is a place for a component, and says where its kinds are found.
-
-Code outside of the libraries comes by `Trust.load` alone: a component that is there was trusted.
+is a place for a component, and says where its kinds are found. Code outside of the libraries comes by `Trust.load`.
 """
 
 import dataclasses
 import importlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PydanticUserError, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PydanticUserError,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from .problem import Problem
 from .tables import read_toml
-from .trust import EVERYTHING, NOTHING, Trust, trust_in
+from .trust import EVERYTHING, NOTHING, Trust, refusal, trust_in
+from .words import nearest, snake
 
 
 class Section(BaseModel):
@@ -77,6 +82,7 @@ class Slot:
         given: parameters that the recipe hands over itself.
         nested: slots for those parameters that are components in turn.
         plain: the object found is used as it is, not called, and written as a bare name.
+        most: the largest value of a field, where one could be made for ever.
         absent: the word for no component, if there may be none.
         usual: the kind of a table that names none, if there is a usual one.
     """
@@ -87,13 +93,14 @@ class Slot:
     given: frozenset[str] = frozenset()
     nested: Mapping[str, "Slot"] = field(default_factory=dict, compare=False)
     plain: bool = False
+    most: Mapping[str, int] = field(default_factory=dict, compare=False)
     absent: str | None = None
     usual: str | None = None
 
     @cache  # noqa: B019 (slots are few and live as long as the program)
     def kinds(self) -> dict[str, Any]:
         """Return the library's components that fit here, by kind."""
-        return {_snake(name): thing for name in self._names() if (thing := self._member(name)) is not None}
+        return {snake(name): thing for name in self._names() if (thing := self._member(name)) is not None}
 
     def _names(self) -> list[str]:
         """Return the library's public names, those that are imported on use as well."""
@@ -126,14 +133,12 @@ class Slot:
         """Return a thing outside of the library if it belongs here, and has fields that a recipe can hold."""
         try:
             fits = (inspect.isclass(thing) or inspect.isfunction(thing)) and self.fits(thing)
-        except (TypeError, ValueError):  # it has no signature
-            fits = False
-        if not fits:
-            raise Problem(f"'{kind}' is no {self.name}: see {self.library} for what one looks like")
-        try:
-            self.model(thing)
+            if fits:
+                self.model(thing)
         except (TypeError, ValueError, NameError, AttributeError, PydanticUserError) as error:
             raise Problem(f"the fields of {self.name} '{kind}' cannot be read: {error}") from error
+        if not fits:
+            raise Problem(f"'{kind}' is no {self.name}: see {self.library} for what one looks like")
         return thing
 
     def parse(self, value: Any, trust: Trust = NOTHING) -> Component | None:
@@ -166,8 +171,8 @@ class Slot:
         try:
             target = self.find(kind, trust)
         except Problem as problem:
-            raise PydanticCustomError("component", "{problem}", {"problem": str(problem)}) from None
-        canonical = kind if ":" in kind else _snake(target.__name__)
+            raise refusal(problem) from None
+        canonical = kind if ":" in kind else snake(target.__name__)
         fields = json.dumps({key: dump(field) for key, field in value.items() if key != "kind"})
         return Component(self, canonical, self.model(target).model_validate_json(fields, context=trust), target)
 
@@ -208,7 +213,8 @@ class Slot:
                 default = default if default is ... else slot.parse(default, EVERYTHING)  # of code that is imported
                 keys[name] = (Annotated[Component | None, slot], default)
             else:
-                keys[name] = (hints.get(name, Any), default)
+                kind = hints.get(name, Any)
+                keys[name] = (Annotated[kind, Field(ge=1, le=self.most[name])] if name in self.most else kind, default)
         return create_model(target.__name__, __base__=Fields, **keys)
 
     def _describe(self, thing: Any) -> dict[str, Any]:
@@ -237,14 +243,3 @@ def dump(value: Any, absent: str | None = None) -> Any:
     if value.slot.plain:
         return value.kind
     return {"kind": value.kind} | value.fields.model_dump(mode="json")
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """Return ' (did you mean ...?)' with the nearest known word, or nothing if none is near."""
-    matches = get_close_matches(word, known, n=1)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
-
-
-def _snake(name: str) -> str:
-    """Return SineSquared as sine_squared, SiT as sit, KLEta as kl_eta, DINOv2 as dinov2."""
-    return re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z](?!\d))", "_", name).lower()

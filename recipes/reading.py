@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .components import Fields, Section, Slot, nearest
+from .components import Fields, Section, Slot
 from .intervals import resolve
 from .problem import Problem
 from .recipe import Recipe
 from .tables import DEEPEST, read_json, read_toml
 from .trust import EVERYTHING, NOTHING, Trust
+from .words import nearest
 
 LONGEST = 200
 """How many letters of a value an error repeats."""

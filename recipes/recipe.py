@@ -7,7 +7,19 @@ from pydantic import AfterValidator, Field, model_validator
 from . import slots
 from .components import Component, Section
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Steps = Annotated[int, Field(ge=1, le=10**8 - 1)]
+"""Names of checkpoints have eight digits."""
+Batch = Annotated[int, Field(ge=1, le=2**20)]
+"""Numbers, times and labels of a batch are held at once, whatever its images take: more is a mistake."""
+Bins = Annotated[int, Field(ge=1, le=10_000)]
+"""Of [0, 1]; every record has a number for each."""
+SolverSteps = Annotated[int, Field(ge=1, le=10**6)]
+"""Times are float32 where networks see them: of more steps, those near t = 1 would be of equal times."""
+Threads = Annotated[int, Field(ge=0, le=1024)]
+Images = Annotated[int, Field(ge=2, le=10**9)]
+Draws = Annotated[int, Field(ge=1, le=10**6)]
+"""Each has a seed of its own, as many after the first."""
 
 
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
@@ -31,7 +43,7 @@ class Optimizer(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
@@ -57,8 +69,8 @@ class EMA(Section):
 class Train(Section):
     """How long, and with what, to train."""
 
-    steps: Count
-    batch: Count
+    steps: Steps
+    batch: Batch
     """Images a step, over all processes."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -90,7 +102,7 @@ class Compute(Section):
     """Whether a block's activations are computed again for its gradient, instead of kept."""
     deterministic: bool = False
     """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Threads = 0
     """Threads that prepare the next steps' images; with 0 each step prepares its own."""
 
 
@@ -110,7 +122,7 @@ class Checkpoint(Every):
 class Log(Every):
     """What is written down, always into metrics.jsonl: besides, into `sinks`; the loss in `bins` of time."""
 
-    bins: Count = 10
+    bins: Bins = 10
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
 
@@ -126,7 +138,7 @@ class Sampler(Section):
     path: Annotated[Component | None, slots.SAMPLED] = None
     """Along which samples are led; `auto` is the one that was learnt, others read it by `samplers.reparametrise`."""
     solver: Annotated[Component | None, slots.SOLVER] = None
-    steps: Count = 50
+    steps: SolverSteps = 50
     times: Annotated[Component | None, slots.GRID] = None
     """How the steps are spread: a function of `samplers.grids`."""
     interval: Interval = "auto"
@@ -162,8 +174,8 @@ class Guidance(Section):
 class Evaluation(Section):
     """What `sitkit evaluate` draws and looks at: `draws` times `num` samples, or as many as are held out."""
 
-    num: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
-    draws: Count = 1
+    num: Images | Literal["auto"] = "auto"
+    draws: Draws = 1
     labels: Literal["random", "balanced"] = "random"
     """Classes at random, as in the papers, or in turn, which lowers FID."""
     unguided: bool = False

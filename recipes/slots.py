@@ -112,7 +112,9 @@ TIMES = Slot("times", "sitkit.objectives.times", _is_callable, usual="uniform", 
 _of_times["times"] = TIMES  # some are made of others
 COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent="independent")
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
-BACKBONE = Slot("backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES))
+BACKBONE = Slot(
+    "backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES), most={"depth": 10_000}
+)
 DIFFUSION = Slot("w", "sitkit.samplers", _is_diffusion, given=frozenset({"path", "loss_curve"}), usual="sigma")
 VARIABLE = Slot("variable", "sitkit.samplers.log_snr", _is_variable, plain=True)
 SOLVER = Slot(

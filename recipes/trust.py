@@ -71,11 +71,17 @@ def trust_in(info: ValidationInfo) -> Trust:
     return info.context if isinstance(info.context, Trust) else NOTHING
 
 
+def refusal(problem: Problem) -> PydanticCustomError:
+    """Return a problem as an error of validation."""
+    text = str(problem).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    return PydanticCustomError("component", "{problem}", {"problem": text})
+
+
 def _check(value: str, info: ValidationInfo) -> str:
     try:
         trust_in(info).check(value)
     except Problem as problem:
-        raise PydanticCustomError("component", "{problem}", {"problem": str(problem)}) from None
+        raise refusal(problem) from None
     return value
 
 

@@ -12,8 +12,11 @@ from . import study as study
 from . import train as train
 from . import tune as tune
 from .app import app as app
+from .errors import one_interrupt, write_any_text
 
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="sitkit")
+    write_any_text()
+    with one_interrupt():
+        app(prog_name="sitkit")

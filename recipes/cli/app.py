@@ -1,7 +1,9 @@
 """What the commands share: how they are declared, and what several of them take."""
 
 import functools
+import inspect
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ import typer
 
 from ..filesystems import check_system
 from ..problem import Problem
+from .errors import line_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +27,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+MOST_SEED = 2**62
+"""Seeds of further draws follow the first, and all have 64 bits."""
+MOST_ROWS = 2**20
+"""At once: their noise is held in memory, whatever their network takes."""
+MOST_IMAGES = 10**9
+"""Each shard of them is looked for by name."""
+LONGEST_SIDE = 2**16
+"""Of images: JPEG has no longer one."""
+LAST_STEP = 10**8 - 1
+"""Names of checkpoints have eight digits."""
+MOST_PROCESSES = 10**6
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated.")
@@ -45,20 +60,31 @@ Trusting = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 
 
+LESS_MEMORY = (
+    "lower train.batch, raise compute.accumulate, set compute.recompute = true, or use a smaller network and images"
+)
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function: a problem becomes its lines and exit code 2, an interrupt exit code 130."""
+    """Make a command of a function: what a user can mend becomes a line and exit code 2, an interrupt exit code 130."""
+    takes_batch = "batch" in inspect.signature(function).parameters
+    lower = "lower --batch, or use a smaller network" if takes_batch else LESS_MEMORY
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             check_system()
             function(*args, **kwargs)
-        except Problem as problem:
-            typer.echo(f"sitkit: {problem}", err=True)
-            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("sitkit: interrupted; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
+        except Exception as error:
+            line = line_of(error, lower)
+            if line is None:
+                raise
+            printable = line.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+            typer.echo(f"sitkit: {printable}", err=True)
+            raise typer.Exit(2) from None
 
     return app.command()(run)
 
@@ -114,10 +140,15 @@ def device_of(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(0, device=Share.of_environment().device(device))  # or all processes would open the first GPU
-    except (RuntimeError, AssertionError) as error:
-        raise Problem(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
+        with warnings.catch_warnings():  # of kinds that torch has given up
+            warnings.simplefilter("ignore")
+            device = torch.device(name)
+        own = Share.of_environment().device(device)  # or all processes would open the first GPU
+        torch.ones(2, device=own).sum().item()
+    except Exception as error:  # each kind of device raises its own: those without a backend, or without numbers
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise Problem(f"--device {name} cannot be used here: {reason}; cpu, cuda and cuda:1 are devices") from None
+    if device.type != "cpu":
+        return device
+    keep_freed_memory()
+    return torch.device("cpu")  # which has no numbers

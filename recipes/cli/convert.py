@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .app import AFTER_TRAINING, Settings, command, resample
+from .app import AFTER_TRAINING, LONGEST_SIDE, Settings, command, resample
 
 
 @command
@@ -19,7 +19,8 @@ def convert(
         str, typer.Option(metavar="FOLDER|ID", help="The autoencoder that makes pixels of states; none if they are.")
     ] = "auto",
     num_heads: Annotated[
-        int | None, typer.Option(min=1, help="Of the attention, for widths that are not of a published size.")
+        int | None,
+        typer.Option(min=1, max=LONGEST_SIDE, help="Of the attention, for widths that are not of a published size."),
     ] = None,
     ema: Annotated[bool, typer.Option(help="The averaged weights, or the raw ones.")] = True,
     settings: Settings = None,

@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 from .app import (
+    MOST_IMAGES,
+    MOST_ROWS,
+    MOST_SEED,
     PLACES,
     Average,
     Device,
@@ -23,16 +26,20 @@ from .app import (
 def likelihood(
     folder: RunFolder,
     num: Annotated[
-        int, typer.Option("--images", "--num", min=1, help="How many held-out images, from the first.")
+        int, typer.Option("--images", "--num", min=1, max=MOST_IMAGES, help="How many held-out images, from the first.")
     ] = 512,
     probes: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Random probes of the divergence; 0 is exact, the default for images of up to 256 numbers."
+            min=0,
+            max=MOST_ROWS,
+            help="Random probes of the divergence; 0 is exact, the default for images of up to 256 numbers.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of dequantisation and probes.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once; they share the solver's steps.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of dequantisation and probes.")] = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; they share the solver's steps.")
+    ] = 64,
     rtol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, relative.")] = 1e-5,
     atol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, absolute.")] = 1e-6,
     average: Average = "ema",

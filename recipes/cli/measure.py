@@ -8,6 +8,9 @@ import typer
 from ..problem import Problem
 from .app import (
     AFTER_TRAINING,
+    LONGEST_SIDE,
+    MOST_ROWS,
+    MOST_SEED,
     PLACES,
     Average,
     Device,
@@ -22,7 +25,7 @@ from .app import (
 )
 
 Crop = Annotated[bool, typer.Option("--crop", help="Cut the images of a folder to the size of samples, as ADM does.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images at once; changes no number but by rounding.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; changes no number but by rounding.")]
 
 
 @command
@@ -46,7 +49,7 @@ def evaluate(
     ] = None,
     sampler: SamplerFile = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first draw.")] = 0,
     batch: Batch = 256,
     crop: Crop = False,
     average: Average = "ema",
@@ -133,7 +136,7 @@ def _beside(source: Path) -> Path:
 def reference(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of images, or an .npz with arr_0.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The .npz of the statistics.")],
-    size: Annotated[int, typer.Option(min=1, help="The side of the images, in pixels.")] = 256,
+    size: Annotated[int, typer.Option(min=1, max=LONGEST_SIDE, help="The side of the images, in pixels.")] = 256,
     channels: Annotated[int, typer.Option(min=1, max=3, help="3, or 1 for grey images.")] = 3,
     features: Annotated[
         str,

@@ -7,6 +7,9 @@ import typer
 
 from .app import (
     AFTER_TRAINING,
+    MOST_IMAGES,
+    MOST_ROWS,
+    MOST_SEED,
     PLACES,
     Average,
     Device,
@@ -31,9 +34,11 @@ def sample(
             metavar="PLACE", help="A folder; or a .png grid, or an .npz with arr_0 (N, H, W, 3) uint8 and labels."
         ),
     ],
-    num: Annotated[int, typer.Option("--samples", "--num", min=1, help="How many samples.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at once, 256 at most in a folder; changes none.")] = 256,
+    num: Annotated[int, typer.Option("--samples", "--num", min=1, max=MOST_IMAGES, help="How many samples.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the sampling.")] = 0,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once, 256 at most in a folder; changes none.")
+    ] = 256,
     label: Annotated[list[str] | None, typer.Option(help="A class to draw, by name; may be repeated.")] = None,
     labels: Annotated[
         Literal["auto", "balanced", "random"],

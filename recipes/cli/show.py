@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from .app import Settings, Trusting, command, trust_of
+from .app import LAST_STEP, MOST_SEED, Settings, Trusting, command, trust_of
 
 
 @command
 def plane(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all that is random.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Steps of training.")] = 5000,
 ) -> None:
     """Carry noise to a target in the plane: trains in under a minute, then draws what was learnt.
 

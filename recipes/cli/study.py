@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..problem import Problem
-from .app import Device, command, device_of
+from .app import MOST_PROCESSES, MOST_ROWS, Device, command, device_of
 
 
 @command
@@ -15,7 +15,9 @@ def study(
         Path, typer.Argument(metavar="STUDY.toml", help="What is varied of which recipe (docs/studies.md).")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the study.")],
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at once, among which cores are divided.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes at once, among which cores are divided.")
+    ] = 1,
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only train or measure what has that key; may be repeated.")
     ] = None,
@@ -29,7 +31,7 @@ def study(
     slurm: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of submitted jobs, as slurm_partition=gpu.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at once; changes no sample.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 512,
     device: Device = "auto",
 ) -> None:
     """Train and measure all that a study varies, or go on with it; writes study.json, study.md, study.html and plots.

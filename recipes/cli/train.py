@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 import typer
 
 from ..problem import Problem
-from .app import PLACES, Device, RunFolder, Settings, Trusting, command, device_of, resample, trust_of
+from .app import (
+    LAST_STEP,
+    LONGEST_SIDE,
+    MOST_PROCESSES,
+    MOST_ROWS,
+    PLACES,
+    Device,
+    RunFolder,
+    Settings,
+    Trusting,
+    command,
+    device_of,
+    resample,
+    trust_of,
+)
 
 
 @command
@@ -15,7 +29,9 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the run.")] = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Of a dry run: how many processes would train.")] = 8,
+    processes: Annotated[
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Of a dry run: how many processes would train.")
+    ] = 8,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
@@ -42,7 +58,7 @@ def train(
 @command
 def replay(
     folder: RunFolder,
-    step: Annotated[int, typer.Option(min=1, help="Which step to repeat.")],
+    step: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Which step to repeat.")],
     settings: Settings = None,
     trust: Trusting = False,
     device: Device = "auto",
@@ -62,9 +78,11 @@ def replay(
 def encode(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder of images, or data as a recipe has them.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the latents.")],
-    size: Annotated[int, typer.Option(min=1, help="The side to which images are cropped, in pixels.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=1, max=LONGEST_SIDE, help="The side to which images are cropped, in pixels.")
+    ] = 256,
     vae: Annotated[str, typer.Option(metavar="FOLDER|ID", help="The autoencoder.")] = "stabilityai/sd-vae-ft-ema",
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once.")] = 32,
     unreadable: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do about images that cannot be read.")
     ] = "stop",

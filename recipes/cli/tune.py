@@ -7,6 +7,8 @@ import typer
 
 from .app import (
     AFTER_TRAINING,
+    MOST_ROWS,
+    MOST_SEED,
     PLACES,
     Average,
     Device,
@@ -31,7 +33,7 @@ def tune(
             "be repeated.",
         ),
     ],
-    calls: Annotated[int, typer.Option(min=1, help="Calls of the network for a batch, at most.")],
+    calls: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Calls of the network for a batch, at most.")],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of what is found; by default DIR/tune.")] = None,
     number: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of evaluation, to come near to that of real images.")
@@ -40,8 +42,8 @@ def tune(
         Path | None, typer.Option(metavar="REF", help="What to compare with, as in `sitkit evaluate`.")
     ] = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first draw.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at once; changes no sample.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first draw.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 256,
     average: Average = "ema",
     trust: Trusting = False,
     device: Device = "auto",

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..components import nearest
 from ..files import sha256
 from ..problem import Problem
 from ..trust import CodeFolder
+from ..words import nearest
 from .network import exactly, existing, read_weights, reason
 from .protocol import Features, in_colour
 

@@ -13,10 +13,10 @@ from sitkit.interpolants import Linear
 from sitkit.objectives import Matching
 from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
 
-from ..components import nearest
 from ..metrics import energy_distance
 from ..problem import Problem
 from ..progress import progress
+from ..words import nearest
 from . import pictures as plane_pictures
 from .targets import TARGETS, Target
 

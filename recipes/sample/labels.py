@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import randomness
-from ..components import nearest
 from ..problem import Problem
+from ..words import nearest
 
 Rule = Literal["balanced", "random"]
 

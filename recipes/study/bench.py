@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..components import nearest
 from ..data.fingerprint import state
 from ..data.images import Split
 from ..evaluate.evaluation import SAMPLES, Question, evaluate
@@ -26,6 +25,7 @@ from ..run import Run
 from ..sample.labels import Labels
 from ..sample.manifest import identity, manifest_of
 from ..tables import read_json
+from ..words import nearest
 from .budget import within
 from .cell import AS_ASKED
 from .record import KEPT

@@ -8,10 +8,11 @@ from typing import Any
 
 from sitkit.objectives import LossCurve
 
-from ..components import Section, dump, nearest
+from ..components import Section, dump
 from ..problem import Problem
 from ..reading import asked, change
 from ..recipe import Guidance, Recipe, Sampler
+from ..words import nearest
 from .definition import Axis, Variant
 from .settings import toml, word
 from .usual import NO_NOISE, USUAL, usual_values

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..components import nearest
 from ..intervals import resolve
 from ..problem import Problem
 from ..reading import override, read
 from ..recipe import Recipe
 from ..train.averages import decays
 from ..trust import EVERYTHING
+from ..words import nearest
 from .definition import MOST_SEEDS, Study, Variant
 
 OF_SAMPLING = ("sampler", "guidance", "evaluation")

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..components import nearest
 from ..files import read_regular
 from ..problem import Problem
 from ..reading import change
 from ..recipe import Recipe
 from ..tables import read_toml
 from ..trust import NOTHING, Trust
+from ..words import nearest
 from .settings import settings_of
 
 TABLES = ("sampler", "guidance")

@@ -39,12 +39,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from ..components import Section, nearest
+from ..components import Section
 from ..files import read_regular
 from ..problem import Problem
 from ..reading import presets
 from ..recipe import Recipe
 from ..tables import read_toml
+from ..words import nearest
 from .settings import settings_of, toml, word
 
 TAKEN = ("seed", "network", "cell", "calls", "network_rows", "sampling_seed", "numbers", "report")

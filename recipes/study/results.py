@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..components import nearest
 from ..problem import Problem
+from ..words import nearest
 from .cells import Layout, Place
 from .definition import Axis, Study
 from .folder import Folder
