@@ -141,6 +141,17 @@ def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) 
             remove_folder(checkpoint, MANIFEST)
 
 
+def unfit(checkpoint: Path, error: Exception) -> Problem:
+    """Return the problem of weights that are not those of a recipe's network, by what their loading raised."""
+    reason = " ".join(str(error).split())
+    if "size mismatch for y_embedder" in reason:
+        reason += (
+            "; the data have other classes than those that it was trained on (labels without images, which earlier "
+            "versions counted, are none): restore the data, or fine-tune a new run by --set train.init=RUN"
+        )
+    return Problem(f"{checkpoint} holds another network than its recipe's: {reason}")
+
+
 def _entries(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / MANIFEST
     try:

@@ -151,7 +151,7 @@ def test_what_is_of_another_recipe_network_or_step(tmp_path: Path) -> None:
     assert finish(words(run, steps=4), tmp_path / "renamed") == 0  # a checkpoint by another's name is none
     assert f"{manifest} is damaged (it is of step 4)" in (tmp_path / "renamed").read_text()
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": 6}))
-    assert f"{manifest.parent} does not fit the recipe" in refused()
+    assert f"{manifest.parent} holds another network" in refused()
     for file, line in ((run / "metrics.jsonl", "{nothing}\n"), (run / "recipe.json", "{")):
         file.write_text(line)
         shutil.rmtree(manifest.parent, ignore_errors=True)

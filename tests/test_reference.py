@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -455,11 +456,14 @@ def test_paths_that_cannot_be_looked_at_are_one_line(tmp_path: Path) -> None:
         ("{folder} --out {new}.npz --size 8 --channels 1 --features pixel", "did you mean 'pixels'"),
         ("{new} --out {new}.npz", "there is no reference"),
         ("{empty} --out {new}.npz", "holds no image"),
+        ("{single} --out {new}.npz --size 8 --channels 1", "has 1 images, and statistics take two or more"),
     ],
 )
 def test_a_reference_that_is_none_is_one_line(folder: Path, tmp_path: Path, words: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
-    places = {"folder": folder, "new": tmp_path / "new", "empty": tmp_path / "empty"}
+    (tmp_path / "single").mkdir()
+    shutil.copy(folder / "a/00.png", tmp_path / "single")
+    places = {"folder": folder} | {name: tmp_path / name for name in ("new", "empty", "single")}
     more = [] if "--features" in words else ["--features", "measuring:Likeness"]
     assert said in refused("reference", *words.format(**places).split(), *more)
     assert not (tmp_path / "new.npz").exists()

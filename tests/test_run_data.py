@@ -292,3 +292,13 @@ def test_what_is_held_out_stays_so_if_images_are_unreadable(run: Path, tmp_path:
     """A share of fewer images would be another."""
     code, said = train(run, data_of(tmp_path / "images", split=0.5, unreadable="skip"), "train.steps=2")
     assert (code, "undo: data.unreadable" in said) == (2, True)
+
+
+def test_a_run_without_a_record_says_that_its_data_have_other_classes(run: Path, tmp_path: Path) -> None:
+    os.remove(run / "data.json")
+    lose_class(tmp_path / "images")
+    again = [data_of(tmp_path / "images", split=0.5), "train.steps=2"]
+    for code, said in (train(run, *again), sitkit("sample", run, "--out", tmp_path / "x.png")):
+        assert code == 2
+        assert "the data have other classes than those that it was trained on" in said
+        assert "restore the data, or fine-tune a new run by --set train.init=RUN" in said

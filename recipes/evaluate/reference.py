@@ -103,6 +103,8 @@ def of_images(images: Pictures, source: str, identity: str, how: Extraction, kee
     Raises:
         Problem: images cannot be read, or the cache cannot be written.
     """
+    if len(images) < 2:
+        raise Problem(f"{source} has {len(images)} images, and statistics take two or more")
     file = how.cache / f"{how.key}-{identity}.npz"
     parts = file.with_suffix("")
     if not file.exists():

@@ -25,7 +25,7 @@ from sitkit.samplers import (
     sample,
 )
 
-from .. import slots
+from .. import checkpoints, slots
 from ..arithmetic import compile_parts, computed_in
 from ..data.images import Split
 from ..intervals import grid, resolve_sampler, sampled_path, sampled_velocity
@@ -93,7 +93,7 @@ def load_network(
     try:
         network.load_state_dict(read_average(checkpoint, average))
     except RuntimeError as error:
-        raise Problem(f"{checkpoint} holds another network than its recipe's: {error}".replace("\n", " ")) from None
+        raise checkpoints.unfit(checkpoint, error) from None
     return network.to(device).eval()
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from .. import checkpoints
 from ..data.images import Split
-from ..problem import Problem
 from ..recipe import Recipe
 from ..sample.generate import build_network
 from .averages import Averages
@@ -82,7 +81,7 @@ class State:
             self.averages.load({name: self._read(checkpoint, name) for name in self.averages.modules})
             self._load_trained(checkpoint)
         except (RuntimeError, KeyError) as error:
-            raise Problem(f"{checkpoint} does not fit the recipe: {error}".replace("\n", " ")) from None
+            raise checkpoints.unfit(checkpoint, error) from None
         self.meters.load_state_dict(checkpoints.load(checkpoint, "meters"))
         self.step = checkpoints.step_of(checkpoint)
 
