@@ -13,12 +13,13 @@ from sitkit.samplers import (
     Counted,
     Heun,
     adaptive,
+    grids,
     log_likelihood,
     plan,
     sample,
     solve_each,
 )
-from sitkit.samplers.jumps import jumps_of, pieces, through
+from sitkit.samplers.jumps import jumps_of, pieces
 from worlds import doubles
 
 LOW, HIGH = 0.3, 0.7
@@ -99,7 +100,7 @@ def test_fields_are_asked_on_one_side_of_a_jump(dtype: torch.dtype) -> None:
 
 
 def test_a_grid_is_moved_onto_jumps_and_still_rises() -> None:
-    times = through(torch.linspace(0, 1, 6, dtype=torch.float64), Switched())
+    times = grids.through(torch.linspace(0, 1, 6, dtype=torch.float64), Switched())
     torch.testing.assert_close(times, doubles(0, 0.3, 0.4, 0.7, 0.8, 1), rtol=0, atol=0.11)
     assert (times.diff() > 0).all()
     assert {LOW, HIGH} <= set(times.tolist())
