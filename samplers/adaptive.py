@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .jumps import Piece, pieces
 from .one_step import at
-from .precision import flat, wide
+from .precision import check_outside_transforms, flat, wide
 from .protocols import Field
 
 RUNGE_KUTTA = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -97,11 +97,7 @@ def solve(
             f"give t != s, steps >= 1, max_steps >= 1 and a method of {', '.join(METHODS)}; "
             f"got {t}, {s}, {control.steps}, {control.max_steps} and '{method}'"
         )
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        raise ValueError(
-            "torchdiffeq's methods do not run inside of torch.func's transforms: call them outside, or take a solver "
-            "on a grid, as Heun"
-        )
+    check_outside_transforms(x)
     if not x.numel():
         return x
     for piece in pieces(velocity, t, s, x.dtype):

@@ -1,4 +1,4 @@
-"""Numbers and shapes of states and times: float32 at least, and a time for all rows or one for each."""
+"""What states and times are to solvers: float32 at least, of any shape (B, *), a time for all rows or for each."""
 
 import math
 
@@ -31,3 +31,12 @@ def column(values: Tensor, x: Tensor) -> Tensor:
 def flat(x: Tensor) -> Tensor:
     """Return states (B, *) as (B, D), D the numbers of a row: also of shape (B,), and of no rows."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def check_outside_transforms(x: Tensor) -> None:
+    """Raise ValueError inside of torch.func's transforms, where step sizes cannot be chosen by looking at errors."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        raise ValueError(
+            "solvers that choose their steps do not run inside of torch.func's transforms: call them outside, or take "
+            "a solver on a grid, as Heun"
+        )

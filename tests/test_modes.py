@@ -171,9 +171,13 @@ def test_derivatives_of_a_path_exist_in_every_mode(path: Linear) -> None:
     assert torch.equal(torch.func.vmap(path.sigma_dot)(t), path.sigma_dot(t))
 
 
-def test_torchdiffeq_refuses_transforms() -> None:
+def test_solvers_that_choose_their_steps_refuse_transforms() -> None:
     model = network()
-    for call in (lambda x: adaptive(model, x, 0, 1), lambda x: log_likelihood(model, x).log_prob):
+    for call in (
+        lambda x: adaptive(model, x, 0, 1),
+        lambda x: solve_each(model, x, 0, 1),
+        lambda x: log_likelihood(model, x).log_prob,
+    ):
         with pytest.raises(ValueError, match=r"do not run inside of torch\.func's transforms"):
             torch.func.vmap(call)(torch.randn(3, 2, 2))
 
