@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from test_caches import write_images
 from torch import Tensor
 
 import forked
@@ -265,3 +266,28 @@ def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: 
     assert kills > 3
     assert differing(report_in(out), report_in(alone)) == {}
     assert (out / "report.html").read_text() == (alone / "report.html").read_text()
+
+
+def test_a_run_is_measured_without_its_data_by_a_reference(tmp_path: Path) -> None:
+    """What of the data is needed, such as how many were held out, the run knows; a search of samplers needs no more."""
+    places = {name: write_images(tmp_path / name, range(14)) for name in ("train", "held", "real")}
+    data = f"data={{kind='folder', path='{places['train']}', heldout='{places['held']}', size=8}}"
+    folder = trained(
+        tmp_path / "run", data, "backbone.kind=sit", "backbone.patch_size=4", "train.batch=2", "train.steps=2"
+    )
+    words = (folder, "--reference", places["real"], *sets("evaluation.draws=1"), "--out")
+    before = means(evaluated(*words, tmp_path / "before"))
+    for name in ("train", "held"):
+        places[name].rename(tmp_path / f"moved-{name}")
+    report = evaluated(*words, tmp_path / "after")
+    assert means(report) == before
+    assert report["manifest"]["samples"] == 14
+    assert NEARER not in before
+    for command in ("evaluate", "tune"):
+        more = ["--over", "guidance.scale=1.0|1.5", "--calls", "3"] if command == "tune" else []
+        line = refused(command, folder, *more, "--out", tmp_path / "none")
+        assert f"there is no folder {places['train']}; --reference names other images to compare with" in line
+    code, said = sitkit("tune", *words[:-1], *more, "--out", tmp_path / "tuned")
+    assert code == 0, said
+    assert "so the loss is not measured, and no bound is shown of any w" in said
+    assert (tmp_path / "tuned/sampler.toml").is_file()

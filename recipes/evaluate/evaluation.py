@@ -91,7 +91,12 @@ def evaluate(run: Run, recipe: Recipe, question: Question, *, seed: int, average
         Problem: there is no good checkpoint, nothing to compare with, or a package is missing.
     """
     how = question.extraction()
-    split = run.data(recipe, images=question.reference is None, heldout=True)
+    try:
+        split = run.data(recipe, images=question.reference is None, heldout=True)
+    except Problem as problem:
+        if question.reference is None:
+            raise Problem(f"{problem}; --reference names other images to compare with") from None
+        raise
     count = _count(recipe, split, question)
     labels = Labels(split.classes, recipe.evaluation.labels)
     checkpoint = run.latest()

@@ -23,7 +23,7 @@ AUTOMATIC = ("sampler.solver=auto", "sampler.last=auto")
 """What fits every kind of sampler."""
 
 
-def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None) -> tuple[Axis, ...]:
+def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None, guided: bool = True) -> tuple[Axis, ...]:
     """Return what is to be varied of a recipe.
 
     Args:
@@ -31,12 +31,13 @@ def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None) -> 
             usual ones, as `guidance.scale=1.0|1.5|2.0`; values are as `--set` has them.
         recipe: the run's.
         curve: its loss curve, if there are data to measure it on, of which some usual values are made.
+        guided: whether it has classes to guide by.
 
     Raises:
         Problem: a key or value is none, or is given twice.
     """
     parts = [part.strip() for text in texts for part in split(text, ",") if part.strip()]
-    axes = tuple(_axis(part, recipe, curve) for part in parts)
+    axes = tuple(_axis(part, recipe, curve, guided) for part in parts)
     for axis in axes:
         if [other.name for other in axes].count(axis.name) > 1:
             raise Problem(f"--over {axis.name} is given twice: put all its values into one, with | between them")
@@ -59,7 +60,7 @@ def split(text: str, separator: str) -> list[str]:
     return parts
 
 
-def _axis(text: str, recipe: Recipe, curve: LossCurve | None) -> Axis:
+def _axis(text: str, recipe: Recipe, curve: LossCurve | None, guided: bool) -> Axis:
     key, given, values = (part.strip() for part in text.partition("="))
     section = SECTIONS.get(key.partition(".")[0])
     if section is None or "." not in key:
@@ -69,7 +70,7 @@ def _axis(text: str, recipe: Recipe, curve: LossCurve | None) -> Axis:
     if (name := key.split(".")[1]) not in section.model_fields:
         known = [*section.model_fields]
         raise Problem(f"--over {key}: unknown key{nearest(name, known)}; known: {', '.join(known)}")
-    if section is Guidance and not _has_classes(recipe):
+    if section is Guidance and not guided:
         raise Problem(f"--over {key}: this run has no classes, so that there is nothing to guide by")
     written = [value.strip() for value in split(values, "|") if value.strip()]
     variants = [variant(key, value) for value in written] or [
@@ -88,10 +89,6 @@ def variant(key: str, value: str, name: str = "") -> Variant:
         return Variant(NO_NOISE, NO_NOISE, ("sampler.kind=ode",))
     noisy = ("sampler.kind=sde",) if key == W or key.startswith(f"{W}.") else ()
     return Variant(name or value, value, (*noisy, f"{key}={value}"))
-
-
-def _has_classes(recipe: Recipe) -> bool:
-    return bool(recipe.data.build().classes)
 
 
 def _check(one: Variant, key: str, recipe: Recipe) -> None:

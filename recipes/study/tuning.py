@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.absent import Absent
 from ..data.record import placed
 from ..evaluate.evaluation import Question
 from ..filesystems import lock
@@ -60,13 +61,19 @@ def run_tune(
     Raises:
         Problem: there is nothing to measure, it cannot be measured, or the folder cannot be written.
     """
-    split = run.data(recipe, heldout=True)
+    try:
+        split = run.data(recipe, heldout=True)
+    except Problem as problem:
+        if reference is None:
+            raise Problem(f"{problem}; --reference names other images to compare with") from None
+        split = run.data(recipe, images=False)
+        say(f"{problem}: so the loss is not measured, and no bound is shown of any w")
     recipe = recipe.model_copy(update={"data": placed(recipe.data, run.data_record())})
-    curve = None
-    read_axes(over, recipe, None)  # mistakes are told of before a network is loaded
-    if recipe.data.kind != "absent":
+    curve, guided = None, bool(split.classes)
+    read_axes(over, recipe, None, guided)  # mistakes are told of before a network is loaded
+    if not isinstance(split.training, Absent):
         curve = measure_loss_curve(load_network(recipe, split, run.latest(), device, average), recipe, split)
-    task = Task(recipe, read_axes(over, recipe, curve), calls, seed, number)
+    task = Task(recipe, read_axes(over, recipe, curve, guided), calls, seed, number)
     with _alone(out):
         question = Question(recipe.evaluation.features, reference, False, batch, device, out / WORK)
         bench = Bench(run, split, question, average, out)
