@@ -9,8 +9,6 @@ output: in DiT it is the range of the variance; in SiT nothing trains it, and ze
 layers beside them, and its time runs the other way, which other weights of the same network mend (`load_repa`).
 """
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +21,8 @@ from . import checkpoints
 from .data.images import Split
 from .data.record import open_data
 from .data.vae import USUAL
+from .files import draft_of, is_taken
+from .filesystems import move_folder
 from .problem import Problem
 from .reading import override
 from .recipe import Recipe
@@ -108,7 +108,9 @@ def check_free(folder: Path) -> None:
     if (folder / "recipe.json").exists():
         raise Problem(f"{folder} holds a run already; give another --out")
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not folder.is_dir():
+            raise Problem(f"{folder} cannot be written: it is a file")
+        if is_taken(folder):
             raise Problem(f"{folder} is not empty; give another --out")
     except OSError as error:
         raise Problem(f"{folder} cannot be written: {error.strerror}") from None
@@ -125,13 +127,12 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
     split = open_data(recipe.data, None)
     _check_data(network, recipe, split)
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as place:
-            with Run.begin(Path(place) / "run", recipe, split) as run:
+        with draft_of(folder) as place:
+            with Run.begin(place, recipe, split) as run:
                 draft = checkpoints.begin(run.checkpoints, 0)
                 checkpoints.write(draft, "ema", network.state_dict())
                 checkpoints.finish(draft, recipe.model_dump(mode="json"))
-            os.rename(run.folder, folder)  # fails if another process has filled it by now
+            move_folder(place, folder, run.recipe_file.name)  # fails if another process has filled it by now
     except OSError as error:
         raise Problem(f"{folder} cannot be written: {error.strerror or error}") from None
 

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,6 +59,35 @@ def read_inside(folder: Path, name: str) -> bytes:
         OSError: it cannot be opened, is not a regular file, or a link leads out of the folder.
     """
     return read_regular(inside(folder, name))
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside one, in which it is made; what is left of it at the end is removed.
+
+    Its name is always the same, so that one which a kill has left is removed the next time.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    draft = folder.absolute().with_name(f".{folder.absolute().name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def is_taken(folder: Path) -> bool:
+    """Return whether there is a file of that name, or a folder with anything in it but drafts that a kill has left.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
+    if not folder.is_dir():
+        return folder.exists()
+    return any(not (one.name.startswith(".") and one.name.endswith(".tmp")) for one in folder.iterdir())
 
 
 def write_whole(file: Path, content: bytes) -> None:

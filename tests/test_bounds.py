@@ -3,6 +3,7 @@
 import errno
 import inspect
 import os
+import signal
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,7 +13,8 @@ from test_cli import sitkit
 
 from sitkit.recipes.cli import app
 from sitkit.recipes.cli.app import device_of
-from sitkit.recipes.cli.errors import line_of
+from sitkit.recipes.cli.errors import line_of, one_interrupt
+from sitkit.recipes.files import draft_of
 from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import read
 from sitkit.recipes.tables import DEEPEST, read_json, read_toml
@@ -112,6 +114,24 @@ def test_memory_that_is_used_up_ends_in_a_line(tmp_path: Path) -> None:
     code, said = sitkit("train", "digits", "--out", tmp_path / "run", *settings)
     assert code == 2
     assert said.splitlines()[-1].startswith("sitkit: out of memory: lower train.batch")
+
+
+def test_a_second_interrupt_does_not_stop_what_the_first_cleans_up(tmp_path: Path) -> None:
+    cleaned = []
+    try:
+        with one_interrupt(), draft_of(tmp_path / "out") as draft:
+            (draft / "half").touch()
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                cleaned.append(draft)
+    except KeyboardInterrupt:
+        cleaned.append(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert cleaned == [tmp_path / ".out.tmp", tmp_path]
+    assert not [*tmp_path.iterdir()]
 
 
 LONG = "x" * 300

@@ -53,9 +53,15 @@ def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
         assert np.array_equal(found, expected.expand(3, -1, -1).permute(1, 2, 0).numpy())
     names = json.loads(files[-1].read_text())
     assert [names[f"{number:08d}.png"] for number in range(10)] == [*"abcabcabca"]
-    before = states(tmp_path)
-    assert "png is not empty; give another --out" in refused("export", drawn.folder, "--out", tmp_path / "png")
-    assert states(tmp_path) == before
+    contents = {file.name: file.read_bytes() for file in files}
+    (tmp_path / "png/00000003.png").unlink()  # as if files had been moved one by one, and not all
+    assert sitkit("export", drawn.folder, "--out", tmp_path / "png")[0] == 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "png").iterdir()} == contents
+    for name, said in (("00000003.png", "is of other samples"), ("notes", "holds other files")):
+        (tmp_path / "png" / name).write_bytes(b"another")
+        before = states(tmp_path)
+        assert f"{said}; give another --out" in refused("export", drawn.folder, "--out", tmp_path / "png")
+        assert states(tmp_path) == before
     assert not (tmp_path / ".png.tmp").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import read_regular, write_whole
+from ..files import is_taken, read_regular, write_whole
 from ..filesystems import flush
 from ..problem import Problem
 from ..share import SECONDS_BETWEEN_LOOKS
@@ -67,7 +67,7 @@ def _create(folder: Path, wanted: Begun) -> None:
     """Make an empty draft; that it is there is written last."""
     aside = folder / PROGRESS
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not aside.is_dir():
+        if is_taken(folder) and not aside.is_dir():
             raise Problem(f"{folder} holds other files, and no latents: give another --out")
         _make_room(folder, wanted)
         shutil.rmtree(aside, ignore_errors=True)

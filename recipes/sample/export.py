@@ -1,5 +1,6 @@
 """Samples as other programs read them, a shard at a time."""
 
+import filecmp
 import json
 import shutil
 import zipfile
@@ -11,9 +12,13 @@ import torch
 from PIL import Image
 
 from ..data.classes import class_numbers
+from ..files import draft_of, is_taken
+from ..filesystems import move_folder
 from ..problem import Problem
 from ..progress import progress
 from .shards import SampleFolder
+
+LABELS = "labels.json"
 
 
 def export(samples: SampleFolder, out: Path) -> None:
@@ -64,21 +69,27 @@ def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[np
 
 
 def _write_files(samples: SampleFolder, folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Problem(f"{folder} is not empty; give another --out")
-    draft = folder.absolute().with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    names = [f"{number:08d}.png" for number in range(len(samples))]
+    if is_taken(folder) and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {*names, LABELS}):
+        raise Problem(f"{folder} holds other files; give another --out")
+    with draft_of(folder) as draft:
         with progress("exporting", len(samples), unit="images") as advance:
             for shard in samples.shards.all:
                 for number, pixels in zip(samples.shards.rows(shard), samples.get(shard).pixels, strict=True):
                     picture = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
-                    Image.fromarray(picture.contiguous().numpy()).save(draft / f"{number:08d}.png")
+                    Image.fromarray(picture.contiguous().numpy()).save(draft / names[number])
                     advance(1)
         if samples.labels is not None:
-            names = {f"{n:08d}.png": samples.content.classes[label] for n, label in enumerate(samples.labels.tolist())}
-            (draft / "labels.json").write_text(json.dumps(names, indent=0))
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            classes = [samples.content.classes[label] for label in samples.labels.tolist()]
+            (draft / LABELS).write_text(json.dumps(dict(zip(names, classes, strict=True)), indent=0))
+        _replace(folder, draft)
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Put a draft in the place of a folder, if that holds nothing but some of the same files."""
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if not filecmp.cmp(file, draft / file.name, shallow=False):
+                raise Problem(f"{file} is of other samples; give another --out")
+        shutil.rmtree(folder)
+    move_folder(draft, folder, LABELS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import is_taken
 from ..problem import Problem
 from ..progress import progress
 from ..share import PATIENCE, SECONDS_BETWEEN_LOOKS, Share
@@ -41,7 +42,7 @@ def begin(folder: Path, wanted: Content, share: Share, patience: float = PATIENC
             if len(found) >= wanted.count:
                 return found
         if share.leads:
-            if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if found is None and is_taken(folder):
                 raise Problem(f"{folder} holds other files, and no samples: give another --out")
             grown = wanted if found is None else found.content.model_copy(update={"count": wanted.count})
             SampleFolder(folder, grown).write()

@@ -25,7 +25,7 @@ from ..problem import Problem
 from .generate import Samples
 
 CONTENT, SHARDS = "samples.json", "shards"
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Content(Section):
