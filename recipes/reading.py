@@ -109,6 +109,11 @@ def asked(settings: Sequence[str]) -> Trust:
 
 
 def _parts(setting: str) -> tuple[list[str], Any]:
+    if not setting.isascii():
+        try:
+            setting.encode()
+        except UnicodeEncodeError:
+            raise Problem(f"--set {shortened(ascii(setting))} is not UTF-8: rename what it names") from None
     keys, found, value = setting.partition("=")
     parts = keys.split(".")
     if not found or not all(parts) or len(parts) > DEEPEST:

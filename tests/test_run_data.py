@@ -248,6 +248,16 @@ def own_decoder() -> Split:
     return Split(split.training, split.heldout, split.classes, lambda x: (x > 0).to(torch.uint8))
 
 
+def own_classes() -> Split:
+    split = own_data()
+    return Split(split.training, split.heldout, (*split.classes, "ten", "eleven"))
+
+
+def own_labels() -> Split:
+    split = own_data()
+    return Split(split.training, split.heldout, split.classes[:5])
+
+
 def no_data() -> Split:
     return ("no", "data")  # type: ignore[return-value]
 
@@ -264,6 +274,13 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     assert record.split(data) is not None
     own = named("own_decoder")
     assert DataRecord.of(own, own.build()).split(own) is None  # only the data say what pixels are
+    assert open_data(data, None).told == ()
+    told = open_data(named("own_classes"), None).told
+    assert [line.split(": ", 1)[1] for line in told] == [
+        "2 classes have no image to train on, and samples are drawn of them: ten, eleven"
+    ]
+    with pytest.raises(Problem, match=r"own_labels: labels of training are 0 to 9, and there are 5 classes$"):
+        open_data(named("own_labels"), None)
     with pytest.raises(Problem, match="returns a tuple, not a Split"):
         open_data(named("no_data"), None)
 

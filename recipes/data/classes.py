@@ -1,10 +1,13 @@
 """Classes: which labels have images, what they are called, and the numbers by which other programs know them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from ..problem import Problem
+from .images import Split
 
 MOST_NAMED = 12
 """Classes that are named in a line, at most."""
@@ -52,6 +55,32 @@ class Classes:
         missing = [name for number, name in enumerate(names) if number not in occur]
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         return f"{len(missing):,} classes have no image and are left out: {few}" if missing else ""
+
+
+def checked(split: Split, what: str) -> Split:
+    """Return data of the user's own, of which classes without images are told.
+
+    Raises:
+        Problem: there are labels of no class.
+    """
+    if not split.classes:
+        return split
+    count = len(split.classes)
+    for part, images in (("training", split.training), ("heldout", split.heldout)):
+        labels = images.labels
+        if labels.shape != (len(images),) or labels.is_floating_point():
+            raise Problem(f"{what}: labels of {part} are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
+        if len(labels) and (labels.min() < 0 or labels.max() >= count):
+            raise Problem(
+                f"{what}: labels of {part} are {int(labels.min())} to {int(labels.max())}, and there are "
+                f"{len(split.classes)} classes"
+            )
+    occur = torch.bincount(split.training.labels, minlength=count) > 0
+    if missing := [name for name, here in zip(split.classes, occur.tolist(), strict=False) if not here]:
+        few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        told = f"{what}: {len(missing):,} classes have no image to train on, and samples are drawn of them: {few}"
+        return replace(split, told=(*split.told, told))
+    return split
 
 
 def described(where: str, labels: Tensor, names: Sequence[str], *more: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..components import Component, Section
 from ..problem import Problem
 from .absent import Absent
+from .classes import checked
 from .decoders import DecoderRecord
 from .fingerprint import SAMPLE, fingerprint
 from .images import Images, Split
@@ -129,6 +130,8 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     split = placed(data, record).build()
     if not isinstance(split, Split):
         raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
+    if ":" in data.kind:
+        split = checked(split, f"data = {data.kind}")
     own = split.decode.decoder if isinstance(split.decode, Normalised) else split.decode
     if record is not None and isinstance(own, Decoder):
         own.source = _found(own.source, record.places.get("vae"))
