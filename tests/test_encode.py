@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latent_caches import BLOCK, COUNT, SIZE, Numbered, content, killed, noise_of, small, watched, write
 from sitkit.recipes.data import encoding, vae
 from sitkit.recipes.data import latents as open_latents
 from sitkit.recipes.data.cache import Source
+from sitkit.recipes.data.folder import folder
 from sitkit.recipes.data.latents import verify
 from sitkit.recipes.problem import Problem
 
@@ -266,8 +268,6 @@ def test_numbers_that_float16_cannot_hold_are_refused(autoencoder: Path, tmp_pat
 
 
 def picture_folder(root: Path) -> Path:
-    from PIL import Image
-
     for number in range(6):
         file = root / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -305,3 +305,34 @@ def test_a_folder_and_the_data_of_a_recipe_are_sources(
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(Problem, match="RANK must lie between"):
         encoding.run("digits", tmp_path / "none", **given)
+
+
+def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_path: Path) -> None:
+    """An image exchanged under its name while half is done is encoded again with its block; later, it is told of."""
+    root = picture_folder(tmp_path / "pictures")
+
+    def encode(out: Path) -> list[str]:
+        return write(out, autoencoder, folder(str(root), SIZE).training, block=2)  # type: ignore[arg-type]
+
+    def exchange(name: str, grey: int) -> None:
+        before = (root / name).stat()
+        Image.fromarray(np.full((8, 8, 3), grey, dtype=np.uint8)).save(root / name)
+        os.utime(root / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    whole = (root / "b/5.png").read_bytes()
+    (root / "b/5.png").write_bytes(b"no picture")
+    with pytest.raises(Problem, match=r"5\.png"):
+        encode(tmp_path / "half")
+    assert len([*(tmp_path / "half/.progress").glob("0*.json")]) == 2
+    exchange("a/0.png", 77)
+    (root / "b/5.png").write_bytes(whole)
+    encode(tmp_path / "half")
+    encode(tmp_path / "fresh")
+    assert content(tmp_path / "half") == content(tmp_path / "fresh")
+    assert encode(tmp_path / "half") == [f"{tmp_path / 'half'} has the latents of 6 images already"]
+    shutil.copytree(root, tmp_path / "copied")
+    root = tmp_path / "copied"
+    assert encode(tmp_path / "half") == [f"{tmp_path / 'half'} has the latents of 6 images already"]
+    exchange("b/3.png", 78)
+    with pytest.raises(Problem, match="has the latents of other images, of the same names: remove it to encode these"):
+        encode(tmp_path / "half")

@@ -89,6 +89,8 @@ class Index(Content):
 
     left_out: tuple[LeftOut, ...]
     files: dict[str, File]
+    images: str = ""
+    """The fingerprint of the images (`fingerprint.py`); none in caches of earlier versions, or if they have none."""
 
 
 def read_index(folder: Path) -> Index:

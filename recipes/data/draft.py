@@ -43,18 +43,27 @@ class Begun(Content):
 
 
 class Mark(Section):
-    """What is known of a finished block: the crc32 of its moments, and the images that it leaves out."""
+    """What is known of a finished block: the crc32 of its moments, the images that it leaves out, and their state."""
 
     crc32: int
     left_out: tuple[LeftOut, ...]
+    state: str = ""
+    """Of its images (`fingerprint.state`) before they were read; marks of earlier versions have none."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A cache that is being written in a folder."""
+    """A cache that is being written in a folder.
+
+    Args:
+        folder: where it is.
+        begun: what is written.
+        state: of images, by their numbers: a block whose images were written after it was encoded is not finished.
+    """
 
     folder: Path
     begun: Begun
+    state: Callable[[range], str] = lambda numbers: ""
 
     @property
     def blocks(self) -> int:
@@ -74,18 +83,18 @@ class Draft:
                 mark = Mark.model_validate_json(read_regular(self._mark(block)))
             except (OSError, ValidationError):
                 continue
-            if skip or not mark.left_out:
+            if (skip or not mark.left_out) and mark.state in ("", self.state(self.numbers(block))):
                 found[block] = mark
         return found
 
-    def write(self, block: int, moments: np.ndarray, left_out: Iterable[LeftOut]) -> None:
-        """Write the moments of a block, (b, 2, 2C, h, w) float16, and then that it is finished.
+    def write(self, block: int, moments: np.ndarray, left_out: Iterable[LeftOut], state: str = "") -> None:
+        """Write the moments of a block, (b, 2, 2C, h, w) float16, and then that it is finished, of images of a state.
 
         Raises:
             Problem: the folder cannot be written, as when the disk is full.
         """
         content = moments.tobytes()
-        mark = Mark(crc32=zlib.crc32(content), left_out=tuple(left_out))
+        mark = Mark(crc32=zlib.crc32(content), left_out=tuple(left_out), state=state)
         try:
             with (self.folder / MOMENTS).open("r+b") as stream:
                 stream.seek(start(self.folder) + self.numbers(block).start * self.begun.bytes_a_row)
@@ -116,8 +125,8 @@ class Draft:
                 )
         return marks
 
-    def finish(self, labels: np.ndarray, marks: dict[int, Mark]) -> Index:
-        """Compare all blocks with their marks, and write labels (N,) int64 and index.
+    def finish(self, labels: np.ndarray, marks: dict[int, Mark], images: str = "") -> Index:
+        """Compare all blocks with their marks, and write labels (N,) int64 and index, with the images' fingerprint.
 
         Raises:
             Problem: a block is not what its mark says, whose mark is removed; or the folder cannot be written.
@@ -147,7 +156,7 @@ class Draft:
             hashes = {MOMENTS: digest.hexdigest(), LABELS: sha256(self.folder / LABELS)}
             files = {name: File(bytes=(self.folder / name).stat().st_size, sha256=one) for name, one in hashes.items()}
             same = {key: getattr(self.begun, key) for key in Content.model_fields}
-            index = Index(**same, left_out=left_out, files=files)
+            index = Index(**same, left_out=left_out, files=files, images=images)
             write_whole(self.folder / INDEX, index.model_dump_json(indent=2).encode())
             flush(self.folder / INDEX)
             flush(self.folder)

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +26,7 @@ from .begin import begin
 from .cache import INDEX, Autoencoder, Index, LeftOut, Source
 from .crop import Unreadable
 from .draft import Begun
+from .fingerprint import fingerprint, state
 from .images import Images
 
 BLOCKS_AHEAD = 2
@@ -95,9 +98,15 @@ def encode(
     )
     draft = begin(out, wanted, rank, patience)
     if isinstance(draft, Index):
+        if draft.images and draft.images != fingerprint(images):
+            raise Problem(
+                f"{out} has the latents of other images, of the same names: remove it to encode these, or give another "
+                "--out"
+            )
         say(f"{out} has the latents of {draft.count - len(draft.left_out)} images already")
         return
     skip = unreadable == "skip"
+    draft = replace(draft, state=partial(_state, images))
     finished = draft.marks(skip)
     if (out / INDEX).exists():  # process 0 has finished meanwhile, and marks may have been gone
         return
@@ -107,7 +116,7 @@ def encode(
     what = "encoding" if world == 1 else f"encoding, process {rank} of {world},"
     ahead = _read_ahead(images, [draft.numbers(number) for number in left], threads)
     with closing(ahead) as blocks, progress(what, total, done, "images", quiet=rank > 0) as advance:
-        for number, found in zip(left, blocks, strict=True):
+        for number, (state_before, found) in zip(left, blocks, strict=True):
             left_out = [LeftOut(number=n, reason=str(one)) for n, one in found.items() if isinstance(one, Problem)]
             if left_out and not skip:
                 reasons = "".join(f"\n  {one.reason}" for one in left_out)
@@ -115,29 +124,44 @@ def encode(
                     f"{len(left_out)} of {len(found)} images of a block cannot be read: mend them, or leave out what "
                     f"cannot be read with --unreadable skip:{reasons}"
                 )
-            draft.write(number, _moments(vae, found, batch, wanted.moments[1:]), left_out)
+            draft.write(number, _moments(vae, found, batch, wanted.moments[1:]), left_out, state_before)
             advance(len(found))
     if rank == 0:
-        index = draft.finish(labels, draft.wait(skip, patience, say))
+        index = draft.finish(labels, draft.wait(skip, patience, say), fingerprint(images) or "")
         told = f", {len(index.left_out)} left out" if index.left_out else ""
         say(f"{out} has the latents of {index.count - len(index.left_out)} images{told}")
 
 
 def _read_ahead(
     images: Images, blocks: Iterable[range], threads: int
-) -> Generator[dict[int, Tensor | Problem], None, None]:
-    """Yield the images of each block by number, (1, C, H, W) uint8, or why they cannot be read."""
+) -> Generator[tuple[str, dict[int, Tensor | Problem]], None, None]:
+    """Yield of each block the state of its images, and these by number, (1, C, H, W) uint8, or why they are none."""
     pool = ThreadPoolExecutor(threads)
-    ahead: deque[dict[int, Future[Tensor | Problem]]] = deque()
+    ahead: deque[tuple[str, dict[int, Future[Tensor | Problem]]]] = deque()
     try:
         for numbers in blocks:
-            ahead.append({number: pool.submit(_read, images, number) for number in numbers})
+            state_before = _state(images, numbers)
+            ahead.append((state_before, {number: pool.submit(_read, images, number) for number in numbers}))
             if len(ahead) > BLOCKS_AHEAD:
-                yield {number: future.result() for number, future in ahead.popleft().items()}
+                yield _results(*ahead.popleft())
         while ahead:
-            yield {number: future.result() for number, future in ahead.popleft().items()}
+            yield _results(*ahead.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _results(
+    state_before: str, futures: dict[int, Future[Tensor | Problem]]
+) -> tuple[str, dict[int, Tensor | Problem]]:
+    return state_before, {number: future.result() for number, future in futures.items()}
+
+
+def _state(images: Images, numbers: range) -> str:
+    """Return the state of some images; none of those that would have to be read for it and cannot be."""
+    try:
+        return state(images, torch.tensor(numbers))
+    except Problem:
+        return ""
 
 
 def _read(images: Images, number: int) -> Tensor | Problem:
