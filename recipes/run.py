@@ -127,12 +127,11 @@ class Run:
             Problem: the file is damaged.
         """
         try:
-            return DataRecord.model_validate_json(read_inside(self.folder, DATA))
+            return DataRecord.read(read_inside(self.folder, DATA))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise Problem(f"{self.folder / DATA} is damaged ({reason}): copy it again, or remove it") from None
+            raise Problem(f"{self.folder / DATA} is damaged ({error}): copy it again, or remove it") from None
 
     def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = complain) -> Split:
         """Return the data of a run, compared with what it knows of them.

@@ -206,6 +206,36 @@ def test_a_run_of_an_earlier_version_goes_on_and_says_so(run: Path, tmp_path: Pa
     assert (code, said.count("\n"), "data.json is damaged" in said) == (2, 1, True)
 
 
+def test_a_record_from_anywhere_is_refused_in_a_line(run: Path, tmp_path: Path) -> None:
+    table = json.loads((run / "data.json").read_text())
+    two = {"count": 3, "fingerprint": None}
+    vae = {"kind": "vae", "vae": "nowhere"}
+    for change, said in (
+        ({"shape": [3, 8]}, "shape.2"),
+        ({"shape": [0, 8, 8]}, "shape.0"),
+        ({"shape": [3, 10**9, 10**9]}, "shape.1"),
+        ({"shape": [3, 10**30, 8]}, "shape.1"),
+        ({"classes": ["x"]}, "there are 1 classes, and images of 2"),
+        ({"training": [two]}, "there are 2 classes, and images of 1"),
+        ({"heldout": [two, two, two]}, "there are 2 classes, and images of 3"),
+        ({"places": {"path": 5}}, "places.path"),
+        ({"more": 1}, "more: Extra inputs"),
+        ({"decoder": vae | {"scale": 0.0}}, "decoder.scale"),
+        ({"decoder": vae | {"mean": [1.0], "std": []}}, "a mean and a std for each channel"),
+        ({"decoder": vae | {"mean": [1.0] * 3, "std": [1.0, 1.0, 0.0]}}, "decoder.std.2"),
+        ({"decoder": {"kind": "code"}}, "decoder.kind"),
+        ({"format": 2}, "format"),
+    ):
+        (run / "data.json").write_text(json.dumps(table | change))
+        for command in (["sample", run, "--out", tmp_path / "x.npz"], ["evaluate", run]):
+            code, line = sitkit(*command)
+            assert (code, line.count("\n"), "data.json is damaged" in line, said in line) == (2, 1, True, True), line
+    os.remove(run / "data.json")
+    (run / "data.json").symlink_to("/dev/zero")
+    code, line = sitkit("sample", run, "--out", tmp_path / "x.npz")
+    assert (code, line.count("\n"), "data.json is damaged" in line) == (2, 1, True), line
+
+
 def test_a_record_is_enough_to_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents of every kind become the same pixels by what a run knows as by the data."""
     small(tmp_path / "vae", 0)

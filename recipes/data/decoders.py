@@ -1,6 +1,6 @@
 """How states become pixels, as a run writes it down."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -17,13 +17,13 @@ class DecoderRecord(Section):
     kind: Literal["pixels", "vae", "own"]
     """States are pixels in [-1, 1], or latents of an autoencoder; or the user's own function makes pixels of them."""
     vae: str = ""
-    scale: float = 1.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
     shift: float = 0.0
     expected: dict[str, str] = Field(default={})
     mean: tuple[float, ...] = ()
     """Of each channel, if they were normalised by LightningDiT's statistics, which come before scale and shift."""
-    std: tuple[float, ...] = ()
-    multiplier: float = 1.0
+    std: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    multiplier: Annotated[float, Field(gt=0)] = 1.0
 
     @classmethod
     def of(cls, decode: Any) -> "DecoderRecord":

@@ -7,10 +7,10 @@ whenever they are asked for: names of the classes, in their order, the number of
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from ..components import Component, Section
@@ -29,6 +29,7 @@ PLACES = ("path", "heldout", "vae")
 SAID = 5
 """Differences that a line names, at most."""
 Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 class ClassRecord(Section):
@@ -44,13 +45,23 @@ class DataRecord(Section):
     format: Literal[1] = 1
     places: dict[str, str]
     """Where things lay when the record was written, absolute, by key."""
-    shape: tuple[Count, Count, Count]
+    shape: tuple[Side, Side, Side]
     """(C, H, W) of a state."""
     classes: tuple[str, ...]
     decoder: DecoderRecord
     training: tuple[ClassRecord, ...]
     """By class; one of all images, if there are no classes; none, if the data are absent."""
     heldout: tuple[ClassRecord, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse parts that do not go together: the file may come from anywhere."""
+        for part in (self.training, self.heldout):
+            if len(part) not in (0, max(1, len(self.classes))):
+                raise ValueError(f"there are {len(self.classes)} classes, and images of {len(part)}")
+        if {len(self.decoder.mean), len(self.decoder.std)} not in ({0}, {self.shape[0]}):
+            raise ValueError("the decoder should have a mean and a std for each channel, or none")
+        return self
 
     @classmethod
     def of(cls, data: Component, split: Split) -> "DataRecord":
@@ -81,6 +92,20 @@ class DataRecord(Section):
             )
         )
         return Split(training, heldout, self.classes, decode)
+
+    @classmethod
+    def read(cls, content: bytes) -> "DataRecord":
+        """Return the record that was written.
+
+        Raises:
+            ValueError: it is none; in one line.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
 
     def differences(self, split: Split, *, heldout: bool = False) -> list[str]:
         """Return in which ways data are others than these, in words; of images, those to train on or those held out."""
