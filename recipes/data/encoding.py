@@ -13,6 +13,7 @@ from ..progress import note
 from ..share import Share
 from . import vae as autoencoders
 from .cache import Source
+from .classes import checked
 from .encode import encode
 from .images import Images, InMemory, Split
 
@@ -91,6 +92,7 @@ def _open(source: str, size: int) -> tuple[Split, Source]:
     split = data.build()
     if not isinstance(split, Split):
         raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
+    split = checked(split, f"data = {data.kind}") if ":" in data.kind else split
     if split.training.shape[1:] != (size, size):
         height, width = split.training.shape[1:]
         raise Problem(f"the images of {data.kind} are {height}x{width}, and --size is {size}")
