@@ -5,6 +5,7 @@ import random
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 
 from image_files import memory
+from measuring import write_arrays
 from sitkit.recipes.arrays import ArrayError, Npz, map_npy, read_npy
-from sitkit.recipes.evaluate.reference import images_in
-from sitkit.recipes.evaluate.sources import open_array
+from sitkit.recipes.evaluate.sources import images_in, open_array
 from sitkit.recipes.evaluate.statistics import load
 from sitkit.recipes.problem import Problem
 
@@ -71,7 +72,7 @@ def test_arrays_are_those_that_numpy_has_written(save: Callable[..., None], tmp_
 
 def test_what_was_asked_for_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
-    np.savez(file, **ARRAYS)
+    write_arrays(file, **ARRAYS)
     with Npz(file) as arrays:
         for name, kinds, shape, said in (
             ("lost", "f", None, "it has no lost; it has: floats, fortran, big"),
@@ -130,7 +131,7 @@ def test_headers_that_lie_are_one_line_and_nothing_is_allocated(content: bytes, 
             arrays.header("a") if how == "header" else getattr(arrays, how)("a", "biufcUS")
 
     readers: list[Callable[[], Any]] = [lambda: read_npy(tmp_path / "a.npy"), lambda: map_npy(tmp_path / "a.npy")]
-    readers += [lambda n=name, h=how: of_zip(n, h) for name in ("a.npz", "b.npz") for how in ("header", "read", "map")]
+    readers += [partial(of_zip, name, how) for name in ("a.npz", "b.npz") for how in ("header", "read", "map")]
     for read in readers:
         with memory(1 << 28), pytest.raises(ArrayError) as error:
             read()
@@ -211,7 +212,13 @@ def mutated(case: random.Random, members: dict[str, bytes]) -> bytes:
 
 def test_references_that_were_mutated_are_read_or_one_line(tmp_path: Path) -> None:
     pixels, about = np.zeros((6, 8, 8, 3), np.uint8), np.array('{"count": 6, "image": [3, 8, 8], "features": {}}')
-    whole = {"mu": np.zeros(5), "sigma": np.eye(5), "arr_0": pixels, "labels": np.arange(6), "about": about}
+    whole: dict[str, np.ndarray] = {
+        "mu": np.zeros(5),
+        "sigma": np.eye(5),
+        "arr_0": pixels,
+        "labels": np.arange(6),
+        "about": about,
+    }
     whole |= {"features": np.zeros((6, 5), np.float32), "numbers": np.arange(6), "score": np.array(1.0)}
     members = {}
     for name, array in whole.items():

@@ -239,10 +239,14 @@ def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "device").mkdir()
     (tmp_path / "device" / file.name).symlink_to("/dev/zero")
     (tmp_path / "round").symlink_to(tmp_path / "round")
-    more = {"folder": {"size": 8}, "huggingface": {"size": 8}, "lightningdit": {"vae": "v"}}.get(kind, {})
+    fields: dict[str, dict[str, Any]] = {
+        "folder": {"size": 8},
+        "huggingface": {"size": 8},
+        "lightningdit": {"vae": "v"},
+    }
     for path in ("pipes", "pipes/" + FILES[kind], "device", "round", "x" * 5000, "a\0b", "nowhere"):
         with pytest.raises(Problem, match=r"^[^\n]+$"):
-            read_all(component(kind, path=str(tmp_path / path), **more).build().training)
+            read_all(component(kind, path=str(tmp_path / path), **fields.get(kind, {})).build().training)
 
 
 @pytest.mark.parametrize(
