@@ -20,6 +20,8 @@ from .protocols import Field, Path
 class Mixture:
     """A mixture of K Gaussians over points of D numbers; its fields take and return (B, D).
 
+    They have the precision of the points, and are computed in float32 at least.
+
     Args:
         weights: positive, (K,); they are divided by their sum.
         means: (K, D).
@@ -70,7 +72,8 @@ class Mixture:
         return (self.means[chosen] + spread).to(self._dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density, (B,), in nats, of points (B, D)."""
+        """Return the log-density, (B,), in nats and in float32 at least, of points (B, D)."""
+        x = _wide(x)
         one, zero = (
             torch.ones(len(x), dtype=x.dtype, device=x.device),
             torch.zeros(len(x), dtype=x.dtype, device=x.device),
@@ -103,9 +106,10 @@ class Mixture:
         """Return the gradient of the log-density of x_t as a field: -E[eps | x_t] / sigma, finite at sigma = 0 too."""
 
         def field(x: Tensor, t: Tensor) -> Tensor:
+            dtype, x, t = x.dtype, _wide(x), _wide(t)
             alpha, sigma = path.alpha(t), path.sigma(t)
             gaps, spread = self._gaps(x, alpha), self._spread(x, alpha, sigma)
-            return self._average(x, alpha, sigma, -self._turn_back(gaps / spread))
+            return self._average(x, alpha, sigma, -self._turn_back(gaps / spread)).to(dtype)
 
         return field
 
@@ -113,12 +117,13 @@ class Mixture:
         """Return E[a x + b eps | x_t] as a field."""
 
         def field(x: Tensor, t: Tensor) -> Tensor:
+            dtype, x, t = x.dtype, _wide(x), _wide(t)
             alpha, sigma = path.alpha(t), path.sigma(t)
             _check_rates(path, t, a(t) + b(t))
             a_t, b_t, alpha_t, sigma_t = (_column(v, x) for v in (a(t), b(t), alpha, sigma))
             gain = (a_t * alpha_t * self._variances.to(x) + b_t * sigma_t) / self._spread(x, alpha, sigma)
             means = a_t * self.means.to(x) + self._turn_back(gain * self._gaps(x, alpha))
-            return self._average(x, alpha, sigma, means)
+            return self._average(x, alpha, sigma, means).to(dtype)
 
         return field
 
@@ -158,6 +163,10 @@ def _check_rates(path: Path, t: Tensor, rates: Tensor) -> None:
         f"{path}: alpha_dot or sigma_dot is infinite at t = {time:.6g}, and so is the velocity: "
         f"{'start later' if time < 0.5 else 'end before, at t = 0.99999 or the like'}"
     )
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:

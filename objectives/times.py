@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .precision import wide
 from .protocols import Times
 
 
@@ -70,7 +71,7 @@ class LogitNormal:
 
     def __call__(self, uniforms: Tensor, /) -> Tensor:
         """Return the times."""
-        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(uniforms))
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(wide(uniforms)))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Autoguidance:
         strong: the field to guide; a network with labels is one as `Conditional(network, y)`.
         weak: a smaller or less trained one that errs in the same way.
         scale: the paper's w; 1 is the strong field, 0 the weak one; a number, or each row's own, (B,).
-        interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724).
+        interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724); (0, 1) is all times.
 
     Raises:
         ValueError: `interval` is not one, or `scale` is not finite.

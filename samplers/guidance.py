@@ -27,7 +27,7 @@ class ClassifierFree:
         null: the null condition: a number, or a tensor of the shape of y or of one row of it, or these in dicts, tuples
             and lists as y is.
         scale: 1 is the conditional field, 0 the unconditional one; a number, or each row's own, (B,).
-        interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724).
+        interval: the times at which guidance acts (Kynkaanniemi et al., arXiv 2404.07724); (0, 1) is all times.
         channels: how many leading channels are guided; all by default, 3 in the official code.
 
     Raises:

@@ -143,3 +143,20 @@ def test_what_is_no_mixture_is_refused(weights: Tensor, means: Tensor, covarianc
 def test_points_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"x of shape \(B, 2\), got \(4, 3\)"):
         RING.velocity(VP())(torch.randn(4, 3), torch.rand(4))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of torch 2.13's jvp, by itself
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_fields_are_the_same_in_every_mode_and_precision(path: Interpolant) -> None:
+    world, t = random_mixture(3, 2, seed=0), torch.linspace(0.1, 0.9, 6)
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for field in (world.velocity(path), world.score(path), world.data(path), world.noise(path)):
+        exact = field(x.float(), t)
+        assert torch.equal(field(x, t), exact.bfloat16())  # rounded at its end only
+        with torch.inference_mode():
+            assert torch.equal(field(x.float(), t), exact)
+        by_row = torch.func.vmap(lambda x, t, field=field: field(x[None], t[None])[0])(x.float(), t)
+        torch.testing.assert_close(by_row, exact)
+        assert field(x[:0], t[:0]).shape == (0, 2)
+    assert world.log_prob(x).dtype == torch.float32
+    torch.testing.assert_close(world.log_prob(x), world.log_prob(x.float()), rtol=0, atol=0)

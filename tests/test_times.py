@@ -44,6 +44,8 @@ def test_times_lie_in_the_unit_interval_at_the_ends_too(times: Times) -> None:
     ends = torch.tensor([0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
     for t in (times(uniforms(1000)), times(ends), times(ends.double())):
         assert ((t >= 0) & (t <= 1)).all()
+    assert times(ends.bfloat16()).isfinite().all()
+    assert times(ends[:0]).shape == (0,)
     assert times(ends).dtype == torch.float32
 
 
