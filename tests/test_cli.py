@@ -119,6 +119,7 @@ def test_likelihood_is_measured_in_bits(run: Path) -> None:
     assert estimated == pytest.approx(whole, abs=0.5)
     assert found[0]["interval"] == [1.0, 0.0]
     assert found[0]["standard error"] > 0
+    assert ["signs" in report for report in found] == [False, False, False, False, True]  # another journal's name
 
 
 def test_show_prints_recipes_and_runs(run: Path) -> None:

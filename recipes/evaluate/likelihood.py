@@ -28,6 +28,8 @@ from ..sample.manifest import versions
 from ..share import Share
 from .bits import SOLVER, Found, Kept, Measure, batches, collect, measure
 
+SIGNS = "Philox 4x32-10, domain 3"
+"""What makes the signs of probes; journals of other signs, which do not say, are left alone."""
 EXACT_UP_TO = 256
 """Numbers in an image, above which the divergence is estimated unless the number of probes is given."""
 MEANING = (
@@ -92,6 +94,7 @@ def likelihood(
         "average": average,
         "average sha256": _sha256(checkpoint, average, network),
         **asdict(how),
+        **({"signs": SIGNS} if probes else {}),
         "solver": SOLVER,
         "batch": batch,
     }
