@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -151,9 +152,9 @@ def of_path(
         Problem: there is nothing, or nothing that fits samples and features.
     """
     if _is_folder(path):
-        if (path / CONTENT).is_file():
+        if os.path.isfile(path / CONTENT):
             return _of_samples(SampleFolder.open(path), image, classes, how)
-        if (path / "recipe.json").is_file():
+        if os.path.isfile(path / "recipe.json"):
             raise Problem(f"{path} is a run: draw samples of it, and name these as the reference")
         files = open_files(path, image, classes, crop)
         found = of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
@@ -248,7 +249,7 @@ def state_of(reference: Path) -> str:
     """
     if not _is_folder(reference):
         return state_of_files(reference.parent, [reference.name])
-    if (reference / CONTENT).is_file():
+    if os.path.isfile(reference / CONTENT):
         samples = SampleFolder.open(reference)
         return str(samples.crc(range(len(samples))))
     try:

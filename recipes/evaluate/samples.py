@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,7 +100,7 @@ def open_samples(path: Path, out: Path) -> SampleSet:
     Raises:
         Problem: there are no such images, or they cannot be read.
     """
-    pictures, classes = _of_files(path) if path.is_dir() else _of_array(path)
+    pictures, classes = _of_files(path) if os.path.isdir(path) else _of_array(path)
     names = [path.joinpath(name) for name in pictures.names] if isinstance(pictures, Files) else [path]
     of = FileStates(names, [str(name) for name in names]).state(torch.arange(len(names)))
     labels = None if pictures.labels is None else pictures.labels.tolist()
