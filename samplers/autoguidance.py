@@ -37,7 +37,11 @@ class Autoguidance:
         guided_rows.checked(self.scale, self.interval)
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
-        """Return the guided field, (B, *), at states x and times t (B,), in the dtype of the strong field."""
+        """Return the guided field, (B, *), at states x and times t (B,), in the dtype of the strong field.
+
+        Raises:
+            ValueError: x has not as many rows as there are scales.
+        """
         strong = self.strong(x, t)
         guided = guided_rows.guided(t, self.scale, self.interval)
         if guided.rows is None:
@@ -47,7 +51,7 @@ class Autoguidance:
         else:
             restrict = rows_of(self.weak)
             weak = restrict(guided.rows)(guided.of(x), guided.of(t)) if restrict else guided.of(self.weak(x, t))
-        scale = guided.of(self.scale) if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        scale = guided_rows.scales(self.scale, guided, x)
         return guided.put(strong, guided_rows.mixed(weak, guided.of(strong), scale))
 
     @property

@@ -68,7 +68,7 @@ class ClassifierFree:
         both = self.model(torch.cat([x, guided.of(x)]), torch.cat([t, guided.of(t)]), y=y)
         conditional, unconditional = both[: len(x)], both[len(x) :]
         strong = guided.of(conditional)
-        scale = guided.of(self.scale) if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        scale = guided_rows.scales(self.scale, guided, x)
         if self.channels is None:
             return guided.put(conditional, guided_rows.mixed(unconditional, strong, scale))
         first, rest = strong[:, : self.channels], strong[:, self.channels :]

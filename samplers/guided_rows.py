@@ -67,6 +67,19 @@ def mixed(weak: Tensor, strong: Tensor, scale: float | Tensor) -> Tensor:
     return torch.lerp(weak.to(dtype), strong.to(dtype), weight).to(strong.dtype)
 
 
+def scales(scale: float | Tensor, guided: Guided, x: Tensor) -> float | Tensor:
+    """Return the scale of the rows to guide: the same for all, or those of the rows of x (B, *).
+
+    Raises:
+        ValueError: x has not as many rows as there are scales.
+    """
+    if not isinstance(scale, Tensor) or not scale.ndim:
+        return scale
+    if len(scale) != len(x):
+        raise ValueError(f"there are {len(scale)} scales, and x has {len(x)} rows")
+    return guided.of(scale)
+
+
 def as_column(values: Tensor, x: Tensor) -> Tensor:
     """Return values, () or (B,), so that they multiply x (B, *) row by row."""
     return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values

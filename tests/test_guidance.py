@@ -78,6 +78,14 @@ def test_guidance_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="3 labels, and x has 2 rows"):
         ClassifierFree(network, torch.arange(3), 9, 2.0)(torch.zeros(2, 2), torch.zeros(2))
     y, nan = torch.arange(3), float("nan")
+    for scales in (torch.ones(2), torch.ones(1)):
+        for interval in ((0.0, 1.0), (0.0, 0.5)):
+            for field in (
+                ClassifierFree(network, y, 9, scales, interval),
+                Autoguidance(Conditional(network, y), Conditional(network, y), scales, interval),
+            ):
+                with pytest.raises(ValueError, match="scales, and x has 3 rows"):
+                    field(torch.zeros(3, 2), torch.zeros(3))
     for scale in (nan, float("inf")):
         with pytest.raises(ValueError, match="scale must be finite"):
             ClassifierFree(network, y, 9, scale)
