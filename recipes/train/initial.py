@@ -22,7 +22,6 @@ from ..recipe import Recipe
 from ..run import Run
 from ..sample.generate import build_network
 from ..tables import differing, read_json
-from .state import PIECES
 
 NONE = "none"
 INIT = "init.json"
@@ -30,6 +29,8 @@ INIT = "init.json"
 LABELS, POSITIONS = "y_embedder.embedding_table.weight", "pos_embed"
 INNER = "network."
 """What stands before the names of a DiT's weights here, and not in released files."""
+METERS = "meters"
+"""A part of every checkpoint of a training."""
 MOST = 5
 Say = Callable[[str], None]
 
@@ -62,8 +63,11 @@ def initial_weights(recipe: Recipe, split: Split, say: Say) -> dict[str, Tensor]
 def check_trained(run: Run) -> None:
     """Raise a problem if a run holds released weights, and nothing to go on with."""
     newest = checkpoints.found(run.checkpoints)[-1:]
-    parts = {file.stem for file in newest[0].iterdir()} if newest else set()
-    if "ema" in parts and not {"model", PIECES} & parts:
+    try:
+        released = bool(newest) and checkpoints.sha256_of(newest[0], METERS) is None
+    except Problem:  # it is damaged, as those who read it are told
+        return
+    if released:
         raise Problem(
             f"{run.folder} holds released weights, and no training to go on with: `sitkit train RECIPE --out NEW --set "
             f"train.init={run.folder}` trains another run from them; RECIPE may be {run.recipe_file}"
