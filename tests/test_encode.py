@@ -217,6 +217,15 @@ def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencode
     assert np.isnan(np.load(out / "moments.npy")[[5, 7, 10]]).all()
 
 
+def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tmp_path: Path) -> None:
+    out, bad = tmp_path / "out", tuple(range(1, COUNT, 3))
+    write(out, autoencoder, Numbered(unreadable=bad), unreadable="skip", rank=0, world=1)
+    split = open_latents(str(out))
+    assert split.classes == ("a", "c")
+    assert split.training.labels.tolist() == [number % 3 // 2 for number in range(COUNT) if number not in bad]
+    assert split.told == (f"{out}: 1 classes have no image and are left out: b",)
+
+
 def test_what_was_left_out_once_stops_when_it_may_not_be(autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", Numbered(unreadable=(5,))
     with pytest.raises(Problem, match="blocks are left"):

@@ -106,7 +106,7 @@ def read_index(folder: Path) -> Index:
             raise Problem(f"the latents in {folder} are not finished: the same `sitkit encode` goes on") from None
         raise Problem(f"there are no latents in {folder}: `sitkit encode SOURCE --out {folder}` makes them") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{folder / INDEX} cannot be read: {error}") from error
+        raise Problem(f"{folder / INDEX} cannot be read: {getattr(error, 'strerror', error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -108,7 +108,9 @@ def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:
         ) from None
     except KeyError as error:
         raise ValueError(f"{file} has no {error}") from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise ValueError(f"{file} cannot be opened: {error.strerror}") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f'{file} should be {{"labels": [[file, label], ...]}}: {error}') from error
     if not all(type(label) is int and 0 <= label < 2**63 for label in labels):
         raise ValueError(f"{file} should hold whole numbers from 0 up as labels")

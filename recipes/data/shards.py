@@ -123,6 +123,8 @@ def normalisation(folder: Path, multiplier: float) -> Normalisation:
         raise ValueError(
             f"there is no {file}, the mean and std of each channel: LightningDiT's tools make it"
         ) from None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be opened: {error.strerror}") from error
     except Exception as error:  # torch.load raises what zip files, pickles and tensors do
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file} should hold the tensors mean and std: {reason}") from error
