@@ -81,6 +81,8 @@ def override(table: dict[str, Any], settings: Sequence[str] = (), trust: Trust =
     Raises:
         Problem: the table or a setting is not valid, or names code that is not trusted; one line an error.
     """
+    if not isinstance(table, dict):
+        raise Problem(f"a recipe should be a table, got {shortened(repr(table))}")
     for setting in settings:
         keys, value = _parts(setting)
         table = _put(table, keys, value)
@@ -127,7 +129,7 @@ def stored(table: dict[str, Any], trust: Trust = NOTHING) -> Recipe:
     Raises:
         Problem: the table is not valid, names code that is not trusted, or means what it no longer says.
     """
-    train = table.get("train")
+    train = table.get("train") if isinstance(table, dict) else None
     times, key = train.get("times") if isinstance(train, dict) else None, "train.times"
     while isinstance(times, dict):
         shift = times.get("shift")

@@ -83,7 +83,8 @@ def evaluate(
         usual = read("digits").model_copy(update={"evaluation": Evaluation()})
         recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
     elif kind == "samples":
-        recipe = override(SampleFolder.open(source).content.manifest["recipe"], trust=trust_of(trust, settings))
+        drawn = SampleFolder.open(source).content.manifest.get("recipe")
+        recipe = override(drawn, trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
         run = Run.find(source)

@@ -62,10 +62,15 @@ class Meters:
         return {name: value.clone() for name, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go back to sums, unless another number of bins is wanted now."""
+        """Go back to sums, unless another number of bins is wanted now.
+
+        Raises:
+            KeyError: there are others than these sums.
+            RuntimeError: one is of another shape.
+        """
         if state["losses"].shape == self.losses.shape:
             for name, value in state.items():
-                getattr(self, name).copy_(value)
+                vars(self)[name].copy_(value)
 
 
 def _mean(total: Tensor, count: Tensor) -> float | None:

@@ -80,9 +80,9 @@ class State:
         try:
             self.averages.load({name: self._read(checkpoint, name) for name in self.averages.modules})
             self._load_trained(checkpoint)
+            self.meters.load_state_dict(checkpoints.load(checkpoint, "meters"))
         except (RuntimeError, KeyError) as error:
             raise checkpoints.unfit(checkpoint, error) from None
-        self.meters.load_state_dict(checkpoints.load(checkpoint, "meters"))
         self.step = checkpoints.step_of(checkpoint)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
@@ -125,6 +125,9 @@ class State:
 
 
 def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:
+    if value.shape != (() if key == "step" else parameter.shape) or not value.is_floating_point():
+        raise RuntimeError(f"{key} of {tuple(parameter.shape)} weights is {value.dtype} of shape {tuple(value.shape)}")
+    value = value.float()
     return value.to(parameter.device) if key == "step" else _spread(value.to(parameter.device), parameter)
 
 
