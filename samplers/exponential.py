@@ -105,12 +105,11 @@ class Exponential:
         for n, (t, s) in enumerate(pairwise(grid)):
             jump = float(t) in jumps
             asked = just_after(t, s, wide(dtype)) if jump else t
-            newest = self._data(state.to(dtype), asked, t)
-            if n and not jump and (self.corrector or (n == start + 1 and self.order == 3)):
-                values = [newest, *known[: self.order]]
-                state = moved + _combine(steps.weights(n - 1, range(n, n - len(values), -1)), values)
-            known = [newest, *known] if n and not jump else [newest]
             start = n if jump else start
+            values = [self._data(state.to(dtype), asked, t), *(known if n > start else [])]
+            if n > start and (self.corrector or (n == start + 1 and self.order == 3)):
+                state = moved + _combine(steps.weights(n - 1, range(n, n - len(values), -1)), values)
+            known = values[: self.order]
             if n:
                 shown = _watched(state.to(dtype))
                 before = _edits(shown)
@@ -118,7 +117,6 @@ class Exponential:
                 if _edits(shown) != before:
                     state, start = shown.to(state.dtype), n
                     known = [self._data(shown, asked, t)]
-            known = known[: self.order]
             moved = steps.state[n] * state
             if self.w is not None:
                 moved = moved + steps.noise[n] * self.noise(state, t, s)
