@@ -1,0 +1,108 @@
+"""All that sitkit does on a GPU, checked and measured by one command, in ten minutes.
+
+    python benchmarks/gpu.py run                                  # everything, on cuda
+    python benchmarks/gpu.py run --only library --only speed      # these sections, whether they are done or not
+    python benchmarks/gpu.py run --device cpu --quick             # tries the checks themselves where there is no GPU
+
+| section | what it finds |
+| --- | --- |
+| `library` | each part of the libraries on the GPU against the CPU, precisions, waits for the device |
+| `speed` | SiT-XL/2 at batch 32: images/s, MFU and memory, in bf16 compiled, bf16 and TF32, beside others |
+| `training` | training whole, again and in halves, to the bit or not; samples and bits on GPU and CPU |
+| `processes` | DDP and FSDP2: NCCL in a world of one, and two processes that share a GPU by gloo |
+| `suite` | the tests, for as long as there is time |
+
+Each section is a process with a time limit, so that none can take the others with it. Findings are appended to
+`findings.jsonl` as they come, and `gpu.md` is a page of them. A section that has ended is not run again unless
+`--only` names it; so the same command goes on where it was stopped.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import gpu_notes
+import torch
+import typer
+from gpu_notes import Notes
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+ROOT = Path(__file__).parents[1]
+SECTIONS = {"library": 90.0, "speed": 200.0, "training": 150.0, "processes": 60.0, "suite": 600.0}
+"""The sections in the order of their worth, and the seconds that each may take; of all, `--minutes`."""
+Out = Annotated[Path, typer.Option(help="The folder of findings.")]
+Device = Annotated[str, typer.Option(help="cuda, or cpu to try the checks.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Everything small.")]
+
+
+@app.command()
+def run(
+    out: Out = Path("runs/gpu"),
+    device: Device = "cuda",
+    quick: Quick = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SECTIONS)}; may be repeated.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="For all sections together.")] = 10.0,
+) -> None:
+    """Run the sections that have not ended, or those that are named."""
+    for name in only or ():
+        if name not in SECTIONS:
+            raise SystemExit(f"error: no section '{name}'; known: {', '.join(SECTIONS)}")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise SystemExit("error: there is no GPU: give --device cpu --quick to try the checks")
+    end = time.monotonic() + 60 * minutes
+    ended = {note["section"] for note in gpu_notes.read(out) if note["what"] == "ended"}
+    for name in only or [section for section in SECTIONS if section not in ended]:
+        left = end - time.monotonic()
+        if left < 5:
+            typer.echo(f"{name}: no time is left; the same command goes on with it")
+            continue
+        gpu_notes.forget(out, name)
+        typer.echo(f"{name}: at most {min(left, SECTIONS[name]):.0f} s")
+        _run_section(Notes(out, name, device, quick), min(left, SECTIONS[name]))
+        (out / "gpu.md").write_text(gpu_notes.page(out))
+    typer.echo(f"{out / 'gpu.md'}: {sum('failed' in note for note in gpu_notes.read(out))} failed")
+
+
+def _run_section(notes: Notes, seconds: float) -> None:
+    """Run a section in a process of its own, and note how it ended."""
+    words = [sys.executable, __file__, "section", notes.section, "--out", str(notes.folder), "--device", notes.device]
+    words += ["--quick"] * notes.quick + ["--seconds", str(seconds)]
+    start = time.monotonic()
+    with subprocess.Popen(words, start_new_session=True) as process:
+        try:
+            code = process.wait(seconds)
+            failed = {} if code == 0 else {"failed": f"exit code {code}"}
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)  # with all that it has started
+            failed = {"failed": f"not done after {seconds:.0f} s"}
+    notes.write("ended", seconds=round(time.monotonic() - start, 1), **failed)
+
+
+@app.command(hidden=True)
+def section(
+    name: str, out: Out, device: Device = "cuda", quick: Quick = False, seconds: Annotated[float, typer.Option()] = 60.0
+) -> None:
+    """Run one section in this process."""
+    notes = Notes(out, name, device, quick)
+    notes.write("machine", **machine(device))
+    check: Callable[[Notes, float], None] = import_module(f"gpu_{name}").check
+    check(notes, seconds)
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return what is measured on: device, driver and versions."""
+    told = {"torch": torch.__version__, "python": sys.version.split()[0], "command": "python benchmarks/gpu.py run"}
+    if device == "cpu":
+        return {"device": "cpu", **told}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return {"device": torch.cuda.get_device_name(), "driver": driver, "cuda": str(torch.version.cuda), **told}
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,133 @@
+"""The section `library` of `gpu.py`: each part of the libraries on the GPU, against the same on the CPU."""
+
+import copy
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from gpu_cases import cases
+from gpu_notes import Notes
+from torch import Tensor, nn
+
+from sitkit.backbones import sit_s
+from sitkit.interpolants import DDPM, Linear
+from sitkit.objectives import Matching
+from sitkit.recipes.arithmetic import computed_in
+from sitkit.recipes.precision import float32_math
+from sitkit.recipes.recipe import Precision
+from sitkit.samplers import ClassifierFree, Conditional, Field, Sigma, plan, sample
+
+BOUND = 1e-3
+"""The relative difference from which a case is told of as failed; adaptive solvers stop at 1e-5 by themselves."""
+
+
+def check(notes: Notes, seconds: float) -> None:
+    """Compare, and note the largest differences; then precisions, settings, default devices and waits."""
+    device = torch.device(notes.device)
+    notes.guard("parts of the libraries", lambda: _compare(notes, device))
+    notes.guard("precisions", lambda: _precisions(notes, device))
+    notes.guard("TF32 set by users", lambda: _settings(notes, device))
+    notes.guard("torch.set_default_device", lambda: _default_device(notes, device))
+    if device.type == "cuda":
+        notes.guard("waits of 10 calls", lambda: _waits(notes, device))
+
+
+def _compare(notes: Notes, device: torch.device) -> None:
+    gaps: dict[str, float] = {}
+    failed = []
+    chosen = dict([*cases().items()][:: 25 if notes.quick else 1])
+    for name, case in chosen.items():
+        try:
+            with warnings.catch_warnings(), float32_math("ieee"):
+                warnings.simplefilter("ignore")
+                here, there = case(torch.device("cpu")), case(device)
+            if there.device.type != device.type and name.split(": ")[-1] != "measured grid":
+                failed.append(f"{name}: the result is on {there.device}")
+            gaps[name] = _gap(here, there)
+        except Exception as error:
+            failed.append(f"{name}: {type(error).__name__}: {str(error)[:150]} {traceback.format_exc()[-200:]}")
+    failed += [f"{name}: differs by {gap:.1e}" for name, gap in gaps.items() if not gap < BOUND]
+    largest = sorted(gaps.items(), key=lambda pair: -pair[1])[:8]
+    words: dict[str, Any] = {"failed": failed} if failed else {}
+    notes.write("GPU against CPU", cases=len(chosen), largest=[f"{gap:.1e} {name}" for name, gap in largest], **words)
+    if "philox words" in gaps:
+        notes.write("random words", equal=gaps["philox words"] == 0)
+
+
+def _gap(here: Tensor, there: Tensor) -> float:
+    """Return the relative difference of two tensors."""
+    a, b = here.double(), there.cpu().double()
+    return float((a - b).norm() / a.norm().clamp(min=1e-12))
+
+
+def _precisions(notes: Notes, device: torch.device) -> None:
+    """Note the error of a network and of its convolution against float64, for each precision."""
+    torch.manual_seed(0)
+    network = sit_s(2, input_size=16 if notes.quick else 32, in_channels=4, num_classes=10).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    side = network.input_size
+    x, t, y = torch.randn(2, 4, side, side), torch.rand(2), torch.arange(2)
+    with torch.no_grad():
+        exact = copy.deepcopy(network).double()
+        outputs, patches = exact(x.double(), t.double(), y), exact.x_embedder(x.double())
+        network.to(device)
+        for mode in get_args(Precision):
+            whole = computed_in(mode, network)(x.to(device), t.to(device), y=y.to(device))
+            part = computed_in(mode, lambda x, t: network.x_embedder(x))(x.to(device), t.to(device))
+            errors = {"network": _gap(outputs, whole), "patch embedding": _gap(patches, part)}
+            wrong = {"failed": "float32 is not float32"} if mode == "float32" and max(errors.values()) > 1e-5 else {}
+            notes.write(f"error of {mode}", **{what: f"{gap:.1e}" for what, gap in errors.items()}, **wrong)
+
+
+def _settings(notes: Notes, device: torch.device) -> None:
+    """Multiply matrices as sitkit does, after users have set TF32 in either of torch's ways."""
+    places: Any = torch.backends
+    a = torch.randn(64, 64, device=device)
+    ways: dict[str, Callable[[], None]] = {
+        "set_float32_matmul_precision": lambda: torch.set_float32_matmul_precision("high"),
+        "fp32_precision": lambda: setattr(places.cuda.matmul, "fp32_precision", "tf32"),
+    }
+    for name, way in ways.items():
+        way()
+        try:
+            with float32_math("ieee"):
+                gap = _gap(a.cpu().double() @ a.cpu().double(), a @ a)
+            notes.write(f"float32 after {name}", error=f"{gap:.1e}", **({"failed": "TF32"} if gap > 1e-5 else {}))
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+
+def _default_device(notes: Notes, device: torch.device) -> None:
+    for path in (Linear(), DDPM()):
+        for w in (None, Sigma(path)):
+            with torch.device(device):
+                made = plan(Matching(path).field(_cosine), path, w=w, evaluations=4)
+                out = sample(made.solver, torch.randn(4, 2), made.times)
+            notes.write(f"default device, {type(path).__name__}, {'SDE' if w else 'ODE'}", result=str(out.device))
+
+
+def _cosine(x: Tensor, t: Tensor) -> Tensor:
+    return x.cos() * t[:, None].to(x.dtype)
+
+
+def _waits(notes: Notes, device: torch.device) -> None:
+    y, x = torch.arange(4, device=device), torch.randn(4, 2, device=device)
+
+    def model(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return x * (t + y)[:, None].to(x.dtype)
+
+    fields: dict[str, Field] = {"guided": ClassifierFree(model, y, 3, 2.0), "conditional": Conditional(model, y)}
+    for name, field in fields.items():
+        made = plan(Matching(Linear()).field(field), Linear(), evaluations=10)
+        sample(made.solver, x, made.times)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                sample(made.solver, x, made.times)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        notes.write(f"waits, {name}", waits=sum("synchroniz" in str(one.message) for one in said))

@@ -1,0 +1,81 @@
+"""What checks on a GPU have found: JSON lines, one a finding, and a Markdown page of them."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Note = dict[str, Any]
+FINDINGS = "findings.jsonl"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The findings of one section, appended to a file as they come.
+
+    Args:
+        folder: where the file is.
+        section: whose findings these are.
+        device: `cuda`, or `cpu` to try the checks where there is no GPU.
+        quick: whether everything is small, to try the checks themselves.
+    """
+
+    folder: Path
+    section: str
+    device: str = "cuda"
+    quick: bool = False
+
+    def write(self, what: str, **values: Any) -> None:
+        """Append a finding."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = {"section": self.section, "what": what, **values}
+        with (self.folder / FINDINGS).open("a") as file:
+            file.write(json.dumps(note, default=str) + "\n")
+        print(json.dumps(note, default=str)[:300], flush=True)
+
+    def guard(self, what: str, check: Callable[[], None]) -> None:
+        """Run a check; if it fails, that is a finding, and others go on."""
+        start = time.monotonic()
+        try:
+            check()
+        except Exception as error:
+            where = traceback.format_exc().strip().splitlines()[-8:]
+            self.write(what, failed=f"{type(error).__name__}: {str(error)[:400]}", where=where)
+        print(f"  {what}: {time.monotonic() - start:.1f} s", flush=True)
+
+
+def read(folder: Path) -> list[Note]:
+    """Return all findings in a folder, without a last line that was cut short."""
+    file = folder / FINDINGS
+    content = file.read_text() if file.exists() else ""
+    return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def forget(folder: Path, section: str) -> None:
+    """Drop the findings of a section, which is run again."""
+    kept = [note for note in read(folder) if note["section"] != section]
+    if folder.exists():
+        (folder / FINDINGS).write_text("".join(json.dumps(note) + "\n" for note in kept))
+
+
+def page(folder: Path) -> str:
+    """Return a Markdown page of all findings: a table a section, failures in bold."""
+    lines: list[str] = []
+    section = None
+    for note in read(folder):
+        if note["section"] != section:
+            section = note["section"]
+            lines += ["", f"## {section}", "", "| what | found |", "| --- | --- |"]
+        values = {key: value for key, value in note.items() if key not in ("section", "what", "where")}
+        found = "; ".join(f"{key}: {_cell(value)}" for key, value in values.items())
+        bold = "**" if note.get("failed") else ""
+        lines.append(f"| {bold}{note['what']}{bold} | {found} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = ", ".join(map(_cell, value)) if isinstance(value, list) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")[:400]

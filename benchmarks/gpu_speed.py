@@ -1,0 +1,64 @@
+"""The section `speed` of `gpu.py`: SiT-XL/2 beside a plain reading of the paper and diffusers, by `throughput.py`."""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import throughput
+from gpu_notes import Notes
+from shapes import Setup
+
+PEAKS = {"bf16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}
+"""Operations a second of an H100 or H200 (SXM), dense, by their data sheets. MFU is told as a share of them."""
+
+GROUPS = (
+    ("bf16", True, ("matrix", "sitkit")),
+    ("bf16", False, ("sitkit",)),
+    ("tf32", False, ("matrix", "sitkit")),
+    ("bf16", True, ("plain", "diffusers")),
+    ("bf16", False, ("plain", "diffusers")),
+)
+"""Precision, whether blocks are compiled, and who is timed, in the order of their worth: time may be over."""
+
+
+def check(notes: Notes, seconds: float) -> None:
+    """Time a forward pass and a step of each, and note images a second, MFU and memory."""
+    _times(notes).unlink(missing_ok=True)
+    size, batch, rounds = ("S", 2, 1) if notes.quick else ("XL", 32, 7)
+    for mode, compiled, who in GROUPS:
+        if notes.quick and (compiled or mode == "tf32" or who != ("sitkit",)):
+            continue
+        usual = Setup("matrix", size, batch, mode=mode, device=notes.device, threads=2 if notes.quick else 8)
+        if notes.quick:
+            usual = replace(usual, depth=1, side=8)
+        setups = [usual if one == "matrix" else replace(usual, contender=one, compiled=compiled) for one in who]
+        name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}"
+        notes.guard(name, lambda name=name, setups=setups: _measure(notes, name, setups, rounds))  # type: ignore[misc]
+
+
+def _measure(notes: Notes, name: str, setups: list[Setup], rounds: int) -> None:
+    throughput.measure(_times(notes), f"{name}, {'-'.join(one.contender for one in setups)}", setups, rounds)
+    for setup, times in zip(setups, throughput.read(_times(notes))[-1]["times"], strict=True):
+        notes.write(name, who=setup.contender, **_figures(setup, times))
+
+
+def _times(notes: Notes) -> Path:
+    return notes.folder / "throughput.jsonl"
+
+
+def _figures(setup: Setup, times: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table shows of the times of a setup."""
+    forward, work = median(times["forward"]), setup.operations()
+    if setup.contender == "matrix":
+        return {"teraflops": round(work / forward / 1e12, 1)}
+    step = median(times["step"])
+    return {
+        "training images/s": round(setup.batch / step, 1),
+        "sampling images/s, a call": round(setup.batch / forward, 1),
+        "step ms": round(1e3 * step, 2),
+        "MFU": round(3 * work / step / PEAKS[setup.mode], 4),
+        "MFU, forward": round(work / forward / PEAKS[setup.mode], 4),
+        "memory GiB": round(times["memory"] / 2**30, 2),
+        "ready after s": round(times["ready"], 1),
+    }

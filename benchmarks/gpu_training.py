@@ -1,0 +1,106 @@
+"""The section `training` of `gpu.py`: digits, trained whole, again and in halves; then sampled and measured."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from gpu_notes import Notes
+from gpu_runs import digests, records, sets, sitkit
+
+DETERMINISTIC = "compute.deterministic=true"
+MODES = {
+    "float32, deterministic": (DETERMINISTIC,),
+    "bf16, compiled, deterministic": ("train.precision=bf16", "compute.compile=true", DETERMINISTIC),
+    "float32": (),
+    "bf16": ("train.precision=bf16",),
+    "tf32": ("train.precision=tf32",),
+    "recomputed in two pieces": ("compute.recompute=true", "compute.accumulate=2"),
+}
+"""Settings by name, in the order of their worth; the first is trained on the CPU as well."""
+SAMPLERS = {
+    "ODE": (),
+    "SDE": ("sampler.kind=sde",),
+    "Heun": ("sampler.solver=heun", "sampler.times=uniform", "sampler.interval=[0.001, 1.0]"),
+}
+
+
+def check(notes: Notes, seconds: float) -> None:
+    """Train, and tell whether runs repeat to the bit; compare losses, samples and bits with those of the CPU."""
+    folder = Path(tempfile.mkdtemp(prefix="gpu-training-"))
+    try:
+        first, *others = MODES
+        notes.guard(f"training, {first}", lambda: _repeat(notes, folder, first))
+        notes.guard("losses, GPU against CPU", lambda: _losses(notes, folder, first))
+        for name in [*SAMPLERS][: 1 if notes.quick else None]:
+            notes.guard(f"samples, {name}", lambda name=name: _samples(notes, folder, first, name))  # type: ignore[misc]
+        notes.guard("bits", lambda: _bits(notes, folder, first))
+        for name in [] if notes.quick else others:
+            notes.guard(f"training, {name}", lambda name=name: _repeat(notes, folder, name))  # type: ignore[misc]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _small(notes: Notes, steps: int | None = None) -> list[str]:
+    whole, every = (4, 2) if notes.quick else (200, 20)
+    counts = {"train.steps": steps or whole, "checkpoint.every": every, "checkpoint.keep": 20, "log.every": every}
+    tiny = ("backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "sampler.steps=2")
+    return sets(*(f"{key}={value}" for key, value in counts.items()), "grid.every=1000", *(tiny if notes.quick else ()))
+
+
+def _run(folder: Path, name: str, which: str) -> Path:
+    return folder / f"{name.replace(' ', '-').replace(',', '')}-{which}"
+
+
+def _repeat(notes: Notes, folder: Path, name: str) -> None:
+    """Train whole, again, and in two halves, and compare the checkpoints."""
+    seconds = []
+    for which in ("whole", "again", "halves"):
+        words = ("train", "digits", "--out", _run(folder, name, which), "--device", notes.device, *sets(*MODES[name]))
+        if which == "halves":
+            sitkit(folder, *words, *_small(notes, 2 if notes.quick else 100))
+        seconds.append(sitkit(folder, *words, *_small(notes))[0])
+    whole, again, halves = (digests(_run(folder, name, which)) for which in ("whole", "again", "halves"))
+    last = records(_run(folder, name, "again"))[-1]
+    promised = DETERMINISTIC in MODES[name]
+    differing = sorted(part for part in whole if not whole[part] == again[part] == halves[part])
+    notes.write(
+        f"training, {name}",
+        **({"repeats to the bit": whole == again, "goes on to the bit": whole == halves}),
+        **({"failed": f"not to the bit: {', '.join(differing)}"} if promised and differing else {}),
+        seconds=seconds,
+        loss=round(last["loss"], 4),
+        **{"images/s": last["images_per_second"], "memory GiB": last["memory_gib"]},
+    )
+
+
+def _losses(notes: Notes, folder: Path, name: str) -> None:
+    run = _run(folder, name, "cpu")
+    sitkit(folder, "train", "digits", "--out", run, "--device", "cpu", *_small(notes), *sets(*MODES[name]))
+    pairs = zip(records(run), records(_run(folder, name, "whole")), strict=True)
+    gaps = [abs(here["loss"] - there["loss"]) / abs(here["loss"]) for here, there in pairs]
+    wrong = {} if max(gaps) < 0.01 else {"failed": "the losses differ"}
+    notes.write("losses, GPU against CPU", differences=[f"{gap:.0e}" for gap in gaps], **wrong)
+
+
+def _samples(notes: Notes, folder: Path, name: str, sampler: str) -> None:
+    run, found = _run(folder, name, "whole"), {}
+    count = 16 if notes.quick else 64
+    for place in ("cpu", notes.device):
+        out = folder / f"{sampler}-{place}-{len(found)}.npz"
+        words = ("sample", run, "--samples", count, "--out", out, "--device", place, *sets(*SAMPLERS[sampler]))
+        sitkit(folder, *words)
+        found[out] = np.load(out)["arr_0"].astype(int)
+    here, there = (*found.values(),)
+    gap = abs(here - there)
+    wrong = {} if gap.mean() < 1 else {"failed": "the samples differ"}
+    differing = float((gap > 0).mean())
+    notes.write(f"samples, {sampler}", **{"pixels that differ": differing, "most": int(gap.max())}, **wrong)
+
+
+def _bits(notes: Notes, folder: Path, name: str) -> None:
+    said = []
+    for which, place in (("whole", notes.device), ("cpu", "cpu")):
+        words = ("likelihood", _run(folder, name, which), "--images", 8, "--batch", 8, "--device", place)
+        said.append(sitkit(folder, *words)[1].strip().splitlines()[-1][:120])
+    notes.write("bits, of the runs of GPU and CPU", said=said)
