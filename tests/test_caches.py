@@ -14,10 +14,14 @@ from image_files import encode, noise_of
 from measuring import LIKENESS, evaluated, means, noted, sets, sitkit, trained, write_arrays, written
 from sitkit.recipes.data.folder import folder
 from sitkit.recipes.evaluate.reference import of_heldout, of_path
+from sitkit.recipes.problem import Problem
 from sitkit.recipes.reading import read
 from sitkit.recipes.run import Run
 from sitkit.recipes.sample.generate import Samples
 from sitkit.recipes.study.bench import Bench
+from sitkit.recipes.study.cell import do as do_part
+from sitkit.recipes.study.folder import Folder
+from sitkit.recipes.study.study import Work
 
 
 def picture(number: int) -> bytes:
@@ -143,3 +147,41 @@ def test_a_trial_is_one_of_the_images_that_are_there(run: Path, tmp_path: Path, 
     exchange(held, "00.png", "13.png")
     assert key() != first
     write_images(held, range(14))
+
+
+def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -> None:
+    """It is measured again where held-out images are others, and refused where its network was trained on others."""
+    train, held = (write_images(tmp_path / name, range(14)) for name in ("train", "held"))
+    data = f"data = {{ kind = 'folder', path = '{train}', heldout = '{held}', size = 8 }}"
+    text = f"backbone.kind = 'sit'\nbackbone.patch_size = 4\n{data}\n[train]\nsteps = 2\nbatch = 2\n"
+    small = ("backbone.hidden_size = 16", "backbone.depth = 1", "backbone.num_heads = 2", "evaluation.draws = 1")
+    (tmp_path / "base.toml").write_text(text)
+    settings = "\n".join(("[set]", *small, "sampler.steps = 2"))
+    (tmp_path / "study.toml").write_text(
+        f"base = '{tmp_path / 'base.toml'}'\nseeds = [0]\n{settings}\n[axes]\nguidance.scale = [1.0]\n"
+    )
+    work = Work.open(tmp_path / "study.toml", tmp_path / "out", None, [])
+    (network,), ((key, cell),) = work.layout.models, work.layout.cells.items()
+
+    def do(*keys: str) -> float:
+        folder = Folder.make(tmp_path / "out", None)  # knows nothing yet of what there is
+        for one in keys:
+            do_part(one, work.layout, folder, torch.device("cpu"), 64)
+        return float(folder.measured(cell)["numbers"]["Frechet distance of pixels"]["mean"])
+
+    def done() -> bool:
+        return Folder.make(tmp_path / "out", None).done(cell)
+
+    first = do(network, key)
+    assert done()
+    assert do(key) == first
+    exchange(held, "00.png", "13.png")
+    assert not done()
+    assert do(key) != first
+    assert done()
+    exchange(train, "00.png")
+    assert not done()
+    with pytest.raises(Problem, match="was created with other data"):
+        do(key)
+    train.rename(tmp_path / "moved")  # of data that are not there nothing can be told
+    assert done()

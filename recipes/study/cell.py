@@ -16,6 +16,7 @@ from ..recipe import Recipe
 from ..run import Run
 from ..train.loop import train
 from .cells import Cell, Layout, Model
+from .content import content_of
 from .folder import Folder
 
 AS_ASKED = "as the recipe says"
@@ -61,6 +62,7 @@ def measure_cell(cell: Cell, folder: Folder, device: torch.device, batch: int) -
     start = time.monotonic()
     out = folder.cell(cell)
     out.mkdir(exist_ok=True)
+    content = content_of(cell.recipe)
     report = measure(
         run,
         cell.recipe,
@@ -75,6 +77,7 @@ def measure_cell(cell: Cell, folder: Folder, device: torch.device, batch: int) -
         "calls": report["manifest"]["network_calls"][AS_ASKED],
         "network_rows": report["manifest"]["network_rows_a_sample"][AS_ASKED],
         "seconds": time.monotonic() - start,
+        "content": content,
     }
     shutil.rmtree(out / SAMPLES, ignore_errors=True)  # of large images they would fill the disk; the report shows some
     write_whole(out / "cell.json", json.dumps(found, indent=2).encode())

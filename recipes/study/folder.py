@@ -1,22 +1,26 @@
 """The folder of a study: what is done of it, what failed, and where all of it lies.
 
 `models/KEY/` is the run of a network and `cells/KEY/` what was measured of a cell, which is done when `cell.json` is
-there. `logs/KEY.txt` is what the command said that did it last, and `failed/KEY.txt` its last line, if it failed.
+there, of the images that there are now. `logs/KEY.txt` is what the command said that did it last, and `failed/KEY.txt`
+its last line, if it failed.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import checkpoints
+from ..components import dump
 from ..files import read_regular, write_whole
 from ..filesystems import lock
 from ..problem import Problem
 from ..run import Run
 from ..tables import read_json
 from .cells import Cell, Model
+from .content import content_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Folder:
 
     path: Path
     models: Path
+    _contents: dict[str, list[str] | None] = field(default_factory=dict, compare=False, repr=False)
+    """What there is now, by the words of recipes: it is looked at once, for all cells."""
 
     @classmethod
     def make(cls, path: Path, models: Path | None) -> "Folder":
@@ -54,7 +60,18 @@ class Folder:
         if isinstance(one, Model):
             last = checkpoints.name(one.recipe.train.steps)
             return any(found.name == last for found in checkpoints.found(self.run(one).checkpoints))
-        return (self.cell(one) / "cell.json").is_file()
+        return (self.cell(one) / "cell.json").is_file() and self._is_current(one)
+
+    def _is_current(self, cell: Cell) -> bool:
+        """Return whether what was measured of a cell is of the images that there are now, as far as can be told."""
+        try:
+            measured = self.measured(cell).get("content")
+        except Problem:  # whoever reads the numbers is told
+            return True
+        words = json.dumps([dump(cell.recipe.data), dump(cell.recipe.evaluation.features)], sort_keys=True)
+        if measured is not None and words not in self._contents:
+            self._contents[words] = content_of(cell.recipe)
+        return measured is None or self._contents[words] in (None, measured)
 
     def measured(self, cell: Cell) -> dict[str, Any]:
         """Return what was written of a cell that is done.
