@@ -18,8 +18,8 @@ from image_files import encode, noise_of, reference
 from measuring import Likeness, noted, refused, sitkit, write_arrays, written
 from sitkit.recipes import slots
 from sitkit.recipes.evaluate import statistics as gathering
-from sitkit.recipes.evaluate.extraction import blocks_of, extract, stored
-from sitkit.recipes.evaluate.reference import Extraction, Reference, of_path, state_of
+from sitkit.recipes.evaluate.extraction import Extraction, blocks_of, extract, stored
+from sitkit.recipes.evaluate.reference import Reference, of_path, state_of
 from sitkit.recipes.evaluate.sources import open_array, open_files
 from sitkit.recipes.evaluate.statistics import Statistics, gather, load, save
 from sitkit.recipes.features import Features

@@ -81,6 +81,7 @@ def test_nothing_is_written_into_the_folder_of_a_network_but_by_training(done: P
             assert {file.name for file in run.iterdir()} <= {
                 ".lock",
                 "recipe.json",
+                "data.json",
                 "metrics.jsonl",
                 "checkpoints",
                 "grids",

@@ -26,7 +26,8 @@ from ..sample.shards import SampleFolder
 from ..share import Share
 from .classes import per_class
 from .extraction import blocks_of, extract, missing, stored
-from .measure import LEAST, Compared, Number, measure
+from .manifest import manifest_of, side_by_side
+from .measure import LEAST, Compared, measure
 from .memory import Load
 from .reference import KEPT as OF_REFERENCE
 from .reference import Extraction, Reference, of_heldout, of_path
@@ -196,9 +197,9 @@ def _report(
     against = Compared(how.extractor, reference.statistics, training.statistics if training else None, how.device)
     numbers = {what: measure(draws, against) for what, draws in looked.items()}
     report = {
-        "numbers": _side_by_side(numbers),
+        "numbers": side_by_side(numbers),
         "classes": per_class(looked[""][0], against, first.classes),
-        "manifest": _manifest(sets, looked[""][0], evaluation, reference, how),
+        "manifest": manifest_of(sets, looked[""][0], evaluation, reference, how),
     }
     shown = Shown(report, {what: folders[0] for what, folders in sets.items()}, looked[""][0], reference, training, run)
     try:
@@ -243,42 +244,3 @@ def _references(
     heldout = of_heldout(split.heldout, "held-out images", how)
     training = of_heldout(split.training, "training images", how)
     return heldout, training
-
-
-def _side_by_side(numbers: dict[str, list[Number]]) -> dict[str, Any]:
-    """Return the numbers by name, with those of other sets of samples beside the first's."""
-    found = {number.name: number.describe() for number in numbers[""]}
-    for what, others in numbers.items():
-        for number in others if what else ():
-            said = number.describe()
-            found[number.name][what] = {key: said[key] for key in ("mean", "spread", "values", "bias")}
-    return found
-
-
-def _manifest(
-    sets: dict[str, list[SampleSet]],
-    looked: Statistics,
-    evaluation: Mapping[str, Any],
-    reference: Reference,
-    how: Extraction,
-) -> dict[str, Any]:
-    """Return everything that the numbers depend on; of evaluation, what the recipe says now."""
-    first = sets[""][0]
-    found = {what or "as the recipe says": some[0].costs() for what, some in sets.items()}
-    costs = {what: cost for what, cost in found.items() if cost is not None}
-    kept = dict(first.manifest)
-    own = {} if first.drawn else {"samples_sha256": looked.sha256}
-    return (
-        kept
-        | own
-        | {
-            "recipe": kept.get("recipe", {}) | {"evaluation": evaluation},
-            "samples": len(first),
-            "draws": len(sets[""]),
-            "seeds": [one.manifest["seed"] for one in sets[""] if "seed" in one.manifest],
-            "network_calls": {what: calls for what, (calls, _) in costs.items()},
-            "network_rows_a_sample": {what: rows for what, (_, rows) in costs.items()},
-            "features": how.describe() | {"size": len(reference.statistics.pooled[0])},
-            "reference": reference.about,
-        }
-    )

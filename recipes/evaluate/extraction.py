@@ -4,7 +4,9 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from ..features import Extractor, Features
 from ..problem import Problem
 from ..progress import progress
 from ..share import Share
+from .memory import Load
+from .memory import check as check_memory
 from .sources import Pictures
 
 BLOCK = 256
@@ -30,6 +34,48 @@ def key_of(component: Component, extractor: Extractor) -> str:
     """Return a name for the features of an extractor, another one if they are others."""
     digest = hashlib.sha256(json.dumps([dump(component), extractor.sha256]).encode()).hexdigest()
     return f"{component.kind.replace(':', '.')}-{digest[:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """How images become features.
+
+    Args:
+        component: the extractor, as a recipe has it.
+        extractor: what it is built to.
+        batch: images at once.
+        device: where to compute.
+        share: which of the processes this is.
+        cache: a folder for statistics.
+        load: what is held in memory at a time.
+    """
+
+    component: Component
+    extractor: Extractor
+    batch: int
+    device: torch.device
+    share: Share
+    cache: Path
+    load: Load = field(default_factory=Load)
+
+    def check(self, image: tuple[int, int, int]) -> None:
+        """Raise a problem if there is no memory for statistics of images (C, H, W), as far as the extractor tells."""
+        if sizes := getattr(self.extractor, "sizes", None):
+            check_memory(self.extractor.name, *sizes(image), self.load, self.device)
+
+    def check_features(self, found: Features) -> None:
+        """Raise a problem if there is no memory for statistics of such features."""
+        spatial = 0 if found.spatial is None else found.spatial.shape[1]
+        check_memory(self.extractor.name, found.pooled.shape[1], spatial, self.load, self.device)
+
+    @property
+    def key(self) -> str:
+        """A name for these features."""
+        return key_of(self.component, self.extractor)
+
+    def describe(self) -> dict[str, Any]:
+        """Return which features they are, for a manifest."""
+        return {"name": self.extractor.name, "sha256": self.extractor.sha256, "component": dump(self.component)}
 
 
 def blocks_of(folder: Path, count: int) -> Blocks:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -14,66 +14,20 @@ import torch
 from torch import Tensor
 
 from ..arrays import ArrayError, Npz
-from ..components import Component, dump
 from ..data.crop import suffixes
 from ..data.fingerprint import Files, state
 from ..data.images import Images
 from ..data.listing import check_utf8, listing
-from ..features import Extractor, Features
 from ..files import sha256
 from ..problem import Problem
 from ..progress import note
 from ..sample.shards import CONTENT, SampleFolder
-from ..share import Share
-from .extraction import blocks_of, extract, key_of, stored
-from .memory import Load, check
+from .extraction import Extraction, blocks_of, extract, stored
 from .sources import Pictures, images_in, in_channels, open_array, open_files
 from .statistics import ABOUT, Statistics, gather, load, save
 
 KEPT = 10_000
 """Images of a reference of which features are kept: as many as ADM's references have."""
-
-
-@dataclass(frozen=True, eq=False)
-class Extraction:
-    """How images become features.
-
-    Args:
-        component: the extractor, as a recipe has it.
-        extractor: what it is built to.
-        batch: images at once.
-        device: where to compute.
-        share: which of the processes this is.
-        cache: a folder for statistics.
-        load: what is held in memory at a time.
-    """
-
-    component: Component
-    extractor: Extractor
-    batch: int
-    device: torch.device
-    share: Share
-    cache: Path
-    load: Load = field(default_factory=Load)
-
-    def check(self, image: tuple[int, int, int]) -> None:
-        """Raise a problem if there is no memory for statistics of images (C, H, W), as far as the extractor tells."""
-        if sizes := getattr(self.extractor, "sizes", None):
-            check(self.extractor.name, *sizes(image), self.load, self.device)
-
-    def check_features(self, found: Features) -> None:
-        """Raise a problem if there is no memory for statistics of such features."""
-        spatial = 0 if found.spatial is None else found.spatial.shape[1]
-        check(self.extractor.name, found.pooled.shape[1], spatial, self.load, self.device)
-
-    @property
-    def key(self) -> str:
-        """A name for these features."""
-        return key_of(self.component, self.extractor)
-
-    def describe(self) -> dict[str, Any]:
-        """Return which features they are, for a manifest."""
-        return {"name": self.extractor.name, "sha256": self.extractor.sha256, "component": dump(self.component)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import torch
 from .. import slots
 from ..problem import Problem
 from ..share import Share
-from .reference import Extraction, of_path
+from .extraction import Extraction
+from .reference import of_path
 from .statistics import load, save
 
 
