@@ -25,12 +25,12 @@ from ..sample.sampling import Request
 from ..sample.shards import SampleFolder
 from ..share import Share
 from .classes import per_class
-from .extraction import blocks_of, extract, missing, stored
+from .extraction import Extraction, blocks_of, extract, missing, stored
 from .manifest import manifest_of, side_by_side
 from .measure import LEAST, Compared, measure
 from .memory import Load
 from .reference import KEPT as OF_REFERENCE
-from .reference import Extraction, Reference, of_heldout, of_path
+from .reference import Reference, of_heldout, of_path
 from .report import Shown, page
 from .samples import SampleSet, open_samples
 from .statistics import Statistics, gather

@@ -61,7 +61,8 @@ class Extraction:
     def check(self, image: tuple[int, int, int]) -> None:
         """Raise a problem if there is no memory for statistics of images (C, H, W), as far as the extractor tells."""
         if sizes := getattr(self.extractor, "sizes", None):
-            check_memory(self.extractor.name, *sizes(image), self.load, self.device)
+            pooled, spatial = sizes(image)
+            check_memory(self.extractor.name, pooled, spatial, self.load, self.device)
 
     def check_features(self, found: Features) -> None:
         """Raise a problem if there is no memory for statistics of such features."""
