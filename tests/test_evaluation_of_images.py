@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def as_loose_files(place: Path, pixels: np.ndarray) -> Path:
 
 
 def as_samples(place: Path, pixels: np.ndarray) -> Path:
-    manifest = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
     tensor, labels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(LABELS[: len(pixels)])
     samples = written(place, tensor, labels, **manifest)
     content = samples.content.model_copy(update={"classes": ("0", "7", "14")})

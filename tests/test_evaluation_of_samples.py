@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def folder_of(tmp_path: Path, count: int = 40, seed: int = 0) -> SampleFolder:
     chosen = torch.arange(count) * 20
     noise = torch.randint(40, (count, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
     pixels = (images.read(chosen).int() + noise).clamp(0, 255).to(torch.uint8)
-    manifest = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
     names = tuple("0123456789")
     samples = written(tmp_path / "samples", pixels, images.labels[chosen], shard=16, **manifest)
     found = SampleFolder(samples.folder, samples.content.model_copy(update={"classes": names}))
@@ -178,7 +179,11 @@ def test_what_cannot_be_measured_is_one_line(
     np.savez(places["cut"], mu=np.zeros(6), sigma=np.eye(6))
     places["cut"].write_bytes(places["cut"].read_bytes()[:-9])
     about = {"features": {"name": "likeness", "sha256": "b" * 64}, "count": 99}
-    own = {"features": np.zeros((0, 6)), "numbers": np.zeros(0, dtype=np.int64), "about": np.array(json.dumps(about))}
+    own: dict[str, Any] = {
+        "features": np.zeros((0, 6)),
+        "numbers": np.zeros(0, dtype=np.int64),
+        "about": np.array(json.dumps(about)),
+    }
     np.savez(places["other"], mu=np.zeros(6), sigma=np.eye(6), **own)
     shutil.copytree(samples.folder, places["damaged"])
     (places["damaged"] / "shards/00000016.npz").unlink()
@@ -195,7 +200,7 @@ def test_what_takes_more_memory_than_there_is_is_refused_before_any_work(
     """Pixels of 128 x 128 images: covariances of 19 GB each. An extractor that tells nothing is asked for one batch."""
     monkeypatch.setattr(memory, "available", lambda: 24 * 10**9)
     pixels = torch.zeros(12, 3, 128, 128, dtype=torch.uint8)
-    manifest = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
     samples = written(tmp_path / "samples", pixels, **manifest)
     line = refused("evaluate", samples.folder, "--reference", samples.folder, "--out", tmp_path / "out")
     assert "pixels makes 49,152 features of an image" in line

@@ -1,7 +1,7 @@
 """Commands that measure samples."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -83,7 +83,7 @@ def evaluate(
         usual = read("digits").model_copy(update={"evaluation": Evaluation()})
         recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
     elif kind == "samples":
-        drawn = SampleFolder.open(source).content.manifest.get("recipe")
+        drawn: Any = SampleFolder.open(source).content.manifest.get("recipe")
         recipe = override(drawn, trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
