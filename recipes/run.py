@@ -50,16 +50,13 @@ class Run:
 
     @classmethod
     @contextmanager
-    def begin(
-        cls, folder: Path, recipe: Recipe, split: Split, say: Say = complain, trust: Trust = NOTHING
-    ) -> Iterator["Run"]:
+    def begin(cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = NOTHING) -> Iterator["Run"]:
         """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
 
         Args:
             folder: where it is.
             recipe: what is trained.
             split: the recipe's data, of which a new run keeps a record, with which those of a run are compared.
-            say: takes lines for the reader.
             trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
 
         Raises:
@@ -78,7 +75,8 @@ class Run:
                     kept = run.recipe(trust | Trust.of(recipe))
                     skips = skips_from_now_on(kept, recipe)
                     check_same(kept, recipe, folder, places=record is not None, skips=skips)
-                run._keep_record(record, recipe.data, split, say if created else None, skips)
+                if record is not None or not created:
+                    run._keep_record(record, recipe.data, split, skips)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise Problem(f"{folder} cannot be written: {error.strerror}") from error
@@ -167,17 +165,13 @@ class Run:
                 f"run by --set train.init={self.folder}"
             )
 
-    def _keep_record(
-        self, record: DataRecord | None, data: Component, split: Split, say: Say | None, skips: bool
-    ) -> None:
+    def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
         """Compare data with their record, and write it where it is new, or where things lie elsewhere now.
 
         With `skips`, unreadable images are left out from now on: there may be fewer.
         """
         if record is None:
             written = DataRecord.of(data, split)
-            if say:
-                say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
         else:
             if skips:
                 record = record.without_unreadable(split)
@@ -185,6 +179,20 @@ class Run:
             written = record.moved(data, split)
         if written != record or skips:
             write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
+
+    def complete_record(self, data: Component, split: Split, say: Say) -> None:
+        """Write the record of data of a run that an earlier version created, whose weights were found to fit them.
+
+        Raises:
+            Problem: it cannot be written.
+        """
+        if self.data_record() is not None:
+            return
+        say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
+        try:
+            self._keep_record(None, data, split, skips=False)
+        except OSError as error:
+            raise Problem(f"{self.folder} cannot be written: {error.strerror}") from error
 
     def latest(self) -> Path:
         """Return the newest checkpoint of which every file is as it was written.

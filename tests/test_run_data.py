@@ -343,9 +343,17 @@ def test_what_is_held_out_stays_so_if_images_are_unreadable(run: Path, tmp_path:
 
 def test_a_run_without_a_record_says_that_its_data_have_other_classes(run: Path, tmp_path: Path) -> None:
     os.remove(run / "data.json")
+    shutil.copytree(tmp_path / "images", tmp_path / "whole")
     lose_class(tmp_path / "images")
     again = [data_of(tmp_path / "images", split=0.5), "train.steps=2"]
     for code, said in (train(run, *again), sitkit("sample", run, "--out", tmp_path / "x.png")):
         assert code == 2
         assert "the data have other classes than those that it was trained on" in said
         assert "restore the data, or fine-tune a new run by --set train.init=RUN" in said
+    assert not (run / "data.json").exists()
+    shutil.rmtree(tmp_path / "images")
+    (tmp_path / "whole").rename(tmp_path / "images")
+    code, said = train(run, *again)
+    assert code == 0, said
+    assert "without a record of its data: it is written now" in said
+    assert (run / "data.json").exists()

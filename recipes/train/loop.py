@@ -66,11 +66,12 @@ def _train(recipe: Recipe, folder: Path, team: Processes, say: Callable[[str], N
         weights = None if begun or recipe.train.init == NONE else initial_weights(recipe, split, say)
         state, batches = State(recipe, split, team), Batches(recipe, split, team)
         take_step = Step(recipe, split, state, team)
-        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, say, trust)))
+        run: Run = team.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, trust)))
         say(to_toml(recipe))
         for line in split.told:
             note(line)
         _go_on(state, run, team, say)
+        team.agree(lambda: run.complete_record(recipe.data, split, say))
         saver = stack.enter_context(closing(Saver(run.checkpoints, recipe, team)))
         if weights is not None:
             team.agree(lambda: check_initial(run, recipe.train.init, weights))
