@@ -156,7 +156,8 @@ def test_a_checkpoint_reads_nothing_outside_of_it(tmp_path: Path) -> None:
 
 
 def test_a_run_reads_nothing_outside_of_it(tmp_path: Path) -> None:
-    with Run.begin(tmp_path / "run", read("digits")) as run:
+    recipe = read("digits")
+    with Run.begin(tmp_path / "run", recipe, recipe.data.build()) as run:
         pass
     run.recipe_file.rename(tmp_path / "recipe.json")
     run.recipe_file.symlink_to(tmp_path / "recipe.json")
