@@ -213,7 +213,7 @@ def test_times_that_the_host_knows_are_not_asked_for(monkeypatch: pytest.MonkeyP
         ClassifierFree(network, y, 9, 3.0, (0.2, 0.8)),
         Autoguidance(Conditional(network, y), Conditional(network, y + 1), 3.0, (0.2, 0.8)),
     ]
-    times = (0.1, 0.2, 0.5, 0.8, 0.80001)
+    times = (0.1, 0.2, 0.2 - 1e-12, 0.5, 0.8, 0.80001)  # the third is 0.2, as a time of the device
     expected = [[field(x, torch.full((4,), time)) for time in times] for field in fields]
 
     def refuse(*_: object) -> None:
