@@ -62,8 +62,9 @@ def run(
             typer.echo(f"{name}: no time is left; the same command goes on with it")
             continue
         gpu_notes.forget(out, name)
-        typer.echo(f"{name}: at most {min(left, SECTIONS[name]):.0f} s")
-        _run_section(Notes(out, name, device, quick), min(left, SECTIONS[name]))
+        seconds = min(left, SECTIONS[name] * (1 if device == "cuda" else 5))
+        typer.echo(f"{name}: at most {seconds:.0f} s")
+        _run_section(Notes(out, name, device, quick), seconds)
         (out / "gpu.md").write_text(gpu_notes.page(out))
     typer.echo(f"{out / 'gpu.md'}: {sum('failed' in note for note in gpu_notes.read(out))} failed")
 

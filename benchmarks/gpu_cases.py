@@ -18,6 +18,7 @@ from sitkit.objectives import (
     Matching,
     Noise,
     OptimalTransport,
+    Quantity,
     Score,
     Shifted,
     Stratified,
@@ -37,6 +38,7 @@ from sitkit.samplers import (
     Euler,
     EulerMaruyama,
     Exponential,
+    Field,
     Heun,
     Hutchinson,
     Keyed,
@@ -44,6 +46,7 @@ from sitkit.samplers import (
     LearnedAncestral,
     Mean,
     Midpoint,
+    OneStep,
     Sigma,
     StochasticHeun,
     Tweedie,
@@ -93,25 +96,26 @@ def cases() -> dict[str, Case]:
 
 
 def _objectives(path: Interpolant) -> dict[str, Case]:
-    cases: dict[str, Case] = {
-        f"loss of {q.__name__}": lambda d, q=q: Matching(path, q, Velocity)(model, x.to(d), eps.to(d), t.to(d))
-        for q in (Velocity, Noise, Score, Data)
-    }
-    cases["hybrid loss"] = lambda d: Hybrid(path)(doubled, x.to(d), eps.to(d), t.to(d))
-    return cases
+    def loss(quantity: type[Quantity], d: torch.device) -> Tensor:
+        return Matching(path, quantity, Velocity)(model, x.to(d), eps.to(d), t.to(d))
+
+    cases: dict[str, Case] = {f"loss of {q.__name__}": partial(loss, q) for q in (Velocity, Noise, Score, Data)}
+    return cases | {"hybrid loss": lambda d: Hybrid(path)(doubled, x.to(d), eps.to(d), t.to(d))}
+
+
+def _walk(solver: Any, last: OneStep | None, d: torch.device) -> Tensor:
+    return sample(solver, x.to(d), TIMES, last)
 
 
 def _odes(path: Interpolant) -> dict[str, Case]:
     v = Matching(path).field(model)
     solvers: dict[str, Any] = {s.__name__: s(v) for s in (Euler, Midpoint, Heun, RK4)}
     solvers |= {"DDIM": DDIM(v, path), "Exponential": Exponential(v, path)}
-    cases: dict[str, Case] = {
-        name: lambda d, s=s: sample(s, x.to(d), TIMES, Tweedie(v, path)) for name, s in solvers.items()
-    }
+    cases: dict[str, Case] = {name: partial(_walk, solver, Tweedie(v, path)) for name, solver in solvers.items()}
     for to in (Linear(), VP()):
-        cases[f"reparametrised to {to}"] = lambda d, to=to: reparametrise(v, path, to)(x.to(d), t.to(d))
+        cases[f"reparametrised to {to}"] = partial(_at, partial(_of_any, reparametrise(v, path, to)))
     cases["measured grid"] = lambda d: grids.measured(path, 4, velocity=v, x=x.to(d), interval=(0.05, 0.95))
-    cases["plan"] = lambda d: _planned(path, None, d)
+    cases["plan"] = partial(_planned, path, None)
     return cases
 
 
@@ -123,47 +127,63 @@ def _sdes(path: Interpolant) -> dict[str, Case]:
         sde, name = SDE(v, path, w), type(w).__name__
         for noise in (Keyed(1, index), Brownian(1, index)):
             kind = f"{name}, {type(noise).__name__}"
-            cases[f"EulerMaruyama, {kind}"] = lambda d, sde=sde, noise=noise: sample(
-                EulerMaruyama(sde, noise), x.to(d), TIMES, Mean(sde)
-            )
-            cases[f"StochasticHeun, {kind}"] = lambda d, sde=sde, noise=noise: sample(
-                StochasticHeun(sde, noise), x.to(d), TIMES
-            )
-            cases[f"Exponential, {kind}"] = lambda d, w=w, noise=noise: sample(
-                Exponential(v, path, w, noise=noise), x.to(d), TIMES
-            )
-        cases[f"plan, {name}"] = lambda d, w=w: _planned(path, w, d)
-        cases[f"sdeint, {name}"] = lambda d, sde=sde: sdeint(sde, x.to(d), TIMES, method="heun", noise=Keyed(1, index))
-    cases["Ancestral"] = lambda d: sample(Ancestral(v, path, Keyed(1, index)), x.to(d), TIMES)
-    cases["LearnedAncestral"] = lambda d: sample(LearnedAncestral(doubled, path, Keyed(1, index)), x.to(d), TIMES)
+            cases[f"EulerMaruyama, {kind}"] = partial(_walk, EulerMaruyama(sde, noise), Mean(sde))
+            cases[f"StochasticHeun, {kind}"] = partial(_walk, StochasticHeun(sde, noise), None)
+            cases[f"Exponential, {kind}"] = partial(_walk, Exponential(v, path, w, noise=noise), None)
+        cases[f"plan, {name}"] = partial(_planned, path, w)
+        cases[f"sdeint, {name}"] = partial(_sdeint, sde)
+    cases["Ancestral"] = partial(_walk, Ancestral(v, path, Keyed(1, index)), None)
+    cases["LearnedAncestral"] = partial(_walk, LearnedAncestral(doubled, path, Keyed(1, index)), None)
     return cases
 
 
-def _planned(path: Interpolant, w: Any, device: torch.device) -> Tensor:
+def _sdeint(sde: SDE, d: torch.device) -> Tensor:
+    return sdeint(sde, x.to(d), TIMES, method="heun", noise=Keyed(1, index))
+
+
+def _planned(path: Interpolant, w: Any, d: torch.device) -> Tensor:
     v = Matching(path).field(model)
     made = plan(v, path, w=w, evaluations=6, interval=(0.05, 0.95), noise=Keyed(2, index))
-    return sample(made.solver, x.to(device), made.times)
+    return sample(made.solver, x.to(d), made.times)
+
+
+def _at(make: Callable[[torch.device], Field], d: torch.device) -> Tensor:
+    return make(d)(x.to(d), t.to(d))
+
+
+def _of_any(field: Field, d: torch.device) -> Field:
+    return field
+
+
+def _guided(interval: tuple[float, float], d: torch.device) -> Field:
+    return ClassifierFree(model, y.to(d), 3, 2.0, interval)
+
+
+def _adaptive(method: str, d: torch.device) -> Tensor:
+    return adaptive(model, x.to(d), 0.1, 0.9, method=method)
 
 
 def _fields() -> dict[str, Case]:
+    z = _draw(ROWS, 2, seed=2)
+
     def world(d: torch.device) -> Mixture:
         return Mixture(*(part.to(d) for part in (torch.ones(2), _draw(2, 2), torch.eye(2).expand(2, 2, 2) / 10)))
 
-    z = _draw(ROWS, 2, seed=2)
-    cases: dict[str, Case] = {
-        f"adaptive {method}": lambda d, method=method: adaptive(model, x.to(d), 0.1, 0.9, method=method)
-        for method in ("dopri5", "rk4")
-    }
+    def exact(name: str, d: torch.device) -> Tensor:
+        field: Field = getattr(world(d), name)(GVP())
+        return field(z.to(d), t.to(d))
+
+    def better(d: torch.device) -> Field:
+        labelled = Conditional(model, y.to(d))
+        return Autoguidance(labelled, labelled, 2.0, (0.3, 0.6))
+
+    cases: dict[str, Case] = {f"adaptive {method}": partial(_adaptive, method) for method in ("dopri5", "rk4")}
     cases["solve_each"] = lambda d: solve_each(Conditional(model, y.to(d)), x.to(d), 0.1, 0.9)
     for interval in ((0.0, 1.0), (0.3, 0.6), (0.95, 1.0)):
-        cases[f"guidance in {interval}"] = lambda d, i=interval: ClassifierFree(model, y.to(d), 3, 2.0, i)(
-            x.to(d), t.to(d)
-        )
-    cases["autoguidance"] = lambda d: Autoguidance(
-        Conditional(model, y.to(d)), Conditional(model, y.to(d)), 2.0, (0.3, 0.6)
-    )(x.to(d), t.to(d))
+        cases[f"guidance in {interval}"] = partial(_at, partial(_guided, interval))
+    cases["autoguidance"] = partial(_at, better)
     for name in ("velocity", "data", "noise", "score"):
-        cases[f"mixture, {name}"] = lambda d, name=name: getattr(world(d), name)(GVP())(z.to(d), t.to(d))
+        cases[f"mixture, {name}"] = partial(exact, name)
     cases["likelihood, exact"] = lambda d: log_likelihood(world(d).velocity(Linear()), z.to(d)).log_prob
     cases["likelihood, Hutchinson"] = lambda d: (
         log_likelihood(world(d).velocity(Linear()), z.to(d), divergence=Hutchinson(4, 0)).log_prob
@@ -172,8 +192,11 @@ def _fields() -> dict[str, Case]:
 
 
 def _streams() -> dict[str, Case]:
+    def drawn(each: Callable[[Tensor], Tensor], d: torch.device) -> Tensor:
+        return each(t.to(d))
+
     times = (Stratified(), LogitNormal(), Shifted(Stratified(LogitNormal()), 3.0), Grid())
-    cases: dict[str, Case] = {f"times, {each}": lambda d, each=each: each(t.to(d)) for each in times}
+    cases: dict[str, Case] = {f"times, {each}": partial(drawn, each) for each in times}
     cases["optimal transport"] = lambda d: OptimalTransport(3, classwise=True)(x.to(d), eps.to(d), y.to(d))
     key = philox.key(3, 5)
     cases["philox words"] = lambda d: philox.words(key, torch.arange(1000).to(d), 33)
@@ -182,18 +205,18 @@ def _streams() -> dict[str, Case]:
 
 
 def _networks() -> dict[str, Case]:
-    sizes: dict[str, int] = {"input_size": 8, "patch_size": 2, "in_channels": 2, "hidden_size": 64, "num_heads": 4}
+    sizes: dict[str, Any] = {"input_size": 8, "patch_size": 2, "in_channels": 2, "hidden_size": 64, "num_heads": 4}
     big = _draw(ROWS, 2, 8, 8)
 
-    def output(make: Callable[..., SiT], gradient: bool, d: torch.device) -> Tensor:
+    def output(make: Callable[..., Any], gradient: bool, d: torch.device) -> Tensor:
         torch.manual_seed(0)
-        network = make(**sizes, depth=3, num_classes=3)
+        network: nn.Module = make(**sizes, depth=3, num_classes=3)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.05)
-        out = network.to(d)(big.to(d), t.to(d), y.to(d))
+        out: Tensor = network.to(d)(big.to(d), t.to(d), y.to(d))
         if not gradient:
             return out.detach()
-        out.square().mean().backward()
+        out.square().mean().backward()  # type: ignore[no-untyped-call]
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
     return {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -88,7 +89,14 @@ def _alone(notes: Notes) -> None:
 
 def _network(device: torch.device) -> SiT:
     torch.manual_seed(0)
-    sizes = {"input_size": 8, "patch_size": 2, "in_channels": 1, "hidden_size": 64, "depth": 3, "num_heads": 4}
+    sizes: dict[str, Any] = {
+        "input_size": 8,
+        "patch_size": 2,
+        "in_channels": 1,
+        "hidden_size": 64,
+        "depth": 3,
+        "num_heads": 4,
+    }
     network = SiT(**sizes, num_classes=4).to(device)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.05)

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gpu_notes import Notes
@@ -84,7 +85,8 @@ def _losses(notes: Notes, folder: Path, name: str) -> None:
 
 
 def _samples(notes: Notes, folder: Path, name: str, sampler: str) -> None:
-    run, found = _run(folder, name, "whole"), {}
+    run = _run(folder, name, "whole")
+    found: dict[Path, Any] = {}
     count = 16 if notes.quick else 64
     for place in ("cpu", notes.device):
         out = folder / f"{sampler}-{place}-{len(found)}.npz"

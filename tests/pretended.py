@@ -39,7 +39,7 @@ class OnGPU(Tensor):
     """A tensor that says it is on the GPU. To C++ it is on `meta`, which no kernel computes on by mistake."""
 
     numbers: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> "OnGPU":
@@ -65,7 +65,9 @@ class OnGPU(Tensor):
         return torch.tensor(data, **{"device": GPU, "dtype": self.dtype, **options})
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(function, args, kwargs or {})
 
 
@@ -73,7 +75,7 @@ WAITS: Counter[str] = Counter()
 """How often the process waited for the GPU, by operation and line."""
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         concerned = OnGPU in types or _is_gpu(kwargs.get("device"))
@@ -178,7 +180,7 @@ def pretended_gpu() -> Iterator[Counter[str]]:
             patch.object(Tensor, "pin_memory", _pin),
             patch.object(torch, "tensor", _through_the_cpu(torch.tensor)),
             patch.object(torch, "as_tensor", _through_the_cpu(torch.as_tensor)),
-            _Mode(),
+            _Mode(),  # type: ignore[no-untyped-call]
         ):
             yield WAITS
     finally:

@@ -100,6 +100,11 @@ def _new(place: Any, value: str) -> None:
     place.fp32_precision = value
 
 
+def _both(old: str, new: str) -> None:
+    _old(old)
+    _new(BACKENDS.cuda.matmul, new)
+
+
 BACKENDS: Any = torch.backends
 BY_USERS: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
@@ -108,7 +113,7 @@ BY_USERS: dict[str, Callable[[], None]] = {
     "the new interface": lambda: _new(BACKENDS.cuda.matmul, "tf32"),
     "convolutions alone": lambda: _new(BACKENDS.cudnn.conv, "ieee"),
     "everything": lambda: _new(BACKENDS, "tf32"),
-    "both": lambda: (_old("high"), _new(BACKENDS.cuda.matmul, "ieee"))[0],
+    "both": lambda: _both("high", "ieee"),
 }
 
 

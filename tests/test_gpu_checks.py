@@ -96,7 +96,7 @@ def test_sections_that_have_ended_are_run_again_only_by_name(tmp_path: Path, mon
         assert ran[before:] == expected
     assert len(gpu_notes.read(tmp_path)) == 2 * len(gpu.SECTIONS)
     assert "no section 'nothing'; known: library" in str(CliRunner().invoke(gpu.app, [*words, "--only", "nothing"]))
-    monkeypatch.setattr(gpu.time, "monotonic", iter([0.0, 597.0]).__next__)
+    monkeypatch.setattr("gpu.time.monotonic", iter([0.0, 597.0]).__next__)
     assert "suite: no time is left" in CliRunner().invoke(gpu.app, [*words, "--only", "suite"]).output
 
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -220,16 +221,22 @@ class Dropping(SiT):
     """A network that draws at random."""
 
     def __init__(self, input_size: int, in_channels: int, num_classes: int):
-        shape = {"input_size": input_size, "in_channels": in_channels, "num_classes": num_classes}
+        shape: dict[str, Any] = {"input_size": input_size, "in_channels": in_channels, "num_classes": num_classes}
         super().__init__(**shape, patch_size=2, hidden_size=16, depth=2, num_heads=2)
         for block in self.blocks:
-            block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))
+            assert isinstance(block, Block)
+            block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))  # type: ignore[assignment]
 
 
 def test_recomputing_keeps_the_state_of_chance_for_networks_that_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     read_state = torch.get_rng_state
-    monkeypatch.setattr(torch, "get_rng_state", lambda: (asked.append(1), read_state())[1])
+
+    def counted() -> Tensor:
+        asked.append(1)
+        return read_state()
+
+    monkeypatch.setattr(torch, "get_rng_state", counted)
     alone = Alone("compute.recompute=true")
     asked.clear()
     alone.backward()

@@ -119,7 +119,8 @@ def replicate(network: nn.Module, call: Callable[..., Tensor], team: Processes) 
     ids = [team.device] if team.device.type == "cuda" else None
     # forward_sync_buffers, as torch calls it since 2.13; a network's buffers are constants.
     sync = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in _DDP_ARGUMENTS)
-    return DistributedDataParallel(whole, device_ids=ids, gradient_as_bucket_view=True, **{sync: False})
+    options: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
+    return DistributedDataParallel(whole, device_ids=ids, **options)
 
 
 @contextmanager
