@@ -135,13 +135,16 @@ class Drawing:
         """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU.
 
         Raises:
-            NotFinite: they have diverged.
+            NotFinite: they have diverged, or the sampler cannot take its steps.
         """
         counted = Counted(self.call)
         x = noise(self.seed, Stream.START, numbers, self.split.training.shape).to(self.device)
         y = None if labels is None else labels.to(self.device)
         keyed = Keyed(self.seed, numbers.to(self.device))
-        x = _sample(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
+        try:
+            x = _sample(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
+        except ValueError as error:  # of the libraries, as at a time at which a velocity is infinite
+            raise NotFinite(f"sampler.interval or sampler.solver: {error}") from error
         if not x.isfinite().all():
             bad = numbers[~x.isfinite().flatten(1).all(1).cpu()].tolist()
             raise NotFinite(
