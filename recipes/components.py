@@ -82,7 +82,7 @@ class Slot:
         given: parameters that the recipe hands over itself.
         nested: slots for those parameters that are components in turn.
         plain: the object found is used as it is, not called, and written as a bare name.
-        most: the largest value of a field, where one could be made for ever.
+        bounds: least and largest value of fields of which too many could be made for ever.
         absent: the word for no component, if there may be none.
         usual: the kind of a table that names none, if there is a usual one.
     """
@@ -93,7 +93,7 @@ class Slot:
     given: frozenset[str] = frozenset()
     nested: Mapping[str, "Slot"] = field(default_factory=dict, compare=False)
     plain: bool = False
-    most: Mapping[str, int] = field(default_factory=dict, compare=False)
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
     absent: str | None = None
     usual: str | None = None
 
@@ -214,7 +214,10 @@ class Slot:
                 keys[name] = (Annotated[Component | None, slot], default)
             else:
                 kind = hints.get(name, Any)
-                keys[name] = (Annotated[kind, Field(ge=1, le=self.most[name])] if name in self.most else kind, default)
+                if name in self.bounds:
+                    low, high = self.bounds[name]
+                    kind = Annotated[kind, Field(ge=low, le=high)]
+                keys[name] = (kind, default)
         return create_model(target.__name__, __base__=Fields, **keys)
 
     def _describe(self, thing: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from .components import Fields, Section, Slot
+from .files import read_regular
 from .intervals import resolve
 from .problem import Problem
 from .recipe import Recipe
@@ -40,7 +41,7 @@ def read(source: str, settings: Sequence[str] = (), trust: Trust = NOTHING) -> R
         text = known[source]
     elif Path(source).is_file():
         try:
-            text = Path(source).read_text()
+            text = read_regular(Path(source)).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise Problem(f"{source} cannot be read: {error}") from error
     elif source.endswith((".toml", ".json")):

@@ -94,7 +94,7 @@ def wants_loss_curve(w: Component) -> bool:
     return _takes("loss_curve")(w.target)
 
 
-DATA = Slot("data", "sitkit.recipes.data", _is_data)
+DATA = Slot("data", "sitkit.recipes.data", _is_data, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
 PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
 SAMPLED = replace(PATH, absent="auto")
 QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
@@ -113,7 +113,7 @@ _of_times["times"] = TIMES  # some are made of others
 COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent="independent")
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
 BACKBONE = Slot(
-    "backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES), most={"depth": 10_000}
+    "backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES), bounds={"depth": (1, 10_000)}
 )
 DIFFUSION = Slot("w", "sitkit.samplers", _is_diffusion, given=frozenset({"path", "loss_curve"}), usual="sigma")
 VARIABLE = Slot("variable", "sitkit.samplers.log_snr", _is_variable, plain=True)

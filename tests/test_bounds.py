@@ -31,6 +31,15 @@ def test_keys_have_bounds(key: str) -> None:
         assert len(str(raised.value)) < 400
 
 
+def test_fields_of_components_have_bounds() -> None:
+    for settings, said in (
+        (["data.kind=absent", "data.shape=[1, 8, 8]", "data.classes=2147483647"], "data.classes: "),
+        (["data.kind=folder", "data.path=a", "data.size=100000"], "data.size: "),
+    ):
+        with pytest.raises(Problem, match=said):
+            read("digits", settings)
+
+
 def test_every_number_that_the_command_line_takes_is_bounded() -> None:
     found = 0
     for one in app.registered_commands:

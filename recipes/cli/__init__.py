@@ -12,11 +12,10 @@ from . import study as study
 from . import train as train
 from . import tune as tune
 from .app import app as app
-from .errors import one_interrupt, write_any_text
+from .errors import one_interrupt
 
 
 def main() -> None:
     """Run the command line."""
-    write_any_text()
     with one_interrupt():
         app(prog_name="sitkit")

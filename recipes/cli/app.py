@@ -12,7 +12,7 @@ import typer
 
 from ..filesystems import check_system
 from ..problem import Problem
-from .errors import line_of
+from .errors import line_of, write_any_text
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
+        write_any_text()
         try:
             check_system()
             function(*args, **kwargs)
@@ -82,8 +83,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             line = line_of(error, lower)
             if line is None:
                 raise
-            printable = line.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
-            typer.echo(f"sitkit: {printable}", err=True)
+            typer.echo(f"sitkit: {line}", err=True)
             raise typer.Exit(2) from None
 
     return app.command()(run)

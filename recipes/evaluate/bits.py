@@ -35,7 +35,7 @@ from sitkit.samplers import (
 from .. import randomness
 from ..components import Section
 from ..data.images import Images
-from ..files import write_whole
+from ..files import read_inside, write_whole
 from ..problem import Problem
 from ..progress import progress
 from ..share import PATIENCE, Share
@@ -123,7 +123,7 @@ class Kept:
         try:
             for file in (*self._of_processes(), self.settled):  # in this order, for the last may take the others' place
                 with suppress(FileNotFoundError):
-                    lines += file.read_bytes().splitlines()
+                    lines += read_inside(self.folder, file.name).splitlines()
             for line in lines:
                 try:
                     one = Found.model_validate_json(line)

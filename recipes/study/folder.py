@@ -93,7 +93,7 @@ class Folder:
     def failed(self, key: str) -> str | None:
         """Return why it failed the last time, if it did."""
         file = self.path / "failed" / f"{key}.txt"
-        return file.read_text() if file.is_file() else None
+        return read_regular(file).decode(errors="replace") if file.is_file() else None
 
     def fail(self, key: str, reason: str | None) -> None:
         """Keep why it failed, or that it did not."""

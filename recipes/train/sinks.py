@@ -13,9 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from ..files import write_whole
+from ..files import read_inside, write_whole
 from ..problem import Problem
 from ..recipe import Recipe
+from ..tables import read_json
 
 Record: TypeAlias = Mapping[str, Any]
 """`step`, and beside it numbers and short lists of numbers by name; None in a list is no number."""
@@ -113,8 +114,8 @@ class WandB:
         self.images = wandb.Image
         self.file = folder / "wandb.json"
         try:
-            found = self.file.read_text() if self.file.exists() else json.dumps({"id": secrets.token_hex(4), "step": 0})
-            self.state: dict[str, Any] = json.loads(found)
+            new = {"id": secrets.token_hex(4), "step": 0}
+            self.state: dict[str, Any] = read_json(read_inside(folder, self.file.name)) if self.file.exists() else new
             self.done = int(self.state["step"])
             write_whole(self.file, json.dumps(self.state).encode())
             self.run: Any = wandb.init(
