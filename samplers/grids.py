@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .exponential import Exponential
-from .jumps import jumps_of
+from .jumps import through as through  # noqa: PLC0414 (it belongs to the functions of this module)
 from .log_snr import log_snr, time_at
 from .precision import wide
 from .protocols import Field, Path
@@ -168,22 +168,6 @@ def measured(
         edges = _angles(path, times)
         density = estimates.clamp(min=1e-12 + 1e-3 * float(estimates.max())) ** 0.25 / edges.diff()
         times = (times + _share_equally(path, edges, density, steps, interval)) / 2
-    return times
-
-
-def through(times: Tensor, field: Field) -> Tensor:
-    """Return a rising grid (N,) of which, for each jump inside of it, the nearest inner time is moved onto the jump.
-
-    A jump finds no time where there are more jumps than inner times.
-    """
-    times = times.clone()
-    free = set(range(1, len(times) - 1))
-    for jump in sorted(jumps_of(field)):
-        between = [n for n in free if times[n - 1] < jump < times[n + 1]]
-        if between and jump not in times.tolist():
-            nearest = min(between, key=lambda n: abs(float(times[n]) - jump))
-            times[nearest] = jump
-            free.discard(nearest)
     return times
 
 

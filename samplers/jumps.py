@@ -36,6 +36,22 @@ def pieces(field: Any, t: float, s: float, dtype: torch.dtype) -> Iterator[Piece
         yield Piece(begin, end, low, high)
 
 
+def through(times: Tensor, field: Any) -> Tensor:
+    """Return a rising grid (N,) of which, for each jump inside of it, the nearest inner time is moved onto the jump.
+
+    A jump finds no time where there are more jumps than inner times.
+    """
+    times = times.clone()
+    free = set(range(1, len(times) - 1))
+    for jump in sorted(jumps_of(field)):
+        between = [n for n in free if times[n - 1] < jump < times[n + 1]]
+        if between and jump not in times.tolist():
+            nearest = min(between, key=lambda n: abs(float(times[n]) - jump))
+            times[nearest] = jump
+            free.discard(nearest)
+    return times
+
+
 def just_after(t: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the number of a dtype that is next to time t, on the way to s."""
     return torch.nextafter(t.to(dtype), s.to(dtype))
