@@ -33,7 +33,7 @@ from gpu_notes import Notes
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 ROOT = Path(__file__).parents[1]
-SECTIONS = {"library": 90.0, "speed": 200.0, "training": 150.0, "processes": 60.0, "suite": 600.0}
+SECTIONS = {"library": 90.0, "speed": 200.0, "training": 150.0, "processes": 90.0, "suite": 600.0}
 """The sections in the order of their worth, and the seconds that each may take; of all, `--minutes`."""
 Out = Annotated[Path, typer.Option(help="The folder of findings.")]
 Device = Annotated[str, typer.Option(help="cuda, or cpu to try the checks.")]

@@ -21,7 +21,7 @@ def sitkit(folder: Path, *words: object, timeout: float = 120) -> tuple[float, s
     start = time.monotonic()
     command = [sys.executable, "-m", "sitkit.recipes", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=folder, check=False)
-    said = done.stdout + done.stderr
+    said = done.stderr + done.stdout
     if done.returncode:
         raise RuntimeError(f"sitkit {' '.join(map(str, words))}: exit code {done.returncode}: {said[-300:]}")
     return round(time.monotonic() - start, 1), said
