@@ -114,7 +114,7 @@ class WandB:
         self.images = wandb.Image
         self.file = folder / "wandb.json"
         try:
-            new = {"id": secrets.token_hex(4), "step": 0}
+            new: dict[str, Any] = {"id": secrets.token_hex(4), "step": 0}
             self.state: dict[str, Any] = read_json(read_inside(folder, self.file.name)) if self.file.exists() else new
             self.done = int(self.state["step"])
             write_whole(self.file, json.dumps(self.state).encode())
