@@ -43,7 +43,7 @@ def test_fields_of_components_have_bounds() -> None:
 def test_every_number_that_the_command_line_takes_is_bounded() -> None:
     found = 0
     for one in app.registered_commands:
-        hints = get_type_hints(inspect.unwrap(one.callback), include_extras=True)  # type: ignore[type-var]
+        hints = get_type_hints(inspect.unwrap(one.callback), include_extras=True)  # type: ignore[arg-type]
         for name, hint in hints.items():
             kind, *rest = get_args(hint) or (hint,)
             if kind in (int, int | None):

@@ -205,9 +205,9 @@ def test_outputs_and_data_of_half_precision_have_their_bound(dtype: torch.dtype)
     t = torch.tensor([0.0, 0.5, 0.999])
     both = lambda x, t: torch.cat([0.9 * x, x.sin()], 1)  # noqa: E731
     exact = Hybrid(PATH).terms(both, x, eps, t)
-    rounded = Hybrid(PATH).terms(lambda x, t: both(x, t).to(dtype), x, eps, t)
+    rounded = Hybrid(PATH).terms(lambda x, t: both(x, t).to(dtype), x, eps, t)  # type: ignore[no-untyped-call]
     asked: list[torch.dtype] = []
-    halved = Hybrid(PATH).terms(lambda x, t: (asked.append(x.dtype), both(x, t))[1], x.to(dtype), eps.to(dtype), t)
+    halved = Hybrid(PATH).terms(lambda x, t: (asked.append(x.dtype), both(x, t))[1], x.to(dtype), eps.to(dtype), t)  # type: ignore[func-returns-value,no-untyped-call]
     assert asked == [dtype]
     for error, bound in (rounded, halved):
         assert error.dtype == bound.dtype == torch.float32

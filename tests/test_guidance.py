@@ -90,7 +90,7 @@ def test_guidance_refuses_what_does_not_fit() -> None:
         with pytest.raises(ValueError, match="scale must be finite"):
             ClassifierFree(network, y, 9, scale)
         with pytest.raises(ValueError, match="scale must be finite"):
-            Autoguidance(network, network, scale)
+            Autoguidance(network, network, scale)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"scale must be a number or of shape \(B,\)"):
         ClassifierFree(network, y, 9, torch.ones(3, 1))
     with pytest.raises(ValueError, match="low <= high"):
@@ -128,7 +128,7 @@ def prompted(x: Tensor, t: Tensor, /, *, y: Any) -> Tensor:
     """Stand in for a network with nested conditions."""
     text, (label, size) = y["text"], y["more"]
     factor = text.tokens.sum((1, 2)) + text.width + label + size
-    return x * factor.reshape(-1, *[1] * (x.ndim - 1)) + t.reshape(-1, *[1] * (x.ndim - 1))
+    return x * factor.reshape(-1, *[1] * (x.ndim - 1)) + t.reshape(-1, *[1] * (x.ndim - 1))  # type: ignore[no-any-return]
 
 
 def prompts(count: int) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_guidance_compiles_whole_and_is_traced_by_transforms() -> None:
             torch.testing.assert_close(compiled(x, t), field(x, t))
             by_time = torch.func.vmap(lambda time, field=field: field(x, time.expand(4)))(t)
             torch.testing.assert_close(by_time, torch.stack([field(x, time.expand(4)) for time in t]))
-            value, change = torch.func.jvp(lambda x, field=field: field(x, t), (x,), (x,))
+            value, change = torch.func.jvp(lambda x, field=field: field(x, t), (x,), (x,))  # type: ignore[misc]
             torch.testing.assert_close(value, field(x, t))
             torch.testing.assert_close(change, field(x, t) - field(0 * x, t), rtol=1e-4, atol=1e-4)
             with torch.inference_mode():
@@ -214,7 +214,7 @@ def test_times_that_the_host_knows_are_not_asked_for(monkeypatch: pytest.MonkeyP
         Autoguidance(Conditional(network, y), Conditional(network, y + 1), 3.0, (0.2, 0.8)),
     ]
     times = (0.1, 0.2, 0.2 - 1e-12, 0.5, 0.8, 0.80001)  # the third is 0.2, as a time of the device
-    expected = [[field(x, torch.full((4,), time)) for time in times] for field in fields]
+    expected = [[field(x, torch.full((4,), time)) for time in times] for field in fields]  # type: ignore[operator]
 
     def refuse(*_: object) -> None:
         raise AssertionError("a device was asked for values")
@@ -224,7 +224,7 @@ def test_times_that_the_host_knows_are_not_asked_for(monkeypatch: pytest.MonkeyP
     for name in ("__bool__", "item", "tolist", "__float__"):
         plain = getattr(Tensor, name)
         monkeypatch.setattr(Tensor, name, lambda self, plain=plain: refuse() if self.ndim else plain(self))
-    found = [[field(x, know(torch.full((4,), time), time)) for time in times] for field in fields]
+    found = [[field(x, know(torch.full((4,), time), time)) for time in times] for field in fields]  # type: ignore[operator]
     everywhere = ClassifierFree(network, y, 9, 3.0)(x, torch.full((4,), 0.3))
     monkeypatch.undo()
     for each, other in zip(expected, found, strict=True):

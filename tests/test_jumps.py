@@ -61,7 +61,7 @@ def test_a_density_is_right_across_jumps() -> None:
     x = doubles(0.3, -0.8)[:, None]
     found = log_likelihood(Switched(), x)
     torch.testing.assert_close(found.latent, x / EXACT, rtol=3e-5, atol=0)
-    exact = torch.distributions.Normal(0.0, float(EXACT)).log_prob(x)[:, 0]
+    exact = torch.distributions.Normal(0.0, float(EXACT)).log_prob(x)[:, 0]  # type: ignore[no-untyped-call]
     torch.testing.assert_close(found.log_prob, exact, rtol=0, atol=1e-4)
 
 

@@ -91,7 +91,7 @@ def test_the_loop_can_be_vmapped_and_differentiated(name: str) -> None:
     stacked = torch.func.vmap(reached)(x.reshape(3, 2, 2))
     torch.testing.assert_close(stacked, torch.stack([reached(each) for each in x.reshape(3, 2, 2)]))
     direction = torch.ones_like(x)
-    _, forward = torch.func.jvp(lambda x: reached(x).sum(), (x,), (direction,))
+    _, forward = torch.func.jvp(lambda x: reached(x).sum(), (x,), (direction,))  # type: ignore[misc]
     backward = (torch.func.grad(lambda x: reached(x).sum())(x) * direction).sum()
     h = 1e-5
     numeric = (reached(x + h * direction) - reached(x - h * direction)).sum() / (2 * h)

@@ -152,10 +152,10 @@ def test_states_may_be_numbers_and_batches_empty() -> None:
         lambda index: Brownian(7, index)(torch.zeros(3, 4), t, s),
         lambda index: initial_noise(7, index, (4,)),
     ):
-        assert torch.equal(draw(numbers.int()), draw(numbers))
+        assert torch.equal(draw(numbers.int()), draw(numbers))  # type: ignore[no-untyped-call]
         for wrong in (numbers.float(), numbers > 0, numbers[:, None]):
             with pytest.raises(ValueError, match="must be integers of shape"):
-                draw(wrong)
+                draw(wrong)  # type: ignore[no-untyped-call]
 
 
 def test_starting_noise_is_numbered_and_normal() -> None:

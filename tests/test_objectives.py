@@ -192,7 +192,7 @@ def test_states_may_be_numbers_and_batches_empty(shape: tuple[int, ...], count: 
     x, eps = torch.randn(2, count, *shape)
     t = torch.linspace(0.2, 0.8, count)
     for predict, measure in itertools.product(QUANTITIES, (None, Velocity)):
-        objective = Matching(Linear(), predict, measure, weight=weights.velocity(Linear()))
+        objective = Matching(Linear(), predict, measure, weight=weights.velocity(Linear()))  # type: ignore[arg-type]
         loss = objective(lambda x_t, t: torch.sin(x_t), x, eps, t)
         assert loss.shape == (count,)
         as_rows = objective(
@@ -224,7 +224,7 @@ def test_losses_are_the_same_in_every_mode(path: Interpolant) -> None:
         leaf = x.clone().requires_grad_()
         (expected,) = torch.autograd.grad(objective(wave, leaf, eps, t).sum(), leaf)
         torch.testing.assert_close(slopes, expected)
-        _, change = torch.func.jvp(lambda x, objective=objective: objective(wave, x, eps, t), (x,), (x,))
+        _, change = torch.func.jvp(lambda x, objective=objective: objective(wave, x, eps, t), (x,), (x,))  # type: ignore[misc]
         torch.testing.assert_close(change, (expected * x).sum(1))
 
 

@@ -227,7 +227,7 @@ def test_a_field_reads_in_single_precision_up_to_the_data(trained: Interpolant, 
 def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
     """On the device `meta` no value can be asked for, and every operation is one that a GPU would be given."""
 
-    class OnDevice(TorchDispatchMode):
+    class OnDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Counts the operations on a device, and those on the host."""
 
         device, host = 0, 0
@@ -242,7 +242,7 @@ def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
     counts = []
     for _ in range(2):
         t = know(torch.full((5,), 0.3, device="meta"), 0.3)
-        with OnDevice() as counted:
+        with OnDevice() as counted:  # type: ignore[no-untyped-call]
             assert field(x, t).device.type == "meta"
         counts.append(counted)
     assert counts[0].device < 60
@@ -269,7 +269,7 @@ def test_what_a_field_says_of_itself_is_read_along_another_path_too() -> None:
             assert read_along(lambda x, t: x, GVP(), VP())(x, t).shape == x.shape
     half = read_along(lambda x, t: x, GVP(), VP())
     asked: list[torch.dtype] = []
-    read_along(lambda x, t: (asked.extend((x.dtype, t.dtype)), x)[1], GVP(), VP())(x.bfloat16(), t)
+    read_along(lambda x, t: (asked.extend((x.dtype, t.dtype)), x)[1], GVP(), VP())(x.bfloat16(), t)  # type: ignore[func-returns-value]
     assert asked == [torch.bfloat16, torch.float32]
     x, t = torch.randn(4, 2), torch.tensor([0.1, 0.4, 0.6, 0.99])
     torch.testing.assert_close(torch.func.vmap(lambda x, t: half(x[None], t[None])[0])(x, t), half(x, t))

@@ -68,7 +68,7 @@ def test_no_two_streams_ever_ask_for_the_same_words(monkeypatch: pytest.MonkeyPa
 
     def watched(counter, key):  # type: ignore[no-untyped-def]
         if isinstance(counter[0], torch.Tensor):
-            words = torch.broadcast_tensors(*counter, *(torch.as_tensor(word) for word in key))
+            words = torch.broadcast_tensors(*counter, *(torch.as_tensor(word) for word in key))  # type: ignore[no-untyped-call]
             seen.update(map(tuple, torch.stack(words, -1).flatten(0, -2).tolist()))
         return plain(counter, key)
 
@@ -86,7 +86,7 @@ def test_no_two_streams_ever_ask_for_the_same_words(monkeypatch: pytest.MonkeyPa
     for name, draw in streams.items():
         seen.clear()
         for seed in (0, 1, 2**63 + 5):
-            draw(seed)
+            draw(seed)  # type: ignore[operator]
         asked[name] = set(seen)
     for (one, its), (other, others) in itertools.combinations(asked.items(), 2):
         assert its, one

@@ -248,7 +248,7 @@ def test_kl_has_its_limit_where_the_last_noise_leaves_infinitely_fast(dtype: tor
     chain, few = DDPM(), DDPM(20, 0.03, 0.3)
     for path, beta in ((VP(), 0.1), (VP(0.0, 20.0), 0.0), (VP(2.0, 9.0), 2.0), (Linear(), 0.0), (GVP(), 0.0)):
         torch.testing.assert_close(KL(path, 3.0)(end), (3.0 * beta * torch.ones(())).to(dtype))
-    for path in (VP(), chain, few):
+    for path in (VP(), chain, few):  # type: ignore[assignment]
         near = KL(path)(doubles(1 - 1e-6, 1 - 2e-6))
         torch.testing.assert_close(KL(path)(end).double(), 2 * near[0] - near[1], rtol=1e-6, atol=0)
         kl = KL(path)(end).double()

@@ -164,7 +164,7 @@ def test_steps_do_not_depend_on_the_size_of_a_row(tolerances: dict[str, float]) 
     y, calls = torch.tensor([3, 9]), []
     for size in (1, 64):
         field = Counted(Recorded())
-        solve_each(Conditional(field, y), torch.ones(2, size, dtype=torch.float64), 0.0, 1.0, **tolerances)
+        solve_each(Conditional(field, y), torch.ones(2, size, dtype=torch.float64), 0.0, 1.0, **tolerances)  # type: ignore[arg-type]
         calls.append(field.calls)
     assert calls[0] == calls[1]
 

@@ -180,7 +180,7 @@ def test_transport_takes_numbers_and_empty_batches_and_any_precision() -> None:
 def test_transport_waits_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[tuple[int, ...]] = []
     plain = Tensor.cpu
-    monkeypatch.setattr(Tensor, "cpu", lambda self: (moved.append(tuple(self.shape)), plain(self))[1])
+    monkeypatch.setattr(Tensor, "cpu", lambda self: (moved.append(tuple(self.shape)), plain(self))[1])  # type: ignore[func-returns-value]
     x, eps = torch.randn(2, 64, 3, generator=torch.Generator().manual_seed(0))
     OptimalTransport(8)(x, eps)
     OptimalTransport(8, classwise=True)(x, eps, torch.arange(64) % 3)
