@@ -52,7 +52,8 @@ class Share:
             return device
         if device.index is None:
             device = torch.device("cuda", _number("LOCAL_RANK", 0) % max(1, torch.cuda.device_count()))
-        torch.cuda.set_device(device)
+        if torch.cuda.device_count():  # or else torch says best what is wrong, when the device is used
+            torch.cuda.set_device(device)
         return device
 
     def of(self, pieces: Sequence[int]) -> list[int]:
