@@ -69,7 +69,7 @@ def write_run(place: Path, key: str = "path", value: Any = "evil:Path") -> None:
     (place / "run" / "recipe.json").write_text(json.dumps(table_with(key, value)))
 
 
-COMMANDS: dict[str, list[str]] = {
+COMMANDS: dict[str, list[str | int]] = {
     "show": ["show", "run"],
     "sample": ["sample", "run", "--out", "a.npz"],
     "evaluate": ["evaluate", "run"],
