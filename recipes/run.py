@@ -68,14 +68,12 @@ class Run:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 _lock(stack.enter_context((folder / ".lock").open("a")), folder)
-                created = run.recipe_file.exists()
-                record = run.data_record() if created else None
-                skips = False
-                if created:
-                    kept = run.recipe(trust | Trust.of(recipe))
-                    skips = skips_from_now_on(kept, recipe)
+                kept = run.recipe(trust | Trust.of(recipe)) if run.recipe_file.exists() else None
+                record = run.data_record() if kept else None
+                skips = kept is not None and skips_from_now_on(kept, recipe)
+                if kept is not None:
                     check_same(kept, recipe, folder, places=record is not None, skips=skips)
-                if record is not None or not created:
+                if record is not None or kept is None:
                     run._keep_record(record, recipe.data, split, skips)
                 write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:

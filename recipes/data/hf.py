@@ -18,6 +18,7 @@ from .classes import Classes, described
 from .crop import Unreadable, square
 from .digests import of_parts
 from .fingerprint import Files
+from .hf_columns import columns_of, labels_of
 from .images import Split
 from .listing import check_utf8, listing
 from .ondemand import OnDemand, check_size
@@ -68,7 +69,7 @@ def huggingface(
     for name in wanted:
         if name not in parts:
             raise ValueError(f"{path} has no part '{name}'; it has: {', '.join(map(str, parts))}")
-    chosen = _columns(library, parts[training], path, image, label)
+    chosen = columns_of(library, parts[training], path, image, label)
     found, skipped = [], []
     for name in wanted:
         images, line = _images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip")
@@ -136,59 +137,6 @@ def _is_folder(path: Path) -> bool:
     return True
 
 
-def _columns(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[str, str]:
-    """Return the columns of images and of labels."""
-    features = rows.features
-    for name, column in (("image", image), ("label", label)):
-        if column not in ("auto", "none", *features):
-            raise ValueError(f"{path} has no column '{column}' for {name}; it has: {', '.join(features)}")
-    if image == "auto":
-        found = [name for name, kind in features.items() if isinstance(kind, library.Image)]
-        if len(found) != 1:
-            raise ValueError(
-                f"{path} has {len(found)} columns of images, name one: image = one of {', '.join(features)}"
-            )
-        image = found[0]
-    if label == "auto":
-        found = [name for name, kind in features.items() if isinstance(kind, library.ClassLabel)]
-        whole = [name for name, kind in features.items() if getattr(kind, "dtype", "").startswith(("int", "uint"))]
-        if len(found) > 1 or (whole and not found):
-            raise ValueError(
-                f"{path} has several columns for labels, or unsure ones: label = {', '.join(whole)} or none"
-            )
-        several = [
-            name for name, kind in features.items() if isinstance(getattr(kind, "feature", None), library.ClassLabel)
-        ]
-        if several and not found:
-            raise ValueError(f"column '{several[0]}' of {path} holds several labels a row: label = none does without")
-        label = found[0] if found else "none"
-    if not _holds_images(library, features[image]):
-        raise ValueError(f"column '{image}' of {path} holds {_kind(features[image])}, not one image a row")
-    if label != "none" and not getattr(features[label], "dtype", "").startswith(("int", "uint")):
-        raise ValueError(f"column '{label}' of {path} holds {_kind(features[label])}, not one label from 0 up a row")
-    return image, label
-
-
-def _holds_images(library: Any, feature: Any) -> bool:
-    """Return whether a column has an image a row: as such, encoded, as a path, or as a table of both."""
-    if isinstance(feature, dict):
-        return {"bytes", "path"} <= feature.keys()
-    words = ("binary", "large_binary", "string", "large_string")
-    return isinstance(feature, library.Image) or getattr(feature, "dtype", "") in words
-
-
-def _kind(feature: Any) -> str:
-    """Return the type of a column, in a word or two."""
-    return str(getattr(feature, "dtype", None) or feature)[:100]
-
-
-def _labels(rows: Any, column: str, where: str) -> Tensor:
-    labels = np.asarray(rows[column][:])
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= 2**63:
-        raise ValueError(f"column '{column}' of {where} should hold labels from 0 up; give another, or label = none")
-    return torch.from_numpy(labels.astype(np.int64))
-
-
 def _images(
     library: Any, rows: Any, path: Path, part: str, columns: tuple[str, str], size: int, skip: bool
 ) -> tuple[OnDemand, str]:
@@ -196,7 +144,7 @@ def _images(
     (image, label), where = columns, f"{part} of {path}"
     if not len(rows):
         raise ValueError(f"{where} holds no image")
-    labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else _labels(rows, label, where)
+    labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else labels_of(rows, label, where)
     encoded = rows.select_columns([image]).cast_column(image, library.Image(decode=False))
 
     def load(number: int) -> Tensor:
