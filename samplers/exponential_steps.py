@@ -30,8 +30,7 @@ class ExponentialSteps:
     def __init__(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]):
         with torch.device("cpu"):
             _check_gradients(path, w, times)
-        with torch.inference_mode(False), torch.device("cpu"):
-            self._derive(path, w, times.detach().cpu().double().clone(), variable)
+            self._derive(path, w, times.detach().cpu().double(), variable)
 
     @torch.no_grad()
     def _derive(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]) -> None:

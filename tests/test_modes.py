@@ -15,9 +15,13 @@ from sitkit.samplers import (
     Euler,
     Exponential,
     Field,
+    Heun,
     Hutchinson,
     Keyed,
+    Mean,
+    OneStep,
     Sigma,
+    Tweedie,
     adaptive,
     grids,
     log_likelihood,
@@ -26,7 +30,7 @@ from sitkit.samplers import (
     sdeint,
     solve_each,
 )
-from solvers import SOLVERS, STOCHASTIC, one_step
+from solvers import PATH, SOLVERS, STOCHASTIC, one_step
 from worlds import PATHS, doubles
 
 TIMES = torch.linspace(0.05, 0.95, 7)
@@ -218,6 +222,12 @@ def test_a_network_of_half_precision_leads_near_where_its_double_does(name: str)
     torch.testing.assert_close(reached.float(), expected, rtol=loose, atol=3 * loose)
 
 
+@pytest.mark.parametrize("last", [Euler, lambda v: Tweedie(v, PATH), lambda v: Mean(SDE(v, PATH, Sigma(PATH)))])
+def test_last_steps_return_the_given_dtype(last: Callable[[Field], OneStep]) -> None:
+    model = network().bfloat16()
+    assert sample(Heun(model), start(torch.bfloat16), TIMES, last(model)).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_small_steps_add_up_whatever_the_precision(dtype: torch.dtype) -> None:
     times = torch.linspace(0, 1, 1001, dtype=torch.float64)
@@ -363,6 +373,29 @@ def test_no_end_gives_nan(name: str, path: Linear, predict: type[Quantity], monk
         except ValueError as error:
             told = str(error)
         assert not told or "t = " in told or "from 0.0 to 1.0" in told or "from 1.0 to 0.0" in told
+
+
+class Soft(Linear):
+    """A path that comes to the data slowly: there velocity and noise say nothing, and the state is the data."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - t) ** 2
+
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        return -2 * (1 - t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - (1 - t) ** 3
+
+    def alpha_dot(self, t: Tensor) -> Tensor:
+        return 3 * (1 - t) ** 2
+
+
+@pytest.mark.parametrize("path", [*PATHS, Soft()], ids=lambda path: type(path).__name__)
+def test_data_are_the_state_where_there_is_no_noise(path: Linear) -> None:
+    x = start(torch.float64)
+    for t in (torch.ones((), dtype=torch.float64), torch.ones(6, dtype=torch.float64)):
+        torch.testing.assert_close(path.data_from_velocity(torch.randn_like(x), x, t), x)
 
 
 def test_what_the_last_call_cannot_see_is_told_of() -> None:
