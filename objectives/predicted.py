@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,10 @@ class PredictedVelocity:
     @property
     def jumps(self) -> tuple[float, ...]:
         """The times at which the network is discontinuous."""
-        return tuple(getattr(self.model, "jumps", ()))
+        model: Any = self.model
+        while isinstance(model, partial):
+            model = model.func
+        return tuple(getattr(model, "jumps", ()))
 
     @property
     def rows(self) -> Callable[[Tensor], "PredictedVelocity"]:

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from .exponential_steps import ExponentialSteps
-from .jumps import jumps_of, just_after
+from .jumps import jump_at, jumps_of, just_after
 from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_rising, check_times
@@ -91,21 +91,21 @@ class Exponential:
 
         Raises:
             ValueError: `times` is not a grid (rising, for an SDE), sigma = 0 at its first time, w is not finite inside
-                it, or a gradient is asked for by the times, the path or w.
+                it, or a derivative is asked for by the times, the path or w, or a vmap over them.
         """
         grid = (check_times if self.w is None else check_rising)(times)
         yield x
         if len(grid) == 1:
             return
         steps = ExponentialSteps(self.path, self.w, grid, self.variable)
-        jumps = set(jumps_of(self.velocity))
+        jumps = jumps_of(self.velocity)
         state, dtype = x.to(wide(x.dtype)), x.dtype
         known: list[Tensor] = []  # the data predicted so far, the newest first
         moved, start = state, 0  # the part of a step that asks for no data, and where the solver began
         for n, (t, s) in enumerate(pairwise(grid)):
-            jump = float(t) in jumps
-            asked = just_after(t, s, wide(dtype)) if jump else t
-            start = n if jump else start
+            jump = jump_at(jumps, t)
+            asked = t if jump is None else just_after(jump, s, wide(dtype))
+            start = start if jump is None else n
             values = [self._data(state.to(dtype), asked, t), *(known if n > start else [])]
             if n > start and (self.corrector or (n == start + 1 and self.order == 3)):
                 state = moved + _combine(steps.weights(n - 1, range(n, n - len(values), -1)), values)

@@ -5,6 +5,7 @@ ends of it. Between two of them it is asked on one side only.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ class Piece(NamedTuple):
 
 
 def jumps_of(field: Any) -> tuple[float, ...]:
-    """Return the times at which a field says that it jumps: none, unless it has `jumps`."""
+    """Return the times at which a field, or what it is a `partial` of, says that it jumps: none without `jumps`."""
+    while isinstance(field, partial):
+        field = field.func
     return tuple(float(time) for time in getattr(field, "jumps", ()))
 
 
@@ -50,6 +53,13 @@ def through(times: Tensor, field: Any) -> Tensor:
             times[nearest] = jump
             free.discard(nearest)
     return times
+
+
+def jump_at(jumps: tuple[float, ...], t: Tensor) -> Tensor | None:
+    """Return the jump, float64, that is the time t of a grid but for rounding to float32; None if none is."""
+    time = t.detach().float()
+    here = [each for each in torch.tensor(jumps, dtype=torch.float64, device="cpu") if each.float() == time]
+    return here[0] if here else None
 
 
 def just_after(t: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:

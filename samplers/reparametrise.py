@@ -44,6 +44,14 @@ class ReparametrisedVelocity:
     to: Path
     _found: dict[float, float] = field(init=False, repr=False, default_factory=dict)
     """The times of `trained`, by those of `to`, that the host has looked for."""
+    _jumps: tuple[tuple[float, float], ...] = field(init=False, repr=False)
+    """The times at which the velocity is discontinuous: of `trained`, and of `to`."""
+
+    def __post_init__(self) -> None:
+        own = jumps_of(self.velocity)
+        times = torch.tensor(own, dtype=torch.float64, device="cpu")
+        along = _same_ratio(self.to, self.trained, times).tolist() if own else []
+        object.__setattr__(self, "_jumps", tuple(zip(own, along, strict=True)))
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor:
         """Return the velocity, (B, *), at states x and times t (B,) of `to`.
@@ -54,8 +62,9 @@ class ReparametrisedVelocity:
         time = known(t)
         if time is not None:  # one time for all rows, matched on the host
             t = torch.tensor(time, dtype=t.dtype, device="cpu")
-        dtype, state, t = x.dtype, x.to(wide(x.dtype)), t.double()
+        dtype, state, given, t = x.dtype, x.to(wide(x.dtype)), t, t.double()
         at = _match(self.trained, self.to, t, self._same_ratio(t), state.dtype)
+        at = at._replace(asked=self._on_its_side(at.asked, given))
         x_u = column(at.scale, state) * state
         v = self.velocity(x_u.to(dtype), at.asked if at.asked.ndim else self._of_rows(at.asked, x))
         if not at.noisy.ndim:
@@ -85,6 +94,16 @@ class ReparametrisedVelocity:
             self._found[time] = float(_same_ratio(self.trained, self.to, t))
         return torch.full_like(t, self._found[time])
 
+    def _on_its_side(self, asked: Tensor, t: Tensor) -> Tensor:
+        """Return the times to ask at, moved to that side of each jump on which the times t of `to` are, if need be."""
+        for own, along in self._jumps:
+            edge = torch.full((), own, dtype=asked.dtype, device=asked.device)
+            image = torch.full((), along, dtype=t.dtype, device=t.device)
+            above = torch.maximum(asked, torch.nextafter(edge, edge + 1))
+            below = torch.minimum(asked, torch.nextafter(edge, edge - 1))
+            asked = torch.where(t > image, above, torch.where(t < image, below, edge))
+        return asked
+
     @staticmethod
     def _of_rows(asked: Tensor, x: Tensor) -> Tensor:
         """Return a time that the host knows as times (B,) of states (B, *)."""
@@ -94,8 +113,7 @@ class ReparametrisedVelocity:
     @property
     def jumps(self) -> tuple[float, ...]:
         """The times of `to` at which the field is discontinuous."""
-        times = torch.tensor(jumps_of(self.velocity), dtype=torch.float64, device="cpu")
-        return tuple(_same_ratio(self.to, self.trained, times).tolist())
+        return tuple(along for _, along in self._jumps)
 
     @property
     def rows(self) -> Callable[[Tensor], "ReparametrisedVelocity"]:

@@ -1,21 +1,26 @@
 """Fields that jump: solvers with error control or memory stop there."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from sitkit.interpolants import Linear
+from sitkit.interpolants import GVP, Linear
 from sitkit.objectives import Matching
 from sitkit.samplers import (
     Autoguidance,
     ClassifierFree,
     Conditional,
     Counted,
+    Exponential,
+    Field,
     Heun,
     adaptive,
     grids,
     log_likelihood,
     plan,
+    reparametrise,
     sample,
     solve_each,
 )
@@ -78,6 +83,15 @@ def test_a_plan_stops_at_jumps_and_begins_anew() -> None:
     assert float((sample(blind.solver, x, blind.times) - EXACT * x).abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_time_that_is_a_jump_but_for_rounding_is_one(dtype: torch.dtype) -> None:
+    """float32 has no 0.3 and no 0.7, and the float64 linspace has 0.30000000000000004."""
+    x = torch.ones(2, 2, dtype=dtype)
+    for times in (torch.linspace(0, 1, 41), torch.linspace(0, 1, 41, dtype=torch.float64)):
+        reached = sample(Exponential(Switched(), Linear()), x, times)
+        torch.testing.assert_close(reached, EXACT.to(dtype) * x, rtol=0, atol=0.02)
+
+
 def test_few_calls_are_never_more() -> None:
     for evaluations in (1, 2, 3):
         field = Counted(Switched())
@@ -118,6 +132,8 @@ def test_guidance_says_where_it_jumps_through_all_that_wraps_it() -> None:
     assert jumps_of(ClassifierFree(network, y, 0.0, 3.0)) == ()
     field = Matching(Linear()).field(guided)
     assert jumps_of(Counted(field)) == (LOW, HIGH)
+    assert jumps_of(partial(Counted(field))) == (LOW, HIGH)
+    assert jumps_of(Matching(Linear()).field(partial(partial(Counted(field))))) == (LOW, HIGH)
     plain = Conditional(network, y)
     assert jumps_of(Autoguidance(plain, plain, 2.0, (0.0, HIGH))) == (HIGH,)
     assert jumps_of(Autoguidance(field, plain, 2.0)) == (LOW, HIGH)
@@ -132,3 +148,17 @@ def test_an_adaptive_solver_leaves_guidance_no_larger_an_error_than_a_fine_grid(
         torch.testing.assert_close(solve(guided, x, 0, 1), exact, rtol=1e-4, atol=0)
     fine = sample(Heun(guided), x, torch.linspace(0, 1, 1001, dtype=torch.float64))
     torch.testing.assert_close(fine, exact, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solve", [adaptive, solve_each])
+def test_a_field_read_along_another_path_jumps_exactly_where_it_says(solve, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
+    """A time next to a jump is matched with one on the same side, whatever is rounded in between."""
+    field: Field = Switched()
+    back = reparametrise(reparametrise(field, Linear(), GVP()), GVP(), Linear())
+    x = torch.ones(2, 2, dtype=dtype)
+    torch.testing.assert_close(solve(back, x, 0.1, 0.9), solve(field, x, 0.1, 0.9), rtol=2e-5, atol=0)
+    said, own = (torch.tensor(jumps_of(one), dtype=dtype) for one in (back, field))
+    for way in (0, 1, -1):
+        t, exact = (torch.nextafter(times, times + way) for times in (said, own))
+        torch.testing.assert_close(back(x, t), field(x, exact), rtol=1e-4, atol=0)
