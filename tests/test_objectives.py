@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
-from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity, weights
+from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity, usable_times, weights
 from worlds import PATHS, RING
 
 QUANTITIES = (Velocity, Noise, Score, Data)
@@ -236,3 +236,22 @@ def test_a_loss_compiles_whole(path: Interpolant, quantity: type[Quantity]) -> N
     objective = Matching(path, quantity, measure=Velocity)
     compiled = torch.compile(objective, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(wave, x, eps, t), objective(wave, x, eps, t))
+
+
+class Roots(Interpolant):
+    """A path whose alpha_dot is infinite at t = 0, and sigma_dot at t = 1."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t.sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - t).sqrt()
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_times_at_which_the_velocity_of_a_sample_is_infinite_are_not_usable(quantity: type[Quantity]) -> None:
+    assert usable_times(Roots(), quantity) == (1e-5, 1 - 1e-5)
+    x = torch.ones(1, 2, dtype=torch.float64)
+    field = Matching(Roots(), quantity).field(lambda x_t, t: exact(quantity, Roots(), x_t, t))
+    for time in usable_times(Roots(), quantity):
+        assert field(x, torch.full((1,), time, dtype=torch.float64)).isfinite().all()
