@@ -49,7 +49,8 @@ class Brownian:
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        if not -math.inf < self.interval[0] < self.interval[1] < math.inf:
+        low, high = self.interval
+        if not (-math.inf < low < high < math.inf and high - low < math.inf):
             raise ValueError(f"give a finite interval (low, high), low < high, got {self.interval}")
 
     def __call__(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
