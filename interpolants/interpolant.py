@@ -76,9 +76,9 @@ class Interpolant(ABC):
             ValueError: alpha_dot and alpha are 0: the velocity says nothing of the data.
         """
         sigma, delta = self.sigma(t), self._delta(t)
-        at_data = sigma == 0  # there sigma_dot, and with it delta, may be infinite
-        a = torch.where(at_data, 0.0, sigma / delta)
-        b = torch.where(at_data, 1 / self.alpha(t), -self.sigma_dot(t) / delta)
+        limit = (sigma == 0) & _unusable(delta)  # there sigma_dot, and with it delta, may be infinite
+        a = torch.where(limit, 0.0, sigma / delta)
+        b = torch.where(limit, 1 / torch.where(limit, self.alpha(t), 1.0), -self.sigma_dot(t) / delta)
         return self._combine("data of a velocity", t, a, velocity, b, x_t)
 
     def velocity_from_noise(self, eps: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
@@ -129,9 +129,9 @@ class Interpolant(ABC):
     def _noise_coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and b such that the noise is a velocity + b x_t."""
         alpha, delta = self.alpha(t), self._delta(t)
-        at_noise = alpha == 0  # there delta may be 0 as well, if the path is slow to leave the noise
-        a = torch.where(at_noise, 0.0, -alpha / delta)
-        b = torch.where(at_noise, 1 / self.sigma(t), self.alpha_dot(t) / delta)
+        limit = (alpha == 0) & _unusable(delta)  # there delta may be 0 as well, if the path is slow to leave the noise
+        a = torch.where(limit, 0.0, -alpha / delta)
+        b = torch.where(limit, 1 / torch.where(limit, self.sigma(t), 1.0), self.alpha_dot(t) / delta)
         return a, b
 
     def _combine(self, what: str, t: Tensor, a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
@@ -182,6 +182,11 @@ def can_be_read(t: Tensor) -> bool:
     """Return whether values of times can be looked at for free: on the CPU, and not in a traced function."""
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
     return t.device.type == "cpu" and not traced
+
+
+def _unusable(delta: Tensor) -> Tensor:
+    """Return where quotients by delta may be no numbers; elsewhere they are right at the ends too, with derivatives."""
+    return (delta == 0) | ~delta.isfinite()
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

@@ -33,7 +33,8 @@ class Ancestral(StochasticStep):
         data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
         known = self.path.posterior(t, s)
         mean = column(known.data, x) * data + column(known.state, x) * x
-        return mean + column(known.variance.sqrt(), x) * self.noise(x.to(data.dtype), t, s)
+        std = self.path.sigma(s) * known.forward.sqrt() / self.path.sigma(t)  # the variance's root, smooth at sigma = 0
+        return mean + column(std, x) * self.noise(x.to(data.dtype), t, s)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
-from .precision import column
+from .precision import column, root
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -24,4 +24,4 @@ class EulerMaruyama(StochasticStep):
         """Return the state at time s > t."""
         drift, w = self.sde(x, t)
         h = s - t
-        return x + column(h, x) * drift + column((w * h).sqrt(), x) * self.noise(x.to(drift.dtype), t, s)
+        return x + column(h, x) * drift + column(root(w * h), x) * self.noise(x.to(drift.dtype), t, s)

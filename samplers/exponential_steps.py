@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .log_snr import log_snr, time_at
+from .precision import has_tangent, is_batched
 from .protocols import Diffusion, Path
 from .sde import check_coefficient
 
@@ -24,7 +25,7 @@ class ExponentialSteps:
 
     Raises:
         ValueError: no noise at the first time, w is negative or not finite, alpha_dot = alpha = 0 at the first time, or
-            times, path or w ask for a gradient, which the coefficients do not have.
+            times, path or w ask for a gradient, in either mode, or are of a vmap: coefficients are plain numbers.
     """
 
     def __init__(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]):
@@ -90,13 +91,18 @@ class ExponentialSteps:
 
 
 def _check_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
-    """Raise ValueError if what the coefficients depend on asks for a gradient: it would get none, or a wrong one."""
+    """Raise ValueError if a derivative by what the coefficients depend on is asked for, or a vmap: they have none."""
     inside = times.detach().cpu().double().mean()
     values = {"the times": times, "the path": path.alpha(inside) + path.sigma(inside)}
     if w is not None:
         values["w"] = torch.as_tensor(w(inside))
     for name, value in values.items():
-        if torch.is_grad_enabled() and value.requires_grad:
+        if is_batched(value):
+            raise ValueError(
+                f"Exponential cannot be vmapped over {name}: call it for each, or take a solver that can, as Heun or "
+                "EulerMaruyama"
+            )
+        if (torch.is_grad_enabled() and value.requires_grad) or has_tangent(value):
             raise ValueError(
                 f"Exponential has no gradient by {name}: ask for none (torch.no_grad, detach), or take a solver that "
                 "has one, as Heun or EulerMaruyama"

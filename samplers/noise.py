@@ -75,7 +75,7 @@ def numbers(index: Tensor, x: Tensor) -> Tensor:
 def steps(x: Tensor, t: Tensor, s: Tensor) -> Iterator[tuple[slice | Tensor, float, float]]:
     """Give the rows of x, from t, and to s, of every different step: all rows of one if both times are scalars."""
     if not t.ndim and not s.ndim:
-        yield slice(None), float(t), float(s)
+        yield slice(None), float(t.detach()), float(s.detach())
         return
     different: dict[tuple[float, float], list[int]] = {}
     pairs = zip(t.expand(len(x)).tolist(), s.expand(len(x)).tolist(), strict=True)

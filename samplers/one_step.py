@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .guided_rows import know
-from .precision import wide
+from .precision import is_batched, wide
 from .protocols import Field
 
 
@@ -72,7 +72,7 @@ class StochasticStep(OneStep):
 
 
 def check_times(times: Tensor) -> Tensor:
-    """Return the times on the CPU, where looking at them waits for no device.
+    """Return the times on the CPU, where looking at them waits for no device, in float32 at least.
 
     Raises:
         ValueError: `times` is not a grid: one dimension, floating point, finite, rising or falling.
@@ -81,7 +81,9 @@ def check_times(times: Tensor) -> Tensor:
         raise ValueError(
             f"times must be floating point and of shape (N,), N >= 1, got {times.dtype} {tuple(times.shape)}"
         )
-    times = times.cpu()
+    times = times.cpu().to(wide(times.dtype))
+    if is_batched(times):  # by vmap: no value can be looked at
+        return times
     steps = times.detach().diff()
     if not (torch.isfinite(times).all() and ((steps > 0).all() or (steps < 0).all())):
         raise ValueError(f"times must be finite and strictly rising or falling, got {times.tolist()}")
@@ -95,7 +97,7 @@ def check_rising(times: Tensor) -> Tensor:
         ValueError: `times` is not a rising grid.
     """
     times = check_times(times)
-    if len(times) > 1 and times[0] > times[1]:
+    if len(times) > 1 and not is_batched(times) and times[0] > times[1]:
         raise ValueError(f"noise enters on the way from noise to data: times must rise, got {times.tolist()}")
     return times
 
@@ -117,7 +119,7 @@ def at(field: Field, x: Tensor, t: Tensor) -> Tensor:
 def _of_rows(t: Tensor, x: Tensor) -> Tensor:
     """Return the times (B,) of states (B, *), on their device, which is not waited for."""
     dtype = wide(x.dtype)
-    if t.ndim or t.device.type != "cpu" or torch.compiler.is_compiling() or t.requires_grad:
+    if t.ndim or t.device.type != "cpu" or torch.compiler.is_compiling() or t.requires_grad or is_batched(t):
         return t.to(x.device, dtype).expand(len(x))
     if t.device != x.device:
         times = torch.full((len(x),), float(t), dtype=dtype, device=x.device)  # an argument of the kernel, not a copy

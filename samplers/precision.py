@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -28,9 +29,33 @@ def column(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.device, wide(x.dtype)).reshape(len(x), *[1] * (x.ndim - 1))
 
 
+def root(w: Tensor) -> Tensor:
+    """Return the square root of w(t) >= 0, whose gradient is 0 where w = 0, lest that of a learnt w be NaN."""
+    none = w == 0
+    return torch.where(none, 0.0, torch.where(none, 1.0, w).sqrt())
+
+
 def flat(x: Tensor) -> Tensor:
     """Return states (B, *) as (B, D), D the numbers of a row: also of shape (B,), and of no rows."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def is_batched(values: Tensor) -> bool:
+    """Return whether values are of some `torch.func.vmap`, inside of which none can be looked at."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(values):
+        if torch._C._functorch.is_batchedtensor(values):
+            return True
+        values = torch._C._functorch.get_unwrapped(values)
+    return False
+
+
+def has_tangent(values: Tensor) -> bool:
+    """Return whether forward-mode differentiation goes through values that are not of a `torch.func.vmap`."""
+    while forward_ad.unpack_dual(values).tangent is None:  # type: ignore[no-untyped-call]
+        if not torch._C._functorch.is_functorch_wrapped_tensor(values):
+            return False
+        values = torch._C._functorch.get_unwrapped(values)
+    return True
 
 
 def check_outside_transforms(x: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .one_step import at
-from .precision import column
+from .precision import column, is_batched
 from .protocols import Diffusion, Field, Path
 
 
@@ -48,7 +48,7 @@ def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
         ValueError: w(t) is negative or not finite.
     """
     values = torch.as_tensor(w(t), dtype=t.dtype, device=t.device).expand(t.shape)
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or is_batched(values)):
         wrong = ~((values >= 0) & torch.isfinite(values))
         if wrong.any():
             raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")

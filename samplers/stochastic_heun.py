@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
-from .precision import column
+from .precision import column, root
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -29,7 +29,7 @@ class StochasticHeun(StochasticStep):
         """Return the state at time s > t."""
         h = column(s - t, x)
         drift, w = self.sde(x, t)
-        spread = (w.sqrt() + self.sde.coefficient(s).sqrt()) / 2 * (s - t).sqrt()
+        spread = (root(w) + root(self.sde.coefficient(s))) / 2 * (s - t).sqrt()
         noise = column(spread, x) * self.noise(x.to(drift.dtype), t, s)
         ahead, _ = self.sde((x + h * drift + noise).to(x.dtype), s)
         return x + h / 2 * (drift + ahead) + noise

@@ -13,6 +13,7 @@ from sitkit.samplers import (
     KL,
     SDE,
     Euler,
+    EulerMaruyama,
     Exponential,
     Field,
     Heun,
@@ -21,6 +22,7 @@ from sitkit.samplers import (
     Mean,
     OneStep,
     Sigma,
+    StochasticHeun,
     Tweedie,
     adaptive,
     grids,
@@ -295,6 +297,21 @@ def test_states_of_every_shape(name: str, shape: tuple[int, ...], monkeypatch: p
     assert result.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*SOLVERS, "sdeint"])
+def test_times_of_half_precision_are_what_they_are(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eighths have no error; nor must alpha and sigma at them have that of half precision."""
+    monkeypatch.setattr("solvers.PATH", GVP())
+    monkeypatch.setitem(ALL, "sdeint", lambda v, x: sdeint(SDE(v, GVP(), Sigma(GVP())), x, TIMES, noise=NOISE))
+    reached = []
+    for times in (torch.arange(1, 8, dtype=dtype) / 8, torch.arange(1, 8) / 8):
+        monkeypatch.setitem(globals(), "TIMES", times)
+        reached.append(ALL[name](network(), start()))
+    torch.testing.assert_close(*reached)
+
+
 def test_a_step_of_half_precision_is_refused() -> None:
     class Rough(Euler):
         def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
@@ -317,6 +334,67 @@ def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> 
     h = 1e-6
     numeric = torch.stack([(reached(times + h * e) - reached(times - h * e)) / (2 * h) for e in torch.eye(7).double()])
     torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
+@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "DDIM", "Ancestral", "EulerMaruyama"])
+def test_gradients_by_times_are_right_at_the_ends_of_a_path(
+    name: str, path: Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where alpha or sigma is 0, what is not taken of two branches may give NaN."""
+    monkeypatch.setattr("solvers.PATH", path)
+    solver = SOLVERS[name](WORLD.velocity(path), lambda x, t, s: torch.ones_like(x))
+    x, times = start(torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64)
+
+    def reached(times: Tensor) -> Tensor:
+        return [*solver(x, times)][-1].sum()
+
+    leaf = times.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(reached(leaf), leaf)
+    h, inward = 1e-6, doubles(1, 1, 1, 1, -1)  # no time outside of [0, 1] is asked for
+    unit = torch.eye(5).double() * inward
+    sides = torch.stack([4 * reached(times + h * e) - reached(times + 2 * h * e) - 3 * reached(times) for e in unit])
+    torch.testing.assert_close(gradient, inward * sides.detach() / (2 * h), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["EulerMaruyama", "StochasticHeun"])
+def test_a_learnt_w_may_be_zero_at_an_end(name: str) -> None:
+    model, x, times = network().double(), start(torch.float64), torch.linspace(0, 0.9, 6, dtype=torch.float64)
+
+    def reached(scale: Tensor) -> Tensor:
+        solver = {"EulerMaruyama": EulerMaruyama, "StochasticHeun": StochasticHeun}[name]
+        sde = SDE(model, Linear(), lambda t: scale * t)
+        return [*solver(sde, lambda x, t, s: torch.ones_like(x))(x, times)][-1].sum()
+
+    scale, h = doubles(0.7)[0].requires_grad_(), 1e-6
+    (gradient,) = torch.autograd.grad(reached(scale), scale)
+    numeric = (reached(scale + h) - reached(scale - h)) / (2 * h)
+    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-6, atol=1e-6)
+    scales = doubles(0.7, 0.2)
+    torch.testing.assert_close(torch.func.vmap(reached)(scales), torch.stack([reached(one) for one in scales]))
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if "Exponential" not in name and name != "LearnedAncestral"])
+def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
+    solver, x = SOLVERS[name](network().double(), lambda x, t, s: torch.ones_like(x)), start(torch.float64)
+    grids_of = torch.stack([TIMES.double(), TIMES.double() ** 2])
+    expected = torch.stack([[*solver(x, times)][-1] for times in grids_of])
+    torch.testing.assert_close(torch.func.vmap(lambda times: [*solver(x, times)][-1])(grids_of), expected)
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
+def test_exponential_refuses_transforms_of_what_its_coefficients_are_made_of() -> None:
+    """In forward mode it once had the derivative of the velocity alone, and said nothing."""
+    model, x, one = network(), start(), torch.ones(())
+    calls: dict[str, Callable[[Tensor], Tensor]] = {
+        "the times": lambda scale: [*Exponential(model, Linear())(x, scale * TIMES)][-1],
+        "w": lambda scale: [*Exponential(model, Linear(), lambda t: scale * t)(x, TIMES)][-1],
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"no gradient by {name}"):
+            torch.func.jvp(call, (one,), (one,))
+        with pytest.raises(ValueError, match=f"cannot be vmapped over {name}"):
+            torch.func.vmap(call)(torch.ones(2))
 
 
 def test_exponential_refuses_gradients_that_it_has_not() -> None:
