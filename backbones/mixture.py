@@ -66,7 +66,7 @@ class Mixture:
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Return samples, (count, D), in the precision in which the means were given."""
         device = self.means.device
-        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        chosen = torch.multinomial(self.weights, max(count, 1), replacement=True, generator=generator)[:count]
         z = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64, device=device)
         spread = torch.einsum("bij,bj->bi", self._axes[chosen], self._variances[chosen].sqrt() * z)
         return (self.means[chosen] + spread).to(self._dtype)
@@ -170,5 +170,13 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:
-    """Return values of times, () or (B,), as (1 or B, 1, 1) in x's precision."""
+    """Return values of times, () or (B,), as (1 or B, 1, 1) in x's precision.
+
+    Raises:
+        ValueError: values of another shape.
+    """
+    if values.ndim and values.shape != x.shape[:1]:
+        raise ValueError(
+            f"t must be a scalar or have shape ({len(x)},) as x has {len(x)} rows, got {tuple(values.shape)}"
+        )
     return values.to(x).reshape(-1, 1, 1)

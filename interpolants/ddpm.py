@@ -74,8 +74,8 @@ class DDPM(Interpolant):
         Raises:
             ValueError: fewer than 2 or more than all timesteps.
         """
-        if not 2 <= count <= self.steps:
-            raise ValueError(f"count must lie between 2 and {self.steps}, got {count}")
+        if not isinstance(count, Integral) or not 2 <= count <= self.steps:
+            raise ValueError(f"count must be whole and lie between 2 and {self.steps}, got {count}")
         timesteps = torch.linspace(0, self.steps - 1, count, dtype=torch.float64, device="cpu").round()
         return torch.cat([self.time(timesteps.flip(0)), torch.ones_like(timesteps[:1])])
 

@@ -94,7 +94,7 @@ class Hybrid:
 
 def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return noise and range."""
-    if output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
+    if x.ndim < 2 or output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
         raise ValueError(
             f"the model must return noise and range stacked on x's channels, got {tuple(output.shape)} "
             f"for x {tuple(x.shape)}"

@@ -4,6 +4,7 @@ Left to themselves, its methods step past the end and interpolate back, and gues
 there sigma may be no number. Here the last step ends at the end, and no time beyond the interval is ever asked for.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ def adaptive(
         max_steps: how many steps a method may take that adapts them, from each jump to the next.
 
     Raises:
-        ValueError: t = s, an unknown method, or the solution cannot be followed to s in so many steps.
+        ValueError: t = s, an unknown method, tolerances that allow no error, or the solution cannot be followed to s in
+            so many steps.
     """
 
     def right_side(time: Tensor, state: Tensor) -> Tensor:
@@ -97,6 +99,8 @@ def solve(
             f"give t != s, steps >= 1, max_steps >= 1 and a method of {', '.join(METHODS)}; "
             f"got {t}, {s}, {control.steps}, {control.max_steps} and '{method}'"
         )
+    if not (control.rtol >= 0 and control.atol >= 0 and 0 < control.rtol + control.atol < math.inf):
+        raise ValueError(f"give rtol >= 0 and atol >= 0, all finite, one > 0; got {control.rtol} and {control.atol}")
     check_outside_transforms(x)
     if not x.numel():
         return x

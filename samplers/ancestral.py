@@ -71,7 +71,7 @@ class LearnedAncestral(StochasticStep):
             ValueError: the model does not return twice the channels of x, or alpha(t) = 0.
         """
         output = at(self.model, x, t)
-        if output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
+        if x.ndim < 2 or output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
             raise ValueError(
                 f"the model must return noise and range stacked on x's channels, got {tuple(output.shape)} "
                 f"for x {tuple(x.shape)}"

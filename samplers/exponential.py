@@ -85,8 +85,9 @@ class Exponential:
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, the first being x itself.
 
-        The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place: the
-        solver then starts anew from the edited state, for which it asks the velocity once more. It also starts anew,
+        The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place, by
+        torch's operations (what is written through `.data` or `.numpy()` is not seen): the solver then starts anew from
+        the edited state, for which it asks the velocity once more. It also starts anew,
         without another call, at those of `times` at which the velocity says that it jumps.
 
         Raises:

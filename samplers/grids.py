@@ -5,6 +5,7 @@ ValueError where two times would be the same float64. `through` moves times of a
 """
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -214,8 +215,8 @@ def _ends(interval: Interval) -> Tensor:
 
 
 def _checked(steps: int, interval: Interval) -> Interval:
-    if steps < 1 or not 0 <= interval[0] < interval[1] <= 1:
-        raise ValueError(f"give steps >= 1 and an interval 0 <= low < high <= 1, got {steps} and {interval}")
+    if not isinstance(steps, Integral) or steps < 1 or not 0 <= interval[0] < interval[1] <= 1:
+        raise ValueError(f"give whole steps >= 1 and an interval 0 <= low < high <= 1, got {steps} and {interval}")
     return interval
 
 

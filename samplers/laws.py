@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -61,10 +62,10 @@ def measured_order(solver_of_velocity: Callable[[Field], Solver], *, grids: Sequ
         grids: numbers of steps, two or more, that rise.
 
     Raises:
-        ValueError: fewer than two grids, or the solver comes to no finite state.
+        ValueError: not two or more grids that rise, or the solver comes to no finite state.
     """
-    if len(grids) < 2:
-        raise ValueError(f"give two or more grids, got {grids}")
+    if len(grids) < 2 or not all(0 < few < more for few, more in pairwise(grids)):
+        raise ValueError(f"give two or more grids, numbers of steps that rise, got {grids}")
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     exact = _quantile(_probability(x, 0.1), 0.9)
     errors = []

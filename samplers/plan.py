@@ -1,5 +1,6 @@
 """The best that is known here for a number of network calls."""
 
+from numbers import Integral
 from typing import NamedTuple
 
 from torch import Tensor
@@ -44,7 +45,7 @@ def plan(
     Raises:
         ValueError: no call is allowed, or no interval.
     """
-    if evaluations < 1:
-        raise ValueError(f"evaluations must be at least 1, got {evaluations}")
+    if not isinstance(evaluations, Integral) or evaluations < 1:
+        raise ValueError(f"evaluations must be a whole number, at least 1, got {evaluations}")
     times = grids.through(grids.power(path, evaluations, interval=interval), velocity)
     return Plan(Exponential(velocity, path, w, noise=noise), times)

@@ -3,6 +3,7 @@ r"""How fast the data prediction bends on its way: $|D'''|$ along the ODE, by $u
 `grids.fitted` puts steps where it is large.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,15 +28,15 @@ class NormalRoughness:
         count: how many are averaged over.
 
     Raises:
-        ValueError: scales that are not positive and rising.
+        ValueError: scales that are not positive, rising and finite.
     """
 
     scales: tuple[float, float] = (0.05, 1.0)
     count: int = 32
 
     def __post_init__(self) -> None:
-        if not 0 < self.scales[0] < self.scales[1]:
-            raise ValueError(f"scales must be (low, high) with 0 < low < high, got {self.scales}")
+        if not 0 < self.scales[0] < self.scales[1] < math.inf:
+            raise ValueError(f"scales must be (low, high) with 0 < low < high, both finite, got {self.scales}")
 
     def __call__(self, u: Tensor, /) -> Tensor:
         """Return the roughness, of u's shape."""

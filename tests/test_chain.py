@@ -189,6 +189,11 @@ def test_chains_refuse_what_does_not_fit() -> None:
     x, eps, t = batch(3)
     with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3, 1, 2, 2\)"):
         Hybrid(PATH)(lambda x, t: x, x, eps, t)
+    numbers = x.flatten(1)[:, 0]  # have no channels to be twice as many
+    with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3,\)"):
+        Hybrid(PATH)(lambda x, t: x, numbers, numbers, t)
+    with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3,\)"):
+        sample(LearnedAncestral(lambda x, t: x, PATH), numbers, PATH.times(3))
     with pytest.raises(ValueError, match="t must have shape"):
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[:2])
     with pytest.raises(ValueError, match="t must have shape"):

@@ -21,8 +21,10 @@ from sitkit.samplers import (
     RaisedCosine,
     Sigma,
     SineSquared,
+    adaptive,
     bits_per_dimension,
     grids,
+    log_likelihood,
     plan,
     solve_each,
 )
@@ -58,6 +60,9 @@ REAL: dict[str, Callable[[float], object]] = {
     "a grid's limit": lambda v: grids.uniform_log_snr(Linear(), 5, limit=v),
     "a plan's interval": lambda v: plan(field, Linear(), evaluations=5, interval=(0.0, v)),
     "a tolerance": lambda v: solve_each(field, ZEROS, 0.0, 1.0, rtol=v),
+    "a tolerance of adaptive": lambda v: adaptive(field, ZEROS, 0.0, 1.0, atol=v),
+    "a tolerance of log_likelihood": lambda v: log_likelihood(field, ZEROS, rtol=v),
+    "a roughness's scale": lambda v: grids.NormalRoughness((0.1, v)),
 }
 WHOLE: dict[str, Callable[[int], object]] = {
     "DDPM's steps": DDPM,
@@ -69,6 +74,9 @@ WHOLE: dict[str, Callable[[int], object]] = {
     "dimensions": lambda v: bits_per_dimension(torch.zeros(2), v),
     "Exponential's order": lambda v: Exponential(field, Linear(), order=v),
     "MLP's features": MLP,
+    "a plan's evaluations": lambda v: plan(field, Linear(), evaluations=v),
+    "a grid's steps": lambda v: grids.uniform(Linear(), v),
+    "DDPM's times": lambda v: DDPM().times(v),
 }
 
 

@@ -162,7 +162,7 @@ def test_a_plan_makes_the_calls_it_was_given(path: Interpolant, w: Callable[[Int
     assert isinstance(later, Plan)
     assert later.solver is solver
     assert torch.equal(later.times, times[1:])
-    with pytest.raises(ValueError, match="evaluations must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="evaluations must be a whole number, at least 1, got 0"):
         plan(counted, path, evaluations=0)
 
 

@@ -140,7 +140,12 @@ def test_what_is_no_mixture_is_refused(weights: Tensor, means: Tensor, covarianc
         Mixture(weights, means, covariances)
 
 
-def test_points_of_another_size_are_refused() -> None:
+def test_points_of_another_size_and_times_of_other_rows_are_refused() -> None:
+    world = random_mixture(3, 2, seed=0)
+    for t in (torch.rand(1), torch.rand(2), torch.rand(4, 1)):
+        with pytest.raises(ValueError, match=r"t must be a scalar or have shape \(4,\) as x has 4 rows"):
+            world.velocity(VP())(torch.randn(4, 2), t)
+    assert world.draw(0).shape == (0, 2)
     with pytest.raises(ValueError, match=r"x of shape \(B, 2\), got \(4, 3\)"):
         RING.velocity(VP())(torch.randn(4, 3), torch.rand(4))
 

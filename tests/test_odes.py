@@ -80,6 +80,8 @@ def test_the_order_of_a_solver_with_memory_is_measured_too() -> None:
     assert measured_order(adams_bashforth) == pytest.approx(2, abs=0.15)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="two or more grids"):
         measured_order(Euler, grids=[10])
+    with pytest.raises(ValueError, match="numbers of steps that rise"):
+        measured_order(Euler, grids=[8, 8])
     with pytest.raises(ValueError, match="no finite state"):
         measured_order(lambda velocity: Euler(lambda x, t: x / 0))
 
