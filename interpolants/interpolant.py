@@ -157,7 +157,7 @@ class Interpolant(ABC):
         wrong = ~coefficients.isfinite()
         if not wrong.any():
             return
-        time = t[wrong][0]
+        time = t.detach()[wrong][0]
         names = ("alpha", "sigma", "alpha_dot", "sigma_dot")
         values = ", ".join(f"{name} = {float(getattr(self, name)(time)):.3g}" for name in names)
         cure = (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .log_snr import log_snr, time_at
-from .precision import has_tangent, is_batched
+from .precision import has_derivative, is_batched
 from .protocols import Diffusion, Path
 from .sde import check_coefficient
 
@@ -102,7 +102,7 @@ def _check_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
                 f"Exponential cannot be vmapped over {name}: call it for each, or take a solver that can, as Heun or "
                 "EulerMaruyama"
             )
-        if (torch.is_grad_enabled() and value.requires_grad) or has_tangent(value):
+        if has_derivative(value):
             raise ValueError(
                 f"Exponential has no gradient by {name}: ask for none (torch.no_grad, detach), or take a solver that "
                 "has one, as Heun or EulerMaruyama"

@@ -49,13 +49,20 @@ def is_batched(values: Tensor) -> bool:
     return False
 
 
-def has_tangent(values: Tensor) -> bool:
-    """Return whether forward-mode differentiation goes through values that are not of a `torch.func.vmap`."""
-    while forward_ad.unpack_dual(values).tangent is None:  # type: ignore[no-untyped-call]
+def has_derivative(values: Tensor) -> bool:
+    """Return whether values are differentiated by, in reverse mode or forward mode."""
+    if torch.is_grad_enabled() and values.requires_grad:
+        return True
+    while torch._C._functorch.is_batchedtensor(values) or _tangent(values) is None:
         if not torch._C._functorch.is_functorch_wrapped_tensor(values):
             return False
         values = torch._C._functorch.get_unwrapped(values)
     return True
+
+
+def _tangent(values: Tensor) -> Tensor | None:
+    tangent: Tensor | None = forward_ad.unpack_dual(values).tangent  # type: ignore[no-untyped-call]
+    return tangent
 
 
 def check_outside_transforms(x: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .guided_rows import as_column, know, known
 from .jumps import jumps_of
-from .precision import column, wide
+from .precision import column, has_derivative, wide
 from .protocols import Field, Path, rows_of
 
 PARTS, ROUNDS = 64, 9
@@ -57,8 +57,13 @@ class ReparametrisedVelocity:
         """Return the velocity, (B, *), at states x and times t (B,) of `to`.
 
         Raises:
-            ValueError: it is infinite there.
+            ValueError: it is infinite there, or a derivative by the times is asked for: they are matched by bisection.
         """
+        if not torch.compiler.is_compiling() and has_derivative(t):
+            raise ValueError(
+                "a reparametrised field has no derivative by its times: ask for none (torch.no_grad, detach), or train "
+                "along the path itself"
+            )
         time = known(t)
         if time is not None:  # one time for all rows, matched on the host
             t = torch.tensor(time, dtype=t.dtype, device="cpu")

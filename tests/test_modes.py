@@ -28,6 +28,7 @@ from sitkit.samplers import (
     grids,
     log_likelihood,
     plan,
+    reparametrise,
     sample,
     sdeint,
     solve_each,
@@ -395,6 +396,22 @@ def test_exponential_refuses_transforms_of_what_its_coefficients_are_made_of() -
             torch.func.jvp(call, (one,), (one,))
         with pytest.raises(ValueError, match=f"cannot be vmapped over {name}"):
             torch.func.vmap(call)(torch.ones(2))
+
+
+@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
+def test_a_field_read_along_another_path_has_no_derivative_by_its_times() -> None:
+    """Times are matched by bisection; once the derivative of that was taken for none, and all else was left."""
+    field, x = reparametrise(network(), Linear(), GVP()), start()
+    with pytest.raises(ValueError, match="no derivative by its times"):
+        torch.func.jvp(lambda scale: [*Heun(field)(x, scale * TIMES)][-1], (torch.ones(()),), (torch.ones(()),))
+    with pytest.raises(ValueError, match="no derivative by its times"):
+        [*Heun(field)(x, TIMES.clone().requires_grad_())]
+    expected = [*Heun(field)(x, TIMES)][-1]
+    assert torch.equal(sample(Heun(field), x, TIMES.clone().requires_grad_()), expected)
+    by_state = torch.func.jvp(lambda x: [*Heun(field)(x, TIMES)][-1].sum(), (x,), (torch.ones_like(x),))[1]
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad([*Heun(field)(leaf, TIMES)][-1].sum(), leaf)
+    torch.testing.assert_close(by_state, gradient.sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_exponential_refuses_gradients_that_it_has_not() -> None:
