@@ -109,7 +109,7 @@ class Compute(Section):
 class Every(Section):
     """Something that happens every so many steps, and after the last."""
 
-    every: Count
+    every: Count = 1000
 
 
 class Checkpoint(Every):
@@ -122,6 +122,7 @@ class Checkpoint(Every):
 class Log(Every):
     """What is written down, always into metrics.jsonl: besides, into `sinks`; the loss in `bins` of time."""
 
+    every: Count = 100
     bins: Bins = 10
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
@@ -196,9 +197,9 @@ class Recipe(Section):
     ema: EMA = EMA()
     train: Train
     compute: Compute = Compute()
-    checkpoint: Checkpoint = Checkpoint(every=1000)
-    log: Log = Log(every=100)
-    grid: Every = Every(every=1000)
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+    grid: Every = Every()
     sampler: Sampler = Sampler()
     guidance: Guidance = Guidance()
     evaluation: Evaluation = Evaluation()
