@@ -138,7 +138,9 @@ class Slot:
         except (TypeError, ValueError, NameError, AttributeError, PydanticUserError) as error:
             raise Problem(f"the fields of {self.name} '{kind}' cannot be read: {error}") from error
         if not fits:
-            raise Problem(f"'{kind}' is no {self.name}: see {self.library} for what one looks like")
+            classes = inspect.isfunction(thing) and all(map(inspect.isclass, self.kinds().values()))
+            why = " but a function: name a class" if classes else ""
+            raise Problem(f"'{kind}' is no {self.name}{why}: see {self.library} for what one looks like")
         return thing
 
     def parse(self, value: Any, trust: Trust = NOTHING) -> Component | None:

@@ -49,7 +49,7 @@ def read_weights(file: Path, family: Family, *, num_heads: int | None = None, em
     try:
         return LOADERS[family](file, num_heads=num_heads, ema=ema)
     except (ValueError, OSError) as error:
-        raise Problem(str(error)) from None
+        raise Problem(str(error).replace("give num_heads", "give --num-heads")) from None
 
 
 def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:

@@ -158,10 +158,9 @@ class Run:
     def _compare(self, record: DataRecord, data: Component, split: Split) -> None:
         if found := record.differences(split):
             place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
-            raise Problem(
-                f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or fine-tune another "
-                f"run by --set train.init={self.folder}"
-            )
+            trained = f"fine-tune another run by --set train.init={self.folder}"
+            way = trained if checkpoints.found(self.checkpoints) else "name another --out: it has no checkpoint yet"
+            raise Problem(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
 
     def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
         """Compare data with their record, and write it where it is new, or where things lie elsewhere now.

@@ -148,7 +148,7 @@ REFUSED = [
     (f"{{lightning}} {SIT} --out {{new}}", "it lacks blocks.0.mlp.fc1.weight"),
     (f"{{less}} {SIT} --out {{new}}", "it lacks 'pos_embed'"),
     (f"{{flat}} {SIT} --out {{new}}", "its first layer is of shape (16, 16)"),
-    ("{good} --family dit --out {new}", "no published size has width 16: give num_heads"),
+    ("{good} --family dit --out {new}", "no published size has width 16: give --num-heads"),
     (f"{{raw}} {SIT} --out {{new}}", "has no 'ema' weights, but 'model'"),
     (f"{{good}} {SIT} --out {{run}}", "holds a run already; give another --out"),
     (f"{{good}} {SIT} --out {{folder}}", "is not empty; give another --out"),

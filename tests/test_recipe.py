@@ -54,6 +54,16 @@ def test_a_path_of_ones_own() -> None:
         read("digits", ["path=worlds:Mixture"])
     with pytest.raises(Problem, match="cannot be imported"):
         read("digits", ["path=nowhere:Nothing"])
+    with pytest.raises(Problem, match=r"'worlds:slope' is no w but a function: name a class"):
+        read("digits", ["sampler.w=worlds:slope"])
+
+
+def test_a_table_may_be_given_in_part() -> None:
+    recipe = read("digits").model_dump(mode="json")
+    for name in ("checkpoint", "log", "grid"):
+        del recipe[name]
+    made = override(recipe, ["checkpoint.keep=5", "log.sinks=['tensorboard']"])
+    assert (made.checkpoint.every, made.checkpoint.keep, made.log.every, made.grid.every) == (1000, 5, 100, 1000)
 
 
 def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Path) -> None:

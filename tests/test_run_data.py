@@ -119,6 +119,13 @@ def test_other_data_are_refused_by_name(change: Callable[[Path], None], said: st
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.name != ".lock"} == before
 
 
+def test_a_run_without_a_checkpoint_does_not_send_one_to_fine_tune_it(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    add(tmp_path / "images")
+    code, said = train(run, data_of(tmp_path / "images", split=0.5))
+    assert (code, "name another --out: it has no checkpoint yet" in said, "train.init" in said) == (2, True, False)
+
+
 def test_a_run_is_sampled_from_without_its_data(run: Path, tmp_path: Path) -> None:
     draw = ["sample", run, "--samples", 4, "--label", "light"]
     assert sitkit(*draw, "--out", tmp_path / "before.npz")[0] == 0
@@ -143,7 +150,7 @@ def test_data_that_moved_are_named_and_compared(run: Path, tmp_path: Path) -> No
     (place,) = [f"data.path={tmp_path / 'moved'}"]
     again = ["train", "digits", "--out", run, *sets(data_of(tmp_path / "images", split=0.5), *TINY, "train.steps=2")]
     code, said = sitkit(*again)
-    assert (code, "there is no folder" in said) == (2, True)
+    assert (code, "there is no folder" in said, "name their place by --set data.path=DIR" in said) == (2, True, True)
     for command in (
         ["evaluate", run],
         ["likelihood", run, "--images", 2],

@@ -152,7 +152,10 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     Raises:
         Problem: there are none, or the component makes something else.
     """
-    split = placed(data, record).build()
+    try:
+        split = placed(data, record).build()
+    except Problem as problem:
+        raise Problem(f"{problem}{_if_moved(data)}" if record is not None else str(problem)) from None
     if not isinstance(split, Split):
         raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
     if ":" in data.kind:
@@ -161,6 +164,13 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     if record is not None and isinstance(own, Decoder):
         own.source = _found(own.source, record.places.get("vae"))
     return split
+
+
+def _if_moved(data: Component) -> str:
+    """Return what to say besides of data that are not where the recipe has them."""
+    place = getattr(data.fields, "path", None)
+    lost = place is not None and not Path(str(place)).exists()
+    return "; if the data have moved, name their place by --set data.path=DIR" if lost else ""
 
 
 def placed(data: Component, record: DataRecord | None) -> Component:
