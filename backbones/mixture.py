@@ -119,7 +119,7 @@ class Mixture:
         def field(x: Tensor, t: Tensor) -> Tensor:
             dtype, x, t = x.dtype, _wide(x), _wide(t)
             alpha, sigma = path.alpha(t), path.sigma(t)
-            _check_rates(path, t, a(t) + b(t))
+            _check_rates(path, t, lambda t: a(t) + b(t))
             a_t, b_t, alpha_t, sigma_t = (_column(v, x) for v in (a(t), b(t), alpha, sigma))
             gain = (a_t * alpha_t * self._variances.to(x) + b_t * sigma_t) / self._spread(x, alpha, sigma)
             means = a_t * self.means.to(x) + self._turn_back(gain * self._gaps(x, alpha))
@@ -153,12 +153,19 @@ class Mixture:
         return torch.einsum("kij,bkj->bki", self._axes.to(values), values)
 
 
-def _check_rates(path: Path, t: Tensor, rates: Tensor) -> None:
-    """Raise ValueError if a rate is infinite; times on a device, or traced, are not looked at."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
-    if t.device.type != "cpu" or traced or rates.isfinite().all():
+def _check_rates(path: Path, t: Tensor, rates: Callable[[Tensor], Tensor]) -> None:
+    """Raise ValueError if a rate is infinite; of times on a device, that counts which a solver knows (`known_time`)."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t):
         return
-    time = float(t[~rates.isfinite()][0])
+    if t.device.type != "cpu":
+        known = getattr(t, "known_time", None)
+        if known is None:
+            return
+        t = torch.tensor(known, dtype=t.dtype, device="cpu")
+    wrong = ~rates(t).isfinite()
+    if not wrong.any():
+        return
+    time = float(t[wrong][0])
     raise ValueError(
         f"{path}: alpha_dot or sigma_dot is infinite at t = {time:.6g}, and so is the velocity: "
         f"{'start later' if time < 0.5 else 'end before, at t = 0.99999 or the like'}"

@@ -20,6 +20,8 @@ class Interpolant(ABC):
     $$\epsilon = (\dot\alpha x_t - \alpha v) / \Delta, \quad s = -\epsilon / \sigma, \quad
     x = (\sigma v - \dot\sigma x_t) / \Delta.$$
 
+    Where a conversion is infinite it raises ValueError, if t is on the CPU: a device is not waited for.
+
     All six conversions are linear in what they are given, so they convert expectations as well. Their
     coefficients are computed in the precision of t, and the result has that of the states (float32 at least).
     """
@@ -193,6 +195,9 @@ def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     t = t.contiguous()  # jvp refuses the views that expand makes
     if torch.compiler.is_compiling():
         return _jvp(function, t)
+    if torch.is_inference_mode_enabled():  # where torch 2.9 takes every derivative for 0
+        with torch.inference_mode(False):
+            return _derivative(function, t.clone())
     with warnings.catch_warnings():  # on its first call, torch 2.13's jvp uses what torch 2.13 deprecates
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
         return _jvp(function, t)

@@ -63,7 +63,7 @@ class Hybrid:
     def field(self, model: Field, /) -> Field:
         """Return the velocity that the network stands for."""
         return PredictedVelocity(
-            model, lambda output, x_t, t: self.path.velocity_from_noise(_split(output, x_t)[0], x_t, t)
+            model, lambda output, x_t, t: self.path.velocity_from_noise(_split(output, x_t)[0], x_t, t), channels=2
         )
 
     def _check_times(self, t: Tensor) -> None:

@@ -33,10 +33,10 @@ class LossCurve:
         times, losses = (torch.tensor(v, dtype=torch.float64, device=t.device) for v in (self.times, self.losses))
         if len(times) == 1:
             return losses.expand(t.shape).to(t.dtype)
-        t_inside = t.double().clamp(times[0], times[-1])
+        t_inside = t.double().clamp(self.times[0], self.times[-1])
         left = (t_inside[..., None] >= times[1:-1]).sum(-1)
-        share = (t_inside - times[left]) / (times[left + 1] - times[left])
-        return torch.lerp(losses[left], losses[left + 1], share).to(t.dtype)
+        (start, low), (end, high) = ((_take(times, n), _take(losses, n)) for n in (left, left + 1))
+        return torch.lerp(low, high, (t_inside - start) / (end - start)).to(t.dtype)
 
     @classmethod
     @torch.no_grad()
@@ -66,3 +66,8 @@ class LossCurve:
             if not losses[-1] < float("inf"):
                 raise ValueError(f"the loss at t = {float(t)} is {losses[-1]}: measure at times inside (0, 1)")
         return cls(times.tolist(), losses)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Return values (N,) at an index of any shape, also inside of vmap."""
+    return values.index_select(0, index.reshape(-1)).reshape(index.shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .jumps import Piece, pieces
 from .one_step import at
-from .precision import check_outside_transforms, flat, wide
+from .precision import check_outside_transforms, check_states, flat, wide
 from .protocols import Field
 
 RUNGE_KUTTA = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -62,6 +62,7 @@ def adaptive(
     def right_side(time: Tensor, state: Tensor) -> Tensor:
         return at(velocity, state.to(x.dtype), time).to(state.dtype)
 
+    check_states(x)
     control = Control(method, rtol, atol, steps, max_steps)
     return solve(right_side, velocity, x.to(wide(x.dtype)), t, s, control, worst_row).to(x.dtype)
 

@@ -24,7 +24,7 @@ def dequantise(pixels: Tensor, uniforms: Tensor, *, levels: int = 256) -> Tensor
     """
     if not uniforms.is_floating_point():
         raise ValueError(f"uniforms must be floating point numbers in [0, 1), got {uniforms.dtype}")
-    if pixels.shape != uniforms.shape or levels < 2:
+    if pixels.shape != uniforms.shape or not levels >= 2:
         raise ValueError(
             f"give pixels and uniforms of one shape, and levels >= 2; got {tuple(pixels.shape)}, "
             f"{tuple(uniforms.shape)} and {levels}"
@@ -44,7 +44,7 @@ def bits_per_dimension(log_prob: Tensor, dimensions: int, *, levels: int = 256) 
     Raises:
         ValueError: no dimensions, or fewer than two levels.
     """
-    if not isinstance(dimensions, Integral) or dimensions < 1 or levels < 2:
+    if not isinstance(dimensions, Integral) or dimensions < 1 or not levels >= 2:
         raise ValueError(f"give whole dimensions >= 1 and levels >= 2, got {dimensions} and {levels}")
     width = 2 / (levels - 1)
     return -(log_prob / dimensions + math.log(width)) / math.log(2)

@@ -46,7 +46,7 @@ from .jumps import jump_at, jumps_of, just_after
 from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_rising, check_times
-from .precision import wide
+from .precision import check_states, wide
 from .protocols import Diffusion, Field, NoiseSource, Path
 
 
@@ -87,14 +87,15 @@ class Exponential:
 
         The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place, by
         torch's operations (what is written through `.data` or `.numpy()` is not seen): the solver then starts anew from
-        the edited state, for which it asks the velocity once more. It also starts anew,
-        without another call, at those of `times` at which the velocity says that it jumps.
+        the edited state, for which it asks the velocity once more. It also starts anew, without another call, at those
+        of `times` at which the velocity says that it jumps.
 
         Raises:
-            ValueError: `times` is not a grid (rising, for an SDE), sigma = 0 at its first time, w is not finite inside
-                it, or a derivative is asked for by the times, the path or w, or a vmap over them.
+            ValueError: `times` is not a grid (rising, for an SDE), x is not floating point, sigma = 0 at its first
+                time, w is not finite inside, or a derivative by times, path or w, or a vmap over them, is asked for.
         """
         grid = (check_times if self.w is None else check_rising)(times)
+        check_states(x)
         yield x
         if len(grid) == 1:
             return

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .log_snr import log_snr, time_at
-from .precision import has_derivative, is_batched
 from .protocols import Diffusion, Path
 from .sde import check_coefficient
+from .times import has_derivative, is_batched
 
 PANELS, NODES = 10, 20
 REACH = 40.0
@@ -31,7 +31,8 @@ class ExponentialSteps:
     def __init__(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]):
         with torch.device("cpu"):
             _check_gradients(path, w, times)
-            self._derive(path, w, times.detach().cpu().double(), variable)
+            with torch.inference_mode(False):  # where torch 2.9 takes every derivative for 0
+                self._derive(path, w, times.detach().cpu().double().clone(), variable)
 
     @torch.no_grad()
     def _derive(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]) -> None:
@@ -47,8 +48,8 @@ class ExponentialSteps:
         ratios = torch.zeros_like(nodes) if w is None else _share_of_kl(path, w, nodes)
         before, whole = _integrals(ratios, slopes)  # of w / w_KL, up to each node and over the step
         keeps = torch.where(self._lands, 0.0, torch.exp(-whole))
-        self.state = (sigma_s / sigma_t * keeps).tolist()
-        self.noise = (sigma_s * torch.sqrt(-torch.expm1(-2 * whole))).tolist()
+        self.state = _numbers(sigma_s / sigma_t * keeps)
+        self.noise = _numbers(sigma_s * torch.sqrt(-torch.expm1(-2 * whole)))
         self._mass = (path.alpha(s) - alpha_t * sigma_s / sigma_t * keeps, alpha_t * sigma_s / sigma_t * keeps)
         self._values = variable(places)
         measure = sigma_s[:, None] * torch.exp(nodes - (whole[:, None] - before))
@@ -70,7 +71,7 @@ class ExponentialSteps:
             unit = gaps.abs().max()
             powers = torch.arange(len(usable), dtype=torch.float64, device="cpu")
             matrix = (gaps / unit)[None, :] ** powers[:, None]
-            solution = torch.linalg.solve(matrix, self._moments(step, unit, len(usable))).tolist()
+            solution = _numbers(torch.linalg.solve(matrix, self._moments(step, unit, len(usable))))
         by_node = dict(zip(usable, solution, strict=True))
         return [by_node.get(n, 0.0) for n in nodes]
 
@@ -88,6 +89,11 @@ class ExponentialSteps:
             inner = k * ((self._inner[step] - goal) / unit) ** (k - 1) / unit
             moments.append(-boundary - torch.sum(inner * self._density[step]))
         return torch.stack(moments)
+
+
+def _numbers(values: Tensor) -> list[float]:
+    """Return values (N,) as numbers: one by one, since torch 2.9 has no `tolist` inside of torch.func's transforms."""
+    return [float(value) for value in values]
 
 
 def _check_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
@@ -114,7 +120,7 @@ def _check_start(path: Path, t: Tensor) -> None:
     if not path.sigma(t) > 0 or not delta > 0:
         raise ValueError(
             f"at t = {t:.6g} the velocity does not tell data from noise (sigma = {path.sigma(t):.3g}): "
-            "begin between the ends, where sigma > 0 and alpha_dot or alpha > 0"
+            f"begin between the ends, at t = {0.001 if t < 0.5 else 0.999} or the like"
         )
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .times import is_traced, known
+
 
 class Guided(NamedTuple):
     """The rows to guide: none, some or all."""
@@ -30,18 +32,6 @@ class Guided(NamedTuple):
         return guided if self.rows is None else values.index_copy(0, self.rows, guided)
 
 
-def know(t: Tensor, time: float) -> Tensor:
-    """Return the times t, (B,) on a device, which keep in mind that each of them is `time`."""
-    t.known_time = time  # type: ignore[attr-defined]
-    return t
-
-
-def known(t: Tensor) -> float | None:
-    """Return the time that all of t, (B,), are known to be, without waiting for a device; None if none is."""
-    time: float | None = getattr(t, "known_time", None)
-    return time
-
-
 def guided(t: Tensor, scale: float | Tensor, interval: tuple[float, float]) -> Guided:
     """Return the rows of times t (B,) in `interval`, ends included; none for a scale of 1, which changes nothing."""
     low, high = interval
@@ -49,7 +39,7 @@ def guided(t: Tensor, scale: float | Tensor, interval: tuple[float, float]) -> G
         return Guided(torch.empty(0, dtype=torch.long, device=t.device))
     if low <= 0 and high >= 1:
         return Guided(None)
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t):
+    if is_traced(t):
         return Guided(None, (low <= t) & (t <= high))
     if (time := known(t)) is not None:
         rounded = torch.tensor(time, dtype=t.dtype, device="cpu")  # as times on the device are
@@ -90,6 +80,8 @@ def checked(scale: Any, interval: tuple[float, float]) -> None:
     if isinstance(scale, Tensor):
         if scale.ndim > 1:
             raise ValueError(f"scale must be a number or of shape (B,), got a tensor {tuple(scale.shape)}")
+        if scale.device.type == "cpu" and not is_traced(scale) and not scale.isfinite().all():
+            raise ValueError(f"scale must be finite, got {scale.tolist()}")
     elif not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale}")
     if not interval[0] <= interval[1]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .adaptive import Control, solve, worst_row
 from .divergence import Divergence, Exact, with_divergence
-from .precision import flat, wide
+from .precision import check_states, flat, wide
 from .protocols import Field
 
 SHARE = 0.05
@@ -73,6 +73,7 @@ def log_likelihood(
         ValueError: the velocity cannot be differentiated, or the solution cannot be followed to the interval's end in
             so many steps.
     """
+    check_states(x)
     given = x.dtype
     x = x.detach().to(wide(given))
     probes = divergence.vectors(x)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .guided_rows import know
-from .precision import is_batched, wide
+from .precision import check_states, wide
 from .protocols import Field
+from .times import is_batched, know
 
 
 class OneStep(ABC):
@@ -35,9 +35,10 @@ class OneStep(ABC):
         """Yield the state at each of `times`, the first being x itself.
 
         Raises:
-            ValueError: `times` is not a grid, or `step` returns half precision.
+            ValueError: `times` is not a grid, x is not floating point, or `step` returns half precision.
         """
         grid = check_times(times)
+        check_states(x)
         yield x
         dtype = x.dtype
         lost: Tensor | None = None  # what rounding to half precision took from the state

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -40,31 +39,6 @@ def flat(x: Tensor) -> Tensor:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-def is_batched(values: Tensor) -> bool:
-    """Return whether values are of some `torch.func.vmap`, inside of which none can be looked at."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(values):
-        if torch._C._functorch.is_batchedtensor(values):
-            return True
-        values = torch._C._functorch.get_unwrapped(values)
-    return False
-
-
-def has_derivative(values: Tensor) -> bool:
-    """Return whether values are differentiated by, in reverse mode or forward mode."""
-    if torch.is_grad_enabled() and values.requires_grad:
-        return True
-    while torch._C._functorch.is_batchedtensor(values) or _tangent(values) is None:
-        if not torch._C._functorch.is_functorch_wrapped_tensor(values):
-            return False
-        values = torch._C._functorch.get_unwrapped(values)
-    return True
-
-
-def _tangent(values: Tensor) -> Tensor | None:
-    tangent: Tensor | None = forward_ad.unpack_dual(values).tangent  # type: ignore[no-untyped-call]
-    return tangent
-
-
 def check_outside_transforms(x: Tensor) -> None:
     """Raise ValueError inside of torch.func's transforms, where step sizes cannot be chosen by looking at errors."""
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
@@ -72,3 +46,9 @@ def check_outside_transforms(x: Tensor) -> None:
             "solvers that choose their steps do not run inside of torch.func's transforms: call them outside, or take "
             "a solver on a grid, as Heun"
         )
+
+
+def check_states(x: Tensor) -> None:
+    """Raise ValueError unless states are floating point: others would be rounded at every step."""
+    if not x.is_floating_point():
+        raise ValueError(f"states must be floating point, got {x.dtype}: give x.float()")

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .guided_rows import as_column, know, known
+from .guided_rows import as_column
 from .jumps import jumps_of
-from .precision import column, has_derivative, wide
+from .precision import column, wide
 from .protocols import Field, Path, rows_of
+from .times import has_derivative, know, known
 
 PARTS, ROUNDS = 64, 9
 """A time is found among so many parts of the unit interval, and again among so many of that: 64^9 = 2^54."""

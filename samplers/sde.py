@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .one_step import at
-from .precision import column, is_batched
+from .precision import column
 from .protocols import Diffusion, Field, Path
+from .times import is_batched
 
 
 @dataclass(frozen=True)

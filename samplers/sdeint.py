@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import check_rising
-from .precision import flat, wide
+from .precision import check_states, flat, wide
 from .protocols import NoiseSource
 from .sde import SDE
 
@@ -37,6 +37,7 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
     if method not in ITO + STRATONOVICH:
         raise ValueError(f"give a method of {', '.join(ITO + STRATONOVICH)}; got '{method}'")
     times = check_rising(times)
+    check_states(x)
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
     if not x.numel():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .jumps import Piece, pieces
 from .one_step import at
-from .precision import check_outside_transforms, wide
+from .precision import check_outside_transforms, check_states, wide
 from .protocols import Field, rows_of
 
 NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
@@ -67,6 +67,7 @@ def solve_each(
             f"got {t}, {s}, {rtol}, {atol} and {max_steps}"
         )
     check_outside_transforms(x)
+    check_states(x)
     state = x.to(wide(x.dtype))
     if x.numel():
         for piece in pieces(velocity, t, s, state.dtype):

@@ -28,7 +28,7 @@ from sitkit.samplers import (
     sample,
     solve_each,
 )
-from sitkit.samplers.guided_rows import know
+from sitkit.samplers.times import know
 from worlds import PATHS, Gaussian
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sitkit.backbones import MLP, Mixture
 from sitkit.interpolants import GVP, VP, Linear
-from sitkit.objectives import Data, Matching, Noise, Quantity, Score, Velocity
+from sitkit.objectives import Data, Hybrid, Matching, Noise, Quantity, Score, Velocity
 from sitkit.samplers import (
     KL,
     SDE,
@@ -491,6 +491,29 @@ def test_data_are_the_state_where_there_is_no_noise(path: Linear) -> None:
     x = start(torch.float64)
     for t in (torch.ones((), dtype=torch.float64), torch.ones(6, dtype=torch.float64)):
         torch.testing.assert_close(path.data_from_velocity(torch.randn_like(x), x, t), x)
+
+
+def test_infinite_ends_are_told_of_on_a_device_too() -> None:
+    """On the device `meta` no value can be asked for: the time is the one that the solver knows."""
+    x, times = torch.empty(2, 1, device="meta"), torch.linspace(0, 1, 3)
+    fields: list[tuple[Field, str]] = [
+        (Matching(Linear(), Noise).field(lambda x, t: x), "t = 0, "),
+        (Hybrid(Linear()).field(lambda x, t: x.repeat(1, 2)), "t = 0, "),
+        (Matching(Linear(), Data).field(lambda x, t: x), "t = 1, "),
+        (Mixture.isotropic(torch.zeros(1, 1), 1.0).velocity(VP()), "t = 1, "),
+    ]
+    for field, said in fields:
+        with pytest.raises(ValueError, match=said):
+            sample(Heun(field), x, times)
+    assert sample(Heun(Matching(Linear(), Noise).field(lambda x, t: x)), x, times[1:]).device.type == "meta"
+
+
+def test_states_are_floating_point() -> None:
+    x = torch.zeros(6, 2, dtype=torch.int64)
+    for name, call in ALL.items():
+        with pytest.raises(ValueError, match=r"states must be floating point, got torch\.int64"):
+            call(lambda x, t: x, x)
+        assert name
 
 
 def test_what_the_last_call_cannot_see_is_told_of() -> None:

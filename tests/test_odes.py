@@ -30,7 +30,7 @@ from sitkit.samplers import (
     sample,
 )
 from sitkit.samplers import reparametrise as read_along
-from sitkit.samplers.guided_rows import know
+from sitkit.samplers.times import know
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
 GRIDS = [32, 64, 128, 256]
