@@ -125,6 +125,8 @@ def read(file: Path) -> Any:
     for start, said in NOT_WEIGHTS:
         if head.lstrip().lower().startswith(start):
             raise ValueError(f"{file} {said}")
+    if head.isascii() and "".join(head.decode().split()).isprintable():
+        raise ValueError(f"{file} is text: name a file of weights, as torch.save and safetensors write them")
     try:
         if head[8:9] == b"{" or (file.suffix == ".safetensors" and not head.startswith(b"PK")):
             return load_file(file)

@@ -22,12 +22,20 @@ class Matching:
     give the same loss for the same field.
 
     Where the two differ, the factor between them may be infinite at an end of [0, 1]: draw times inside.
+
+    Raises:
+        ValueError: `predict` or `measure` is no quantity.
     """
 
     path: Path
     predict: type[Quantity] = Velocity
     measure: type[Quantity] | None = None
     weight: Weight | None = None
+
+    def __post_init__(self) -> None:
+        for name, quantity in (("predict", self.predict), ("measure", self.measure)):
+            if not (hasattr(quantity, "to_velocity") or (name == "measure" and quantity is None)):
+                raise ValueError(f"{name} must be Velocity, Noise, Score or Data, the class itself, got {quantity!r}")
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the loss of each sample, (B,), the mean over all other dimensions, in float32 at least.

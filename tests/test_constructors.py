@@ -28,6 +28,7 @@ from sitkit.samplers import (
     plan,
     solve_each,
 )
+from sitkit.samplers.roughness import NormalRoughness
 from worlds import Field
 
 field: Field = lambda x, t: x  # noqa: E731
@@ -62,7 +63,7 @@ REAL: dict[str, Callable[[float], object]] = {
     "a tolerance": lambda v: solve_each(field, ZEROS, 0.0, 1.0, rtol=v),
     "a tolerance of adaptive": lambda v: adaptive(field, ZEROS, 0.0, 1.0, atol=v),
     "a tolerance of log_likelihood": lambda v: log_likelihood(field, ZEROS, rtol=v),
-    "a roughness's scale": lambda v: grids.NormalRoughness((0.1, v)),
+    "a roughness's scale": lambda v: NormalRoughness((0.1, v)),
 }
 WHOLE: dict[str, Callable[[int], object]] = {
     "DDPM's steps": DDPM,

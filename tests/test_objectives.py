@@ -255,3 +255,14 @@ def test_times_at_which_the_velocity_of_a_sample_is_infinite_are_not_usable(quan
     field = Matching(Roots(), quantity).field(lambda x_t, t: exact(quantity, Roots(), x_t, t))
     for time in usable_times(Roots(), quantity):
         assert field(x, torch.full((1,), time, dtype=torch.float64)).isfinite().all()
+
+
+def test_what_is_no_quantity_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="predict must be Velocity, Noise, Score or Data, the class itself, got 'noise'"
+    ):
+        Matching(Linear(), "noise")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="measure must be Velocity"):
+        Matching(Linear(), measure=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="predict must be Velocity"):
+        Matching(Linear(), None)  # type: ignore[arg-type]
