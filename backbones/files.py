@@ -125,7 +125,7 @@ def read(file: Path) -> Any:
     for start, said in NOT_WEIGHTS:
         if head.lstrip().lower().startswith(start):
             raise ValueError(f"{file} {said}")
-    if head.isascii() and "".join(head.decode().split()).isprintable():
+    if len(head) > 2 and head.isascii() and "".join(head.decode().split()).isprintable():  # 2: the PK of a cut zip
         raise ValueError(f"{file} is text: name a file of weights, as torch.save and safetensors write them")
     try:
         if head[8:9] == b"{" or (file.suffix == ".safetensors" and not head.startswith(b"PK")):

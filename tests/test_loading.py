@@ -247,7 +247,7 @@ def test_files_that_are_not_weights_are_refused_in_a_line(tmp_path: Path) -> Non
         cut: "is broken",
         trap: "holds an object of class _pytest.outcomes",
         tmp_path / "raw.pt": "holds an object of class _pytest.outcomes",
-        tmp_path / "cut.safetensors": "is text: name a file of weights",
+        tmp_path / "cut.safetensors": "is broken",
         table: "holds no state dict",
         no_dict: "holds no weights",
         other: "does not hold the weights of a SiT",
