@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .data.record import PLACES
+from .data.places import PLACES
 from .problem import Problem
 from .recipe import Recipe
 from .tables import differing

@@ -5,8 +5,6 @@ whenever they are asked for: names of the classes, in their order, the number of
 (`fingerprint.py` says what these cover), the shape of a state, and how states become pixels.
 """
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -20,12 +18,11 @@ from .classes import checked
 from .decoders import DecoderRecord
 from .fingerprint import SAMPLE, fingerprint
 from .images import Images, Split
+from .places import found_at, if_moved, placed, places_of
 from .shards import Normalised
 from .vae import Decoder
 
 NAME = "data.json"
-PLACES = ("path", "heldout", "vae")
-"""The keys of data that say where something lies: they may be changed, and what lies there is compared."""
 SAID = 5
 """Differences that a line names, at most."""
 Count = Annotated[int, Field(ge=0)]
@@ -69,7 +66,7 @@ class DataRecord(Section):
         decoder = DecoderRecord.of(split.decode)
         training, heldout = (_by_class(images, len(split.classes)) for images in (split.training, split.heldout))
         return cls(
-            places=_places(data, decoder),
+            places=places_of(data, decoder.vae),
             shape=split.training.shape,
             classes=split.classes,
             decoder=decoder,
@@ -83,7 +80,7 @@ class DataRecord(Section):
             return None
         vae = str(getattr(data.fields, "vae", "auto"))
         source = self.decoder.vae if vae == "auto" else vae
-        decode = self.decoder.build(_found(source, self.places.get("vae")))
+        decode = self.decoder.build(found_at(source, self.places.get("vae")))
         training, heldout = (
             Absent(self.shape, sum(one.count for one in part) if part else None, *problem)
             for part, problem in (
@@ -139,7 +136,7 @@ class DataRecord(Section):
 
     def moved(self, data: Component, split: Split) -> "DataRecord":
         """Return the record with the places where things lie now."""
-        now = _places(placed(data, self), DecoderRecord.of(split.decode))
+        now = places_of(placed(data, self.places), DecoderRecord.of(split.decode).vae)
         return self.model_copy(update={"places": self.places | now})
 
 
@@ -152,49 +149,19 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     Raises:
         Problem: there are none, or the component makes something else.
     """
+    places = {} if record is None else record.places
     try:
-        split = placed(data, record).build()
+        split = placed(data, places).build()
     except Problem as problem:
-        raise Problem(f"{problem}{_if_moved(data)}" if record is not None else str(problem)) from None
+        raise Problem(f"{problem}{if_moved(data)}" if record is not None else str(problem)) from None
     if not isinstance(split, Split):
         raise Problem(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
     if ":" in data.kind:
         split = checked(split, f"data = {data.kind}")
     own = split.decode.decoder if isinstance(split.decode, Normalised) else split.decode
     if record is not None and isinstance(own, Decoder):
-        own.source = _found(own.source, record.places.get("vae"))
+        own.source = found_at(own.source, places.get("vae"))
     return split
-
-
-def _if_moved(data: Component) -> str:
-    """Return what to say besides of data that are not where the recipe has them."""
-    place = getattr(data.fields, "path", None)
-    lost = place is not None and not Path(str(place)).exists()
-    return "; if the data have moved, name their place by --set data.path=DIR" if lost else ""
-
-
-def placed(data: Component, record: DataRecord | None) -> Component:
-    """Return data with the places where they are found: a relative one is looked for where it was at first, too."""
-    if record is None:
-        return data
-    fields = data.fields
-    given = {key: str(getattr(fields, key)) for key in PLACES if key in type(fields).model_fields}
-    found = {key: _found(value, record.places.get(key)) for key, value in given.items()}
-    changed = {key: value for key, value in found.items() if value != given[key]}
-    return replace(data, fields=fields.model_copy(update=changed))
-
-
-def _found(place: str, before: str | None) -> str:
-    """Return a place, or where it was before if it is a relative one from which nothing is found here."""
-    here = Path(place)
-    lost = before is not None and not here.is_absolute() and not here.exists()
-    return str(before) if lost and Path(str(before)).exists() and Path(str(before)).name == here.name else place
-
-
-def _places(data: Component, decoder: DecoderRecord) -> dict[str, str]:
-    given = {key: str(getattr(data.fields, key)) for key in PLACES if key in type(data.fields).model_fields}
-    given |= {"vae": decoder.vae} if decoder.vae else {}
-    return {key: str(Path(value).absolute()) for key, value in given.items() if Path(value).exists()}
 
 
 def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:

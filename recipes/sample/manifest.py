@@ -9,7 +9,7 @@ import torch
 
 from .. import checkpoints
 from ..data.images import Split
-from ..data.record import PLACES
+from ..data.places import PLACES
 from ..intervals import resolve
 from ..recipe import Recipe
 from .labels import Labels

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..data.absent import Absent
-from ..data.record import placed
+from ..data.places import placed
 from ..evaluate.evaluation import Question
 from ..filesystems import lock
 from ..problem import Problem
@@ -68,7 +68,8 @@ def run_tune(
             raise Problem(f"{problem}; --reference names other images to compare with") from None
         split = run.data(recipe, images=False)
         say(f"{problem}: so the loss is not measured, and no bound is shown of any w")
-    recipe = recipe.model_copy(update={"data": placed(recipe.data, run.data_record())})
+    record = run.data_record()
+    recipe = recipe.model_copy(update={"data": placed(recipe.data, record.places if record else {})})
     curve, guided = None, bool(split.classes)
     read_axes(over, recipe, None, guided)  # mistakes are told of before a network is loaded
     if not isinstance(split.training, Absent):
