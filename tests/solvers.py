@@ -1,9 +1,14 @@
-"""Every solver there is, to hold laws to all of them: one that is added belongs into this list."""
+"""Every solver there is, to hold laws to all of them, and a network and states to do so with.
+
+A solver that is added belongs into this list.
+"""
 
 from collections.abc import Callable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from sitkit.backbones import MLP, Mixture
 from sitkit.interpolants import Linear
 from sitkit.samplers import (
     DDIM,
@@ -16,6 +21,7 @@ from sitkit.samplers import (
     Exponential,
     Field,
     Heun,
+    Keyed,
     LearnedAncestral,
     Mean,
     Midpoint,
@@ -29,6 +35,24 @@ from sitkit.samplers import (
 )
 
 PATH = Linear()
+WORLD = Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.3)
+TIMES = torch.linspace(0.05, 0.95, 7)
+NOISE = Keyed(0, torch.arange(6))
+
+
+def network(seed: int = 0) -> MLP:
+    """Return a small network over the plane whose output is not 0."""
+    torch.manual_seed(seed)
+    model = MLP(2, hidden_size=16, depth=1)
+    nn.init.normal_(model.out.weight, std=0.3)
+    return model
+
+
+def start(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return six states of the plane."""
+    return torch.randn(6, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
 Maker = Callable[[Field, NoiseSource], Solver]
 
 ODE: dict[str, Maker] = {

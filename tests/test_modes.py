@@ -4,16 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sitkit.backbones import MLP, Mixture
-from sitkit.interpolants import GVP, VP, Linear
-from sitkit.objectives import Data, Hybrid, Matching, Noise, Quantity, Score, Velocity
+from sitkit.backbones import Mixture
+from sitkit.interpolants import GVP, Linear
 from sitkit.samplers import (
     KL,
     SDE,
     Euler,
-    EulerMaruyama,
     Exponential,
     Field,
     Heun,
@@ -22,34 +20,17 @@ from sitkit.samplers import (
     Mean,
     OneStep,
     Sigma,
-    StochasticHeun,
     Tweedie,
     adaptive,
     grids,
     log_likelihood,
     plan,
-    reparametrise,
     sample,
     sdeint,
     solve_each,
 )
-from solvers import PATH, SOLVERS, STOCHASTIC, one_step
+from solvers import NOISE, PATH, SOLVERS, TIMES, network, one_step, start
 from worlds import PATHS, doubles
-
-TIMES = torch.linspace(0.05, 0.95, 7)
-NOISE = Keyed(0, torch.arange(6))
-
-
-def network(seed: int = 0) -> MLP:
-    torch.manual_seed(seed)
-    model = MLP(2, hidden_size=16, depth=1)
-    nn.init.normal_(model.out.weight, std=0.3)
-    return model
-
-
-def start(dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(6, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
-
 
 Call = Callable[[Field, Tensor], Tensor]
 OTHERS: dict[str, Call] = {
@@ -322,207 +303,8 @@ def test_a_step_of_half_precision_is_refused() -> None:
         sample(Rough(lambda x, t: x), torch.ones(2, 2, dtype=torch.bfloat16), TIMES)
 
 
-@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "RK4", "DDIM", "EulerMaruyama", "StochasticHeun"])
-def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> None:
-    model, x = network().double(), start(torch.float64)
-    times = TIMES.double()
-
-    def reached(times: Tensor) -> Tensor:
-        return [*SOLVERS[name](model, lambda x, t, s: torch.ones_like(x))(x, times)][-1].sum()
-
-    leaf = times.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(reached(leaf), leaf)
-    h = 1e-6
-    numeric = torch.stack([(reached(times + h * e) - reached(times - h * e)) / (2 * h) for e in torch.eye(7).double()])
-    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
-@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "DDIM", "Ancestral", "EulerMaruyama"])
-def test_gradients_by_times_are_right_at_the_ends_of_a_path(
-    name: str, path: Linear, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where alpha or sigma is 0, what is not taken of two branches may give NaN."""
-    monkeypatch.setattr("solvers.PATH", path)
-    solver = SOLVERS[name](WORLD.velocity(path), lambda x, t, s: torch.ones_like(x))
-    x, times = start(torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64)
-
-    def reached(times: Tensor) -> Tensor:
-        return [*solver(x, times)][-1].sum()
-
-    leaf = times.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(reached(leaf), leaf)
-    h, inward = 1e-6, doubles(1, 1, 1, 1, -1)  # no time outside of [0, 1] is asked for
-    unit = torch.eye(5).double() * inward
-    sides = torch.stack([4 * reached(times + h * e) - reached(times + 2 * h * e) - 3 * reached(times) for e in unit])
-    torch.testing.assert_close(gradient, inward * sides.detach() / (2 * h), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["EulerMaruyama", "StochasticHeun"])
-def test_a_learnt_w_may_be_zero_at_an_end(name: str) -> None:
-    model, x, times = network().double(), start(torch.float64), torch.linspace(0, 0.9, 6, dtype=torch.float64)
-
-    def reached(scale: Tensor) -> Tensor:
-        solver = {"EulerMaruyama": EulerMaruyama, "StochasticHeun": StochasticHeun}[name]
-        sde = SDE(model, Linear(), lambda t: scale * t)
-        return [*solver(sde, lambda x, t, s: torch.ones_like(x))(x, times)][-1].sum()
-
-    scale, h = doubles(0.7)[0].requires_grad_(), 1e-6
-    (gradient,) = torch.autograd.grad(reached(scale), scale)
-    numeric = (reached(scale + h) - reached(scale - h)) / (2 * h)
-    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-6, atol=1e-6)
-    scales = doubles(0.7, 0.2)
-    torch.testing.assert_close(torch.func.vmap(reached)(scales), torch.stack([reached(one) for one in scales]))
-
-
-@pytest.mark.parametrize("name", [name for name in SOLVERS if "Exponential" not in name and name != "LearnedAncestral"])
-def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
-    solver, x = SOLVERS[name](network().double(), lambda x, t, s: torch.ones_like(x)), start(torch.float64)
-    grids_of = torch.stack([TIMES.double(), TIMES.double() ** 2])
-    expected = torch.stack([[*solver(x, times)][-1] for times in grids_of])
-    torch.testing.assert_close(torch.func.vmap(lambda times: [*solver(x, times)][-1])(grids_of), expected)
-
-
-@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
-def test_exponential_refuses_transforms_of_what_its_coefficients_are_made_of() -> None:
-    """In forward mode it once had the derivative of the velocity alone, and said nothing."""
-    model, x, one = network(), start(), torch.ones(())
-    calls: dict[str, Callable[[Tensor], Tensor]] = {
-        "the times": lambda scale: [*Exponential(model, Linear())(x, scale * TIMES)][-1],
-        "w": lambda scale: [*Exponential(model, Linear(), lambda t: scale * t)(x, TIMES)][-1],
-    }
-    for name, call in calls.items():
-        with pytest.raises(ValueError, match=f"no gradient by {name}"):
-            torch.func.jvp(call, (one,), (one,))
-        with pytest.raises(ValueError, match=f"cannot be vmapped over {name}"):
-            torch.func.vmap(call)(torch.ones(2))
-
-
-@pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
-def test_a_field_read_along_another_path_has_no_derivative_by_its_times() -> None:
-    """Times are matched by bisection; once the derivative of that was taken for none, and all else was left."""
-    field, x = reparametrise(network(), Linear(), GVP()), start()
-    with pytest.raises(ValueError, match="no derivative by its times"):
-        torch.func.jvp(lambda scale: [*Heun(field)(x, scale * TIMES)][-1], (torch.ones(()),), (torch.ones(()),))
-    with pytest.raises(ValueError, match="no derivative by its times"):
-        [*Heun(field)(x, TIMES.clone().requires_grad_())]
-    expected = [*Heun(field)(x, TIMES)][-1]
-    assert torch.equal(sample(Heun(field), x, TIMES.clone().requires_grad_()), expected)
-    by_state = torch.func.jvp(lambda x: [*Heun(field)(x, TIMES)][-1].sum(), (x,), (torch.ones_like(x),))[1]
-    leaf = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad([*Heun(field)(leaf, TIMES)][-1].sum(), leaf)
-    torch.testing.assert_close(by_state, gradient.sum(), rtol=1e-4, atol=1e-4)
-
-
-def test_exponential_refuses_gradients_that_it_has_not() -> None:
-    model, x, scale = network(), start(), torch.ones((), requires_grad=True)
-    with pytest.raises(ValueError, match="no gradient by the times"):
-        [*Exponential(model, Linear())(x, TIMES.clone().requires_grad_())]
-    learnt = Exponential(model, Linear(), lambda t: scale * t)
-    with pytest.raises(ValueError, match="no gradient by w"):
-        [*learnt(x, TIMES)]
-    sample(learnt, x, TIMES)  # where none is kept, none is missed
-
-
-# Ends --------------------------------------------------------------------------------------------
-
-WORLD = Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.3)
-EXACT: dict[type[Quantity], str] = {Velocity: "velocity", Noise: "noise", Score: "score", Data: "data"}
-
-
-@pytest.mark.parametrize("predict", EXACT)
-@pytest.mark.parametrize("path", [*PATHS, GVP(), VP()], ids=repr)
-@pytest.mark.parametrize("name", [*SOLVERS, *OTHERS])
-def test_no_end_gives_nan(name: str, path: Linear, predict: type[Quantity], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On all of [0, 1], and back, samples are finite or one line names the time and the cure."""
-    monkeypatch.setattr("solvers.PATH", path)
-    velocity = Matching(path, predict).field(getattr(WORLD, EXACT[predict])(path))
-    whole = torch.linspace(0, 1, 6)
-    calls: list[Callable[[], Tensor]]
-    if name in SOLVERS:
-        solver = SOLVERS[name](velocity, NOISE)
-        calls = [lambda: sample(solver, start(), whole)]
-        if name not in STOCHASTIC:
-            calls.append(lambda: sample(solver, start(), whole.flip(0)))
-    elif name.startswith("plan"):
-        w = KL(path) if "KL" in name else None
-        made = plan(velocity, path, w=w, evaluations=5, noise=NOISE)
-        calls = [lambda: sample(made.solver, start(), made.times)]
-    elif name.startswith("sdeint"):
-        method = "heun" if "heun" in name else "euler"
-        sde = SDE(velocity, path, Sigma(path))
-        calls = [lambda: sdeint(sde, start(), whole, method=method, noise=NOISE)]
-    else:
-        solve = {"adaptive": adaptive, "solve_each": solve_each}.get(name)
-        if solve is None:
-            calls = [lambda: log_likelihood(velocity, start(), rtol=1e-2, atol=1e-2).log_prob]
-        else:
-            calls = [
-                lambda: solve(velocity, start(), 0, 1, rtol=1e-2, atol=1e-2),
-                lambda: solve(velocity, start(), 1, 0, rtol=1e-2, atol=1e-2),
-            ]
-    for call in calls:
-        told = ""
-        try:
-            told = "" if call().isfinite().all() else "not finite"
-        except ValueError as error:
-            told = str(error)
-        assert not told or "t = " in told or "from 0.0 to 1.0" in told or "from 1.0 to 0.0" in told
-
-
-class Soft(Linear):
-    """A path that comes to the data slowly: there velocity and noise say nothing, and the state is the data."""
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (1 - t) ** 2
-
-    def sigma_dot(self, t: Tensor) -> Tensor:
-        return -2 * (1 - t)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - (1 - t) ** 3
-
-    def alpha_dot(self, t: Tensor) -> Tensor:
-        return 3 * (1 - t) ** 2
-
-
-@pytest.mark.parametrize("path", [*PATHS, Soft()], ids=lambda path: type(path).__name__)
-def test_data_are_the_state_where_there_is_no_noise(path: Linear) -> None:
-    x = start(torch.float64)
-    for t in (torch.ones((), dtype=torch.float64), torch.ones(6, dtype=torch.float64)):
-        torch.testing.assert_close(path.data_from_velocity(torch.randn_like(x), x, t), x)
-
-
-def test_infinite_ends_are_told_of_on_a_device_too() -> None:
-    """On the device `meta` no value can be asked for: the time is the one that the solver knows."""
-    x, times = torch.empty(2, 1, device="meta"), torch.linspace(0, 1, 3)
-    fields: list[tuple[Field, str]] = [
-        (Matching(Linear(), Noise).field(lambda x, t: x), "t = 0, "),
-        (Hybrid(Linear()).field(lambda x, t: x.repeat(1, 2)), "t = 0, "),
-        (Matching(Linear(), Data).field(lambda x, t: x), "t = 1, "),
-        (Mixture.isotropic(torch.zeros(1, 1), 1.0).velocity(VP()), "t = 1, "),
-    ]
-    for field, said in fields:
-        with pytest.raises(ValueError, match=said):
-            sample(Heun(field), x, times)
-    assert sample(Heun(Matching(Linear(), Noise).field(lambda x, t: x)), x, times[1:]).device.type == "meta"
-
-
 def test_states_are_floating_point() -> None:
     x = torch.zeros(6, 2, dtype=torch.int64)
-    for name, call in ALL.items():
+    for call in ALL.values():
         with pytest.raises(ValueError, match=r"states must be floating point, got torch\.int64"):
             call(lambda x, t: x, x)
-        assert name
-
-
-def test_what_the_last_call_cannot_see_is_told_of() -> None:
-    noise = Matching(Linear(), Noise).field(WORLD.noise(Linear()))
-    made = plan(noise, Linear(), evaluations=20)
-    with pytest.raises(ValueError, match=r"not finite at t = 0, where alpha = 0.*start later, at t = 0.001"):
-        sample(made.solver, start(), made.times)
-    later = plan(noise, Linear(), evaluations=20, interval=(1e-3, 1.0))
-    exact = plan(WORLD.velocity(Linear()), Linear(), evaluations=20)
-    torch.testing.assert_close(
-        sample(later.solver, start(), later.times), sample(exact.solver, start(), exact.times), rtol=0, atol=0.02
-    )
