@@ -4,9 +4,11 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN ?= runs/digits
 BIN = $(VENV)/bin
+# A process for each of two cores: most tests are too small for more threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test lint lowest newest clean
+.PHONY: demo test test-all lint lowest newest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sitkit train digits --out $(RUN)
@@ -15,9 +17,13 @@ demo: $(VENV)/.demo
 	$(BIN)/sitkit evaluate $(RUN)
 	@echo "samples of every class, with guidance: $(RUN)/ode.png (by ODE) and $(RUN)/sde.png (by SDE)"
 
-# A process for each of two cores: most tests are too small for more threads.
+# Every law once, in a few minutes.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 $(PYTEST)
+	$(PYTEST) -m "not slow"
+
+# Also the tests of several processes and of commands that are killed.
+test-all: test
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,18 +36,18 @@ lint: $(VENV)/.dev
 	MYPYPATH=build/site:tests:benchmarks $(BIN)/mypy tests benchmarks
 	MYPYPATH=build/site $(BIN)/mypy examples
 
-# The tests once more, but for those of many processes, with the oldest versions that pyproject.toml allows.
+# `make test` with the oldest versions that pyproject.toml allows.
 lowest:
 	mkdir -p build
 	$(PYTHON) .ci/lowest.py > build/lowest.txt
 	$(MAKE) .venv-lowest/.eval VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt PYTEST='-m "not processes"'
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
 
 # All tests with the newest version of everything that is offered today.
 newest:
 	mkdir -p build
 	: > build/newest.txt
-	PIP_UPGRADE=1 PIP_UPGRADE_STRATEGY=eager $(MAKE) test VENV=.venv-newest CONSTRAINTS=build/newest.txt
+	PIP_UPGRADE=1 PIP_UPGRADE_STRATEGY=eager $(MAKE) test-all VENV=.venv-newest CONSTRAINTS=build/newest.txt
 
 # Installs the extra of that name, anew when what is to be installed has changed.
 $(VENV)/.%: pyproject.toml $(CONSTRAINTS)

@@ -182,7 +182,7 @@ def test_data_without_pixels_to_measure_are_refused_in_a_line(tmp_path: Path, da
 WORDS = ["--num", "45", "--batch", "4", "--probes", "1"]
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
 def test_whenever_it_is_killed_it_goes_on_to_the_bit(run: Path, tmp_path: Path, world: int) -> None:
     chance, log = random.Random(world), tmp_path / "log"

@@ -12,7 +12,7 @@ from sitkit.recipes import checkpoints
 from sitkit.recipes.cli import app
 from sitkit.recipes.problem import Problem
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

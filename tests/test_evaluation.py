@@ -239,7 +239,7 @@ def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]
@@ -252,7 +252,7 @@ def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: P
     assert means(report_in(tmp_path / "again")) == pytest.approx(means(report_in(alone)), rel=1e-6)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: Path) -> None:
     log, out, kills = tmp_path / "log", tmp_path / "out", 0
     for seconds in patience():

@@ -14,7 +14,7 @@ from launching import assert_same
 from sitkit.recipes import checkpoints
 from sitkit.recipes.run import Run
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

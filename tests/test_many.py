@@ -12,7 +12,7 @@ import forked
 from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
 from sitkit.recipes.run import Run
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 EVERY = ["log.every=1", "grid.every=7", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5"]
 EVERY += ["train.times.kind=stratified"]
 HYBRID = ["path=ddpm", "objective=hybrid", "train.times.kind=grid", "backbone.learn_sigma=true"]

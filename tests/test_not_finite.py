@@ -21,7 +21,7 @@ from sitkit.recipes.train.processes import Processes
 from sitkit.recipes.train.state import State
 from sitkit.recipes.train.step import Step
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 SOMETIMES = ["log.every=1", "objective.kind=faulty:Sometimes", "objective.numbers=[20, 17]"]  # two of step 3
 IN_A_ROW = ["objective.kind=faulty:Sometimes", "objective.numbers=[10, 25, 39, 47]"]  # of steps 2, 4, 5 and 6

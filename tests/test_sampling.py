@@ -309,7 +309,7 @@ def words(run: Path, out: Path, count: int = 1100) -> list[str]:
     return ["sample", str(run), "--samples", str(count), "--batch", "16", "--out", str(out)]
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_an_array_that_is_killed_again_and_again_comes_to_the_same(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out" / "array.npz", tmp_path / "straight" / "array.npz"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
@@ -326,7 +326,7 @@ def test_an_array_that_is_killed_again_and_again_comes_to_the_same(run: Path, tm
     assert [*out.parent.iterdir()] == [out]
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out", tmp_path / "straight"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
@@ -348,7 +348,7 @@ def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_pa
     assert contents(out) == contents(straight)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_torchrun_draws_what_one_process_draws(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out" / "array.npz", tmp_path / "straight" / "array.npz"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()

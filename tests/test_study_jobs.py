@@ -134,7 +134,7 @@ def numbers(out: Path) -> list[object]:
     return [{key: value for key, value in row.items() if key != "report"} for row in rows]
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + FAILING)
     assert finish(study_command(tmp_path, "out"), tmp_path / "log") == 1
@@ -152,7 +152,7 @@ def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
         assert network["key"] in (tmp_path / "out" / page).read_text()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_study_that_is_killed_again_and_again_finds_what_one_left_alone_does(tmp_path: Path) -> None:
     text = SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]")
     parts = layout(tmp_path, text)
@@ -193,7 +193,7 @@ def test_slurm_gets_an_array_of_networks_and_one_of_cells_after_it(
     assert all("#SBATCH --partition=slow" in script and "#SBATCH --time=7" in script for script in (networks, cells))
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit 1.5 leaves its logs open
 def test_jobs_of_a_cluster_do_what_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
