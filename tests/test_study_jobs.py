@@ -91,7 +91,11 @@ def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle
         assert {work.layout.cells[alone.key].model.key for alone in one.others or (one,)} == {one.needs}
 
 
-def test_no_more_run_at_once_than_asked_for_and_cores_are_shared(tmp_path: Path) -> None:
+def test_no_more_run_at_once_than_asked_for_and_cores_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     code = f"""
 import os, time
 open(f'{tmp_path}/{{os.getpid()}}.on', 'x').close()

@@ -3,6 +3,8 @@
 Torch and the recipes are imported by the command that needs them, so that `--help` answers at once.
 """
 
+import os
+
 from . import convert as convert
 from . import likelihood as likelihood
 from . import measure as measure
@@ -13,9 +15,11 @@ from . import train as train
 from . import tune as tune
 from .app import app as app
 from .errors import one_interrupt
+from .threads import choose_wait_policy
 
 
 def main() -> None:
     """Run the command line."""
+    choose_wait_policy(os.environ)
     with one_interrupt():
         app(prog_name="sitkit")

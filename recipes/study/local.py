@@ -42,8 +42,8 @@ class Ended:
 def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -> None:
     """Run jobs, so many at once and in their order, but for those that wait; what needs a failed one fails as well.
 
-    Each process has the machine's cores divided by how many are at once, and one of its GPUs, taken in turn. If this
-    process is told to stop, so are they.
+    Each process has one of the machine's GPUs, taken in turn, and as many threads as the machine has cores divided by
+    how many are at once, unless the user has set a number of threads. If this process is told to stop, so are they.
 
     Args:
         jobs: what to do; what one needs must stand before it, or is done already.
@@ -93,10 +93,13 @@ def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) ->
                 time.sleep(LOOK_EVERY)
 
 
-def threads(at_once: int) -> int:
-    """Return how many threads each of so many processes gets."""
+def threads(at_once: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that divide the cores among so many processes: none if the user has set a number."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    if any(name in environment for name in names):
+        return {}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // at_once)
+    return dict.fromkeys(names, str(max(1, cores // at_once)))
 
 
 def gpu(seat: int) -> dict[str, str]:
@@ -110,8 +113,7 @@ def gpu(seat: int) -> dict[str, str]:
 
 def _start(job: Job, at_once: int, seat: int) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own: keys that interrupt are for this process, which hands them on."""
-    count = str(threads(at_once))
-    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, **gpu(seat)}
+    environment = {**os.environ, **threads(at_once, os.environ), **gpu(seat)}
     with job.log.open("wb") as stream:
         return subprocess.Popen(
             job.words,
