@@ -1,0 +1,60 @@
+"""A process of `benchmarks/load.py`: it repeats one kind of work for as many seconds as each line of its input says."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+
+import torch
+from shapes import Setup
+from trials import build
+
+from sitkit.recipes.data.record import open_data
+from sitkit.recipes.heap import keep_freed_memory
+from sitkit.recipes.reading import read
+from sitkit.recipes.train.batches import Batches
+from sitkit.recipes.train.processes import Processes
+from sitkit.recipes.train.state import State
+from sitkit.recipes.train.step import Step
+
+
+def digits_step() -> Callable[[], object]:
+    """Return a training step of the preset `digits`, as `sitkit train` takes it."""
+    keep_freed_memory()
+    recipe, processes, numbers = read("digits"), Processes(device=torch.device("cpu")), count(1)
+    split = open_data(recipe.data, None)
+    state, batches = State(recipe, split, processes), Batches(recipe, split, processes)
+    step = Step(recipe, split, state, processes)
+
+    def run() -> None:
+        number = next(numbers)
+        step(number, batches(number))
+
+    return run
+
+
+def small_forward() -> Callable[[], object]:
+    """Return a forward pass of SiT-S/2 for a batch of 8 latents of 32 x 32, those of images of 256 x 256."""
+    return build(Setup("sitkit", "S", batch=8, threads=torch.get_num_threads())).forward
+
+
+WORK = {"digits": digits_step, "S/2": small_forward}
+
+
+def main() -> None:
+    """Repeat the work named by the first argument, and print calls, seconds and processor seconds of each turn."""
+    run = WORK[sys.argv[1]]()
+    run()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start, processor, calls = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < float(line):
+            run()
+            calls += 1
+        seconds = time.perf_counter() - start
+        print(json.dumps([calls, seconds, time.process_time() - processor]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
