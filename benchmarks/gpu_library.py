@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from sitkit.backbones import sit_s
 from sitkit.interpolants import DDPM, Linear
 from sitkit.objectives import Matching
-from sitkit.recipes.arithmetic import computed_in
-from sitkit.recipes.precision import float32_math
-from sitkit.recipes.recipe import Precision
+from sitkit.recipes.experiment.recipe import Precision
+from sitkit.recipes.network.precision import computed_in
+from sitkit.recipes.support.torch_settings import float32_math
 from sitkit.samplers import ClassifierFree, Conditional, Field, Sigma, plan, sample
 
 BOUND = 1e-3

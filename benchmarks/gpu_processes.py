@@ -17,8 +17,8 @@ from torch import nn
 
 from sitkit.backbones import SiT
 from sitkit.recipes.cli import main
-from sitkit.recipes.train import sharding
-from sitkit.recipes.train.processes import Processes, gradients_stay, is_sharded, replicate, whole
+from sitkit.recipes.training import fsdp
+from sitkit.recipes.training.process_group import ProcessGroup, is_sharded, no_gradient_sync, whole, wrap_ddp
 
 SETTINGS = {
     "ddp": (),
@@ -61,18 +61,18 @@ def _alone(notes: Notes) -> None:
         dist.barrier()
         x, t, y = torch.randn(4, 1, 8, 8, device=device), torch.rand(4, device=device), torch.arange(4, device=device)
         network = _network(device)
-        trained = replicate(network, network, Processes(0, 2, 2, device))
+        trained = wrap_ddp(network, network, ProcessGroup(0, 2, 2, device))
         for stay in (True, False):
-            with gradients_stay(trained, network, stay):
+            with no_gradient_sync(trained, network, stay):
                 trained(x, t, y=y).square().mean().backward()
         notes.write("DDP in a world of one", works=True)
         del trained
         for parallel, precision in (("fsdp", "float32"), ("hybrid", "float32"), ("fsdp", "bf16")):
             network = _network(device)
             average = copy.deepcopy(network).requires_grad_(False)
-            team = Processes(0, 1, 1, device)
-            sharding.shard([network], team, parallel, precision)  # type: ignore[arg-type]
-            sharding.shard([average], team, parallel)
+            group = ProcessGroup(0, 1, 1, device)
+            fsdp.shard([network], group, parallel, precision)  # type: ignore[arg-type]
+            fsdp.shard([average], group, parallel)
             optimizer = torch.optim.AdamW(network.parameters(), fused=True)
             for _ in range(2):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -108,12 +108,12 @@ def _written(network: SiT) -> dict[str, object]:
     values = {f"model.{key}": value for key, value in network.state_dict().items()}
     before = {key: whole(value).detach().clone() for key, value in values.items()}
     with tempfile.TemporaryDirectory() as folder:
-        saving = sharding.write(Path(folder) / "trained", values, dist.new_group(backend="gloo"))
+        saving = fsdp.write(Path(folder) / "trained", values, dist.new_group(backend="gloo"))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(1)
         saving.result()
-        found = sharding.read(Path(folder) / "trained", values, {})
+        found = fsdp.read(Path(folder) / "trained", values, {})
     same = all(torch.equal(whole(value).cpu(), before[key].cpu()) for key, value in found.items())
     sharded = any(is_sharded(value) for value in values.values())
     return {"read as written": same, "sharded": sharded, **({} if same and sharded else {"failed": "not as written"})}

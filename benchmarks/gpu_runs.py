@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sitkit.recipes.run import Run
+from sitkit.recipes.runs.run import Run
 
 
 def sitkit(folder: Path, *words: object, timeout: float = 120) -> tuple[float, str]:

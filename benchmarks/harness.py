@@ -13,8 +13,8 @@ from contenders import Contender
 from problem import Axes, Options, OverBudget
 from tasks import SEARCH_SEED, Setting, Task
 
-from sitkit.recipes.files import write_whole
-from sitkit.recipes.progress import Advance
+from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.support.progress import Advance
 
 Record = dict[str, Any]
 SEARCHED = 50

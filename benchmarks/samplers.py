@@ -21,9 +21,9 @@ from harness import Bench, Store
 from summary import summarise, table
 from tasks import NETWORK_CALLS, Exact, Network, Sizes, Task
 
-from sitkit.recipes.files import write_whole
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.progress import progress
+from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.progress import progress
 
 TASKS = ("plane", "manifold", "digits", "mnist5k")
 NETWORK_CONTENDERS = (
@@ -75,7 +75,7 @@ def build(
     """Return a task.
 
     Raises:
-        Problem: there is none of this name.
+        UserError: there is none of this name.
     """
     grid = tuple(sorted(calls or ())) or ((5, 10) if quick else ())
     if name in ("plane", "manifold"):
@@ -92,7 +92,7 @@ def build(
     if name == "mnist5k":
         sizes = Sizes(16, 2, 16) if quick else Sizes(count or 128, 4, 64)
         return Network(name, Path("runs/mnist5k"), sizes, ("ode",), False, cache, grid, device)
-    raise Problem(f"no task '{name}'; known: {', '.join(TASKS)}")
+    raise UserError(f"no task '{name}'; known: {', '.join(TASKS)}")
 
 
 def chosen(task: str, names: Sequence[str]) -> list[Contender]:
@@ -131,7 +131,7 @@ def run(
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
-    except Problem as problem:
+    except UserError as problem:
         typer.echo(f"samplers: {problem}", err=True)
         raise typer.Exit(2) from None
     write(store, out, {name: build(name, **choices) for name in task})

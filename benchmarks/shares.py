@@ -23,11 +23,11 @@ from torch import Tensor
 from trials import parts, recipe_of
 from turns import clocked
 
-from sitkit.recipes import randomness
 from sitkit.recipes.data.images import Split, to_pixels
-from sitkit.recipes.data.latents import Latents
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
+from sitkit.recipes.data.latents.reader.reader import CachedLatents
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
@@ -62,7 +62,7 @@ def step(
     take, state, seed = made.take, made.state, made.recipe.seed
     pieces = made.batches(1)
     piece = pieces[0]
-    eps = randomness.noise(seed, randomness.Stream.NOISE, piece.numbers, take.shape)
+    eps = random_streams.noise(seed, random_streams.Stream.NOISE, piece.numbers, take.shape)
 
     def passes() -> None:
         def field(x: Tensor, t: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def step(
     passes()
     own: dict[str, Callable[[], object]] = {
         "data, times, labels": lambda: made.batches(1),
-        "noise": lambda: randomness.noise(seed, randomness.Stream.NOISE, piece.numbers, take.shape),
+        "noise": lambda: random_streams.noise(seed, random_streams.Stream.NOISE, piece.numbers, take.shape),
         "gradient's norm": take.gradient_norm,
         "AdamW": state.optimizer.step,
         "averages": lambda: state.averages.update(1, state.network.parameters()),
@@ -98,9 +98,9 @@ def data(batch: Batch = 8, count: int = 4096, rounds: Rounds = ROUNDS, threads: 
         moments = np.memmap(Path(folder) / "moments", np.float16, "w+", shape=(count, 2, 2 * CHANNELS, 32, 32))
         moments[:] = np.random.default_rng(0).random((1, *moments.shape[1:]), np.float32)
         labels = torch.arange(count) % CLASSES
-        images = Latents(moments, torch.arange(count), labels, 0.18215, 0.0, to_pixels)
+        images = CachedLatents(moments, torch.arange(count), labels, 0.18215, 0.0, to_pixels)
         split, setup = Split(images, images, tuple(map(str, range(CLASSES)))), Setup("sitkit", "S", batch)
-        batches, made = Batches(recipe_of(setup), split, Processes()), parts(setup)
+        batches, made = Batches(recipe_of(setup), split, ProcessGroup()), parts(setup)
         calls: dict[str, Callable[[], object]] = {
             "batches from the cache": lambda: batches(1),
             "step of SiT-S/2": lambda: made.take(1, made.batches(1)),

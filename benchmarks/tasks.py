@@ -17,9 +17,9 @@ from torch import Tensor
 from sitkit.interpolants import GVP, Interpolant, Linear
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.metrics import frechet_distance, moments
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import load_network
-from sitkit.recipes.sample.labels import Labels
+from sitkit.recipes.network.build import load_network
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling.labels import Labels
 from sitkit.samplers import KL, RK4, Diffusion, Field, Sigma, adaptive, sample
 
 PATHS: dict[str, Interpolant] = {"linear": Linear(), "gvp": GVP()}

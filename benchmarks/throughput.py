@@ -25,8 +25,8 @@ from shapes import MODES, SIZES, Setup
 from turns import Times, take_turns
 from verdicts import describe, usual_clock
 
-from sitkit.recipes.files import write_whole
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.support.errors import UserError
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESULTS, OUT = Path("runs/benchmarks/throughput.jsonl"), Path("docs/benchmarks/throughput")
@@ -84,9 +84,9 @@ def run(
     assert size in SIZES
     assert mode in MODES
     if device != "cpu" and not torch.cuda.is_available():
-        raise Problem("there is no GPU: give --device cpu")
+        raise UserError("there is no GPU: give --device cpu")
     if device == "cpu" and mode == "tf32":
-        raise Problem("a CPU has no tf32: give --mode float32")
+        raise UserError("a CPU has no tf32: give --mode float32")
     common = Setup("matrix", size, batch, mode=mode, device=device, threads=threads)
     group = [common, *(replace(common, contender=name, compiled=compiled) for name in CONTENDERS)]
     if compiled:
@@ -106,7 +106,7 @@ def divide(
 ) -> None:
     """Time sitkit's step by one process of several threads, and by as many processes of one thread, on CPUs."""
     if batch % threads:
-        raise Problem(f"a batch of {batch} cannot be divided among {threads} processes")
+        raise UserError(f"a batch of {batch} cannot be divided among {threads} processes")
     one = Setup("sitkit", size, batch, compiled=compiled, threads=threads)
     group = [Setup("matrix", threads=threads), one, replace(one, threads=1, processes=threads)]
     name = f"SiT-{size}/2, batch {batch}, {threads} threads of one process and {threads} processes of one"
@@ -142,7 +142,7 @@ def grow(
     """Time sitkit as tokens, the batch, the depth and processes of one batch each grow."""
     for one in axis or AXES:
         if one not in AXES:
-            raise Problem(f"no axis '{one}'; known: {', '.join(AXES)}")
+            raise UserError(f"no axis '{one}'; known: {', '.join(AXES)}")
         measure(results, f"grow {one}", setups(one, threads), rounds)
 
 
@@ -174,5 +174,5 @@ def table(
 if __name__ == "__main__":
     try:
         app()
-    except Problem as problem:
+    except UserError as problem:
         raise SystemExit(f"error: {problem}") from None

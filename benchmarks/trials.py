@@ -20,13 +20,13 @@ from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
 from sitkit.recipes.data.images import NoiseOf, Split
-from sitkit.recipes.heap import keep_freed_memory
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.support.allocator import keep_freed_memory
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Latents:
         raise NotImplementedError
 
 
-def build(setup: Setup, team: Processes | None = None) -> Trial:
+def build(setup: Setup, group: ProcessGroup | None = None) -> Trial:
     """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all.
 
     Args:
         setup: of one process, or of several if it is sitkit's.
-        team: those processes.
+        group: those processes.
     """
     torch.set_num_threads(setup.threads)
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def build(setup: Setup, team: Processes | None = None) -> Trial:
         torch.set_float32_matmul_precision("high")
     if setup.contender == "matrix":
         return matrix(setup)
-    return ours(setup, team) if setup.contender == "sitkit" else theirs(setup)
+    return ours(setup, group) if setup.contender == "sitkit" else theirs(setup)
 
 
 def matrix(setup: Setup) -> Trial:
@@ -92,8 +92,8 @@ class Parts:
     """What trains sitkit's network."""
 
     recipe: Recipe
-    state: State
-    take: Step
+    state: TrainingState
+    take: TrainingStep
     batches: Batches
 
 
@@ -117,23 +117,23 @@ def recipe_of(setup: Setup) -> Recipe:
     )
 
 
-def parts(setup: Setup, team: Processes | None = None) -> Parts:
+def parts(setup: Setup, group: ProcessGroup | None = None) -> Parts:
     """Return sitkit's network, step and data, as `sitkit train` puts them together."""
     if setup.device == "cpu":
         keep_freed_memory()
     recipe, images = recipe_of(setup), Latents(setup.side)
-    split, team = (
+    split, group = (
         Split(images, images, tuple(map(str, range(CLASSES)))),
-        team or Processes(device=torch.device(setup.device)),
+        group or ProcessGroup(device=torch.device(setup.device)),
     )
-    state = State(recipe, split, team)
+    state = TrainingState(recipe, split, group)
     stir(state.network)
-    return Parts(recipe, state, Step(recipe, split, state, team), Batches(recipe, split, team))
+    return Parts(recipe, state, TrainingStep(recipe, split, state, group), Batches(recipe, split, group))
 
 
-def ours(setup: Setup, team: Processes | None = None) -> Trial:
+def ours(setup: Setup, group: ProcessGroup | None = None) -> Trial:
     """Return sitkit's network and step, and of the batch this process's share."""
-    made, numbers = parts(setup, team), count(1)
+    made, numbers = parts(setup, group), count(1)
 
     def step() -> None:
         number = next(numbers)

@@ -19,7 +19,7 @@ import torch
 from shapes import Setup
 from trials import Trial, build
 
-from sitkit.recipes.train.processes import processes
+from sitkit.recipes.training.process_group import processes
 
 Times = dict[str, Any]
 """A setup; of `forward` and `step` seconds and the processor's seconds of each round; memory at its peak and before."""
@@ -60,23 +60,23 @@ def take_turns(
             say(f"{setup.contender}{', compiled' if setup.compiled else ''}: ready after {ready:.0f} s")
             times.append({**asdict(setup), "ready": ready, "load": []})
         for _ in range(rounds):
-            for team, record in zip(teams, times, strict=True):
+            for group, record in zip(teams, times, strict=True):
                 record["load"].append(round(os.getloadavg()[0], 2))
                 for what in ("forward", "step") if steps and record["contender"] != "matrix" else ("forward",):
-                    seconds, processor = zip(*_ask(team, what), strict=True)
+                    seconds, processor = zip(*_ask(group, what), strict=True)
                     record.setdefault(what, []).append(max(seconds))
                     record.setdefault(f"{what}_cpu", []).append(sum(processor))
-        for team, record in zip(teams, times, strict=True):
+        for group, record in zip(teams, times, strict=True):
             for what in ("bare", "memory"):
-                record[what] = sum(_ask(team, what))
+                record[what] = sum(_ask(group, what))
     return times
 
 
-def _ask(team: Sequence[Connection], what: str) -> list[Any]:
+def _ask(group: Sequence[Connection], what: str) -> list[Any]:
     """Return what each process of a setup answers, all of them at it together."""
-    for pipe in team:
+    for pipe in group:
         pipe.send(what)
-    return [pipe.recv() for pipe in team]
+    return [pipe.recv() for pipe in group]
 
 
 def _environments(processes: int) -> list[dict[str, str]]:
@@ -95,8 +95,8 @@ def _work(setup: Setup, environment: dict[str, str], pipe: Connection, steps: bo
     """Serve a setup, alone or with others: run what is asked for, and tell how long it took."""
     start, bare = time.perf_counter(), peak(setup.device)
     os.environ.update(environment)
-    with processes(torch.device(setup.device)) as team:
-        _serve(build(setup, team), setup, start, bare, pipe, steps)
+    with processes(torch.device(setup.device)) as group:
+        _serve(build(setup, group), setup, start, bare, pipe, steps)
 
 
 def _serve(trial: Trial, setup: Setup, start: float, bare: int, pipe: Connection, steps: bool) -> None:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from measuring import SMALL
-from sitkit.recipes.files import sha256
-from sitkit.recipes.reading import read
-from sitkit.recipes.tables import flatten
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.storage.files import sha256
+from sitkit.recipes.support.json_toml import flatten
 
 NUMBERS = ["0", "-1", "1", "2", "1.5", "nan", "inf", "-inf", "1e400", "-0.0", "1e-320", ".5", str(2**31), str(2**63)]
 NUMBERS += [str(2**64), str(-(2**63)), "9" * 30, "9" * 5000, "0x" + "f" * 40, "1_0", "0b1", "true", "false"]

@@ -21,11 +21,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sitkit.objectives import Field, Matching
-from sitkit.recipes import checkpoints, randomness, run
-from sitkit.recipes.train import loop
-from sitkit.recipes.train.saving import Saver
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.runs import run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.training import loop
+from sitkit.recipes.training.checkpoint_writer import CheckpointWriter
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 CHANGES = ("mkdir", "serialize_file", "write", "fsync", "replace", "unlink", "rmdir")
 """The calls of the system by which a save changes what is on the disk, and `serialize_file`, which is safetensors'."""
@@ -41,7 +43,9 @@ class Sometimes:
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         loss = Matching(self.path)(model, x, eps, t)
-        noise = randomness.noise(self.seed, randomness.Stream.NOISE, torch.tensor(self.numbers), tuple(x.shape[1:]))
+        noise = random_streams.noise(
+            self.seed, random_streams.Stream.NOISE, torch.tensor(self.numbers), tuple(x.shape[1:])
+        )
         chosen = (eps[:, None] == noise).flatten(2).all(2).any(1)
         return loss * torch.where(chosen, torch.nan, 1.0)
 
@@ -67,9 +71,9 @@ def die_saving(step: int, copies: str) -> None:
     The stages are just before every call that changes the disk, and in the middle of every file's content. A copy has
     the number of its stage, whose name is in its file `stage`.
     """
-    original = Saver._write
+    original = CheckpointWriter._write
 
-    def write(saver: Saver, at: int, *args: Any) -> None:
+    def write(saver: CheckpointWriter, at: int, *args: Any) -> None:
         for number in itertools.count(1) if at == step else ():
             copy = Path(copies) / f"{number:03}"
             shutil.copytree(saver.folder.parent, copy)
@@ -89,14 +93,14 @@ def die_saving(step: int, copies: str) -> None:
                 break  # there are no more stages
         original(saver, at, *args)
 
-    save = Saver.save
+    save = CheckpointWriter.save
 
-    def save_alone(saver: Saver, state: State) -> None:
+    def save_alone(saver: CheckpointWriter, state: TrainingState) -> None:
         save(saver, state)
         saver.wait()  # so that what is forked holds no lock that another thread would have to release
 
-    setattr(Saver, "_write", write)  # noqa: B010 (mypy allows no other way)
-    setattr(Saver, "save", save_alone)  # noqa: B010
+    setattr(CheckpointWriter, "_write", write)  # noqa: B010 (mypy allows no other way)
+    setattr(CheckpointWriter, "save", save_alone)  # noqa: B010
 
 
 class _Death:
@@ -133,7 +137,7 @@ def fill_disk(step: int, owner: str, name: str) -> None:
     """Leave no space on the device from the save of a step on, as a function of a module finds out."""
     full = False
 
-    def write(saver: Saver, at: int, *args: Any) -> None:
+    def write(saver: CheckpointWriter, at: int, *args: Any) -> None:
         nonlocal full
         full = at == step
 
@@ -141,7 +145,7 @@ def fill_disk(step: int, owner: str, name: str) -> None:
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    _before(Saver, "_write", write)
+    _before(CheckpointWriter, "_write", write)
     _before(sys.modules[owner], name, refuse)
 
 
@@ -161,11 +165,11 @@ def fill_records(step: int, file: str) -> None:
 def limit_files(step: int, size: int) -> None:
     """Let files grow no larger than so many bytes from the save of a step on: what is more, the system refuses."""
 
-    def limit(saver: Saver, at: int, *args: Any) -> None:
+    def limit(saver: CheckpointWriter, at: int, *args: Any) -> None:
         if at == step:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    _before(Saver, "_write", limit)
+    _before(CheckpointWriter, "_write", limit)
 
 
 def fill_picture(step: int) -> None:
@@ -181,7 +185,7 @@ def fill_picture(step: int) -> None:
 def die_before_picture(step: int, folder: str) -> None:
     """Be killed between the checkpoint of a step and its picture."""
 
-    def die(state: State, *args: Any) -> None:
+    def die(state: TrainingState, *args: Any) -> None:
         if state.step == step:
             while [checkpoints.step_of(one) for one in checkpoints.found(Path(folder))] != [step - 1, step]:  # pruned
                 time.sleep(0.01)
@@ -193,22 +197,22 @@ def die_before_picture(step: int, folder: str) -> None:
 def signals(step: int, *numbers: int) -> None:
     """Send this process signals, one after the other, when a step begins."""
 
-    def send(take_step: Step, at: int, *args: Any, **kwargs: Any) -> None:
+    def send(take_step: TrainingStep, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
             for number in numbers:
                 signal.raise_signal(number)  # heard before the next one, as `os.kill` would not have it
 
-    _before(Step, "__call__", send)
+    _before(TrainingStep, "__call__", send)
 
 
 def lose(step: int, file: str) -> None:
     """Lose a file when a step begins."""
 
-    def remove(take_step: Step, at: int, *args: Any, **kwargs: Any) -> None:
+    def remove(take_step: TrainingStep, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
             os.remove(file)
 
-    _before(Step, "__call__", remove)
+    _before(TrainingStep, "__call__", remove)
 
 
 def slow_saves(seconds: float) -> None:

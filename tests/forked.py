@@ -19,10 +19,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from launching import assert_same
-from sitkit.recipes import checkpoints
+from sitkit.recipes.storage import checkpoints
 
-IMPORTED: tuple[str, ...] = ("faulty", "sitkit.recipes.cli", "sitkit.recipes.train.loop", "sitkit.recipes.train.replay")
-IMPORTED += ("sitkit.recipes.train.estimate", "sitkit.recipes.train.sharding", "torch._dynamo", "PIL.PngImagePlugin")
+IMPORTED: tuple[str, ...] = (
+    "faulty",
+    "sitkit.recipes.cli",
+    "sitkit.recipes.training.loop",
+    "sitkit.recipes.training.replay",
+)
+IMPORTED += (
+    "sitkit.recipes.training.cost_estimate",
+    "sitkit.recipes.training.fsdp",
+    "torch._dynamo",
+    "PIL.PngImagePlugin",
+)
 
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "optimizer.warmup=3"]

@@ -33,8 +33,8 @@ from typer.testing import CliRunner
 
 from measuring import trained, written
 from sitkit.recipes.cli import app
-from sitkit.recipes.reading import presets
-from sitkit.recipes.run import Run
+from sitkit.recipes.experiment.reading import presets
+from sitkit.recipes.runs.run import Run
 
 SECONDS = 30.0
 """Of a case, at most."""

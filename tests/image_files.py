@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sitkit.recipes.components import Component
 from sitkit.recipes.data.images import Images, read_all, to_states
-from sitkit.recipes.slots import DATA
+from sitkit.recipes.experiment.components import Component
+from sitkit.recipes.experiment.slots import DATA
 
 SIZES = {"cat/a.png": (40, 31), "cat/deep/b.png": (33, 70), "dog/a.webp": (32, 32), "dog/b.png": (16, 20)}
 

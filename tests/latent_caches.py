@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sitkit.recipes.data import vae
-from sitkit.recipes.data.cache import Source
-from sitkit.recipes.data.encode import encode
 from sitkit.recipes.data.images import InMemory, Split, to_pixels
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.data.latents.cache import SourceRecord
+from sitkit.recipes.data.latents.encode import encode
+from sitkit.recipes.support.errors import UserError
 from sitkit.samplers import philox
 
 COUNT, SIZE, BLOCK, BATCH = 21, 8, 4, 3
@@ -46,7 +46,7 @@ class Numbered(InMemory):
     def read(self, numbers: Tensor, /) -> Tensor:
         for number in numbers.tolist():
             if number in vars(self)["unreadable"]:
-                raise Problem(f"images/{number}.png is no image")
+                raise UserError(f"images/{number}.png is no image")
         return super().read(numbers)
 
 
@@ -55,7 +55,7 @@ def write(
 ) -> list[str]:
     """Encode images, and return what was said."""
     said: list[str] = []
-    source = Source(description="numbered", fingerprint="0")
+    source = SourceRecord(description="numbered", fingerprint="0")
     given: dict[str, Any] = {
         "source": source,
         "vae_source": str(autoencoder),

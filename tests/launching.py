@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.run import Run
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.support.errors import UserError
 
 SMALL = ["backbone.hidden_size=16", "backbone.depth=2", "backbone.num_heads=2", "train.batch=16", "train.steps=12"]
 SMALL += ["optimizer.warmup=3", "sampler.steps=2", "log.every=3", "checkpoint.every=4", "grid.every=100"]
@@ -107,5 +107,5 @@ class FailsOnce:
     def __call__(self, uniforms: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         if self.calls > 6 and os.environ.get("RANK") == "1":
-            raise Problem("this process has had enough")
+            raise UserError("this process has had enough")
         return uniforms

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from forked import Fork
 from sitkit.recipes.cli import app
 from sitkit.recipes.features import Features
-from sitkit.recipes.sample.generate import Samples
-from sitkit.recipes.sample.shards import Content, SampleFolder
+from sitkit.recipes.sampling.generator import SampleBatch
+from sitkit.recipes.sampling.sample_folder import SampleFolder, ShardContent
 
 SMALL = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=3"]
 SMALL += ["optimizer.lr=1e-2", "optimizer.warmup=0", "ema.decay=0.5", "train.steps=24", "log.every=12"]
@@ -81,12 +81,12 @@ def written(
     channels, height, width = pixels.shape[1:]
     image = (channels, height, width)
     samples = SampleFolder(
-        folder, Content(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
+        folder, ShardContent(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
     )
     samples.write()
     for number in samples.shards.all:
         rows = torch.tensor(samples.shards.rows(number))
-        samples.put(number, Samples(pixels[rows], None if labels is None else labels[rows], 3, 6))
+        samples.put(number, SampleBatch(pixels[rows], None if labels is None else labels[rows], 3, 6))
     return samples
 
 

@@ -2,17 +2,17 @@
 
 import torch
 
-from sitkit.recipes.reading import read
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=3", "backbone.num_heads=2", "train.batch=8", "train.steps=100"]
 CPU = torch.device("cpu")
 
 
-def made(*settings: str, device: torch.device = CPU) -> tuple[Step, Batches]:
-    recipe, team = read("digits", [*TINY, *settings]), Processes(device=device)
+def made(*settings: str, device: torch.device = CPU) -> tuple[TrainingStep, Batches]:
+    recipe, group = read("digits", [*TINY, *settings]), ProcessGroup(device=device)
     split = recipe.data.build()
-    return Step(recipe, split, State(recipe, split, team), team), Batches(recipe, split, team)
+    return TrainingStep(recipe, split, TrainingState(recipe, split, group), group), Batches(recipe, split, group)

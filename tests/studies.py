@@ -5,8 +5,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
-from sitkit.recipes.study.cells import Layout, lay_out
 from sitkit.recipes.study.definition import read_study
+from sitkit.recipes.study.layout import Layout, lay_out
 
 SMALL = """
 base = "digits"

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from launching import assert_same, command, finish, kill, start
-from sitkit.recipes import checkpoints
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.run import Run
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support.errors import UserError
 
 TINY = ["backbone.depth=1", "train.batch=8", "log.every=1", "grid.every=40", "checkpoint.every=2", "checkpoint.keep=2"]
 TINY += ["ema.widths=[0.1]", "train.flip=0.5", "checkpoint.milestone=50"]
@@ -30,7 +30,7 @@ def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
     for checkpoint in found:
         try:
             checkpoints.verify(checkpoint)
-        except Problem as problem:
+        except UserError as problem:
             bad.append(str(problem))
     saved = checkpoints.step_of(found[-1]) if found else 0
     return (records[-1]["step"] if records else 0), saved, len([*run.glob("checkpoints/*.tmp")]), bad

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from measuring import SMALL, pixels, refused, sets, sitkit, trained
-from sitkit.recipes.arithmetic import computed_in
-from sitkit.recipes.precision import PLACES, deterministic, float32_math
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import override
-from sitkit.recipes.recipe import Precision
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import Drawing, draw, load_sampled
-from sitkit.recipes.sample.shards import SampleFolder
+from sitkit.recipes.experiment.reading import override
+from sitkit.recipes.experiment.recipe import Precision
+from sitkit.recipes.network.build import load_for_sampling
+from sitkit.recipes.network.precision import computed_in
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.sample_folder import SampleFolder
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.torch_settings import PLACES, deterministic, float32_math
 from stepping import made
 
 COUNT, BATCH = 40, 16
@@ -34,9 +35,9 @@ def states(run: Path, *settings: str) -> Tensor:
     """Return the states that a run's samples are rounded from."""
     recipe = override(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
     split = replace(recipe.data.build(), decode=lambda x: x)
-    network = load_sampled(recipe, split, Run(run).latest(), torch.device("cpu"))
+    network = load_for_sampling(recipe, split, Run(run).latest(), torch.device("cpu"))
     return draw(
-        Drawing(network, recipe, split, seed=3), COUNT, torch.arange(COUNT) % 10, batch=BATCH, quiet=True
+        SampleGenerator(network, recipe, split, seed=3), COUNT, torch.arange(COUNT) % 10, batch=BATCH, quiet=True
     ).pixels
 
 
@@ -143,7 +144,7 @@ def test_float32_is_what_was_asked_for_whatever_users_have_set(users: str, preci
 
 def test_what_does_not_repeat_is_refused_if_determinism_is_asked_for() -> None:
     twice, one = torch.tensor([1, 1]), torch.tensor([1.0, 2.0])
-    with pytest.raises(Problem, match=r"compute\.deterministic = true: put_ .*; set it to false"), deterministic():
+    with pytest.raises(UserError, match=r"compute\.deterministic = true: put_ .*; set it to false"), deterministic():
         torch.zeros(2).put_(twice, one)
     with pytest.raises(RuntimeError, match="another"), deterministic():
         raise RuntimeError("another")

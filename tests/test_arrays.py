@@ -14,10 +14,10 @@ import pytest
 
 from image_files import memory
 from measuring import write_arrays
-from sitkit.recipes.arrays import ArrayError, Npz, map_npy, read_npy
-from sitkit.recipes.evaluate.sources import images_in, open_array
-from sitkit.recipes.evaluate.statistics import load
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.evaluation.feature_statistics import load
+from sitkit.recipes.evaluation.image_sources import images_in, open_array
+from sitkit.recipes.storage.arrays import ArrayError, Npz, map_npy, read_npy
+from sitkit.recipes.support.errors import UserError
 
 ARRAYS: dict[str, np.ndarray] = {
     "floats": np.arange(24.0).reshape(2, 3, 4),
@@ -235,7 +235,7 @@ def test_references_that_were_mutated_are_read_or_one_line(tmp_path: Path) -> No
         for read in (images, lambda: open_array(file, (3, 8, 8), "012345"), lambda: load(file)):
             try:
                 read()
-            except (Problem, ArrayError) as problem:
+            except (UserError, ArrayError) as problem:
                 problems.append(str(problem))
     assert len(problems) > 200
     assert "\n" not in "".join(problems)

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.recipe import EMA
-from sitkit.recipes.train.averages import (
+from sitkit.recipes.experiment.recipe import EMA, width_name
+from sitkit.recipes.network.ema import (
     WIDEST,
-    Averages,
+    EMAWeights,
     Profile,
     decays,
     exponent,
@@ -27,8 +26,8 @@ from sitkit.recipes.train.averages import (
     reconstruct,
     relative_width,
     weights,
-    width_name,
 )
+from sitkit.recipes.support.errors import UserError
 
 WIDTHS = (0.05, 0.1)
 
@@ -78,7 +77,7 @@ def test_exponents_are_those_of_the_paper(gamma: float, published: float) -> Non
 
 @pytest.mark.parametrize("width", [0.0, -0.1, WIDEST, 0.2888, 1.0])
 def test_widths_out_of_range_are_refused(width: float) -> None:
-    with pytest.raises(Problem, match="width"):
+    with pytest.raises(UserError, match="width"):
         exponent(width)
 
 
@@ -194,9 +193,9 @@ def test_what_cannot_be_made_is_refused_in_one_line() -> None:
         ([(5, 0.1)], (0, 0.1), "from 1"),
         ([(5, 0.1)], (6, 0.1), "needs one kept then or later"),
     ]:
-        with pytest.raises(Problem, match=text):
+        with pytest.raises(UserError, match=text):
             weights(profiles, wanted)
-    with pytest.raises(Problem, match="another network"):
+    with pytest.raises(UserError, match="another network"):
         reconstruct({(1, 0.1): {"a": torch.ones(1)}, (2, 0.1): {"b": torch.ones(1)}}, (2, 0.1))
 
 
@@ -206,7 +205,7 @@ def test_a_recipe_names_its_averages() -> None:
     assert [*named] == ["ema", "ema-0.9", "ema-0.99", width_name(0.05)]
     assert [decay(10**6) for decay in named.values()] == [0.999, 0.9, 0.99, power(exponent(0.05), 10**6)]
     for twice in (EMA(decay=0.9, more=(0.9,)), EMA(more=(0.5, 0.5)), EMA(widths=(0.1, 0.1))):
-        with pytest.raises(Problem, match="every average once"):
+        with pytest.raises(UserError, match="every average once"):
             decays(twice)
 
 
@@ -214,7 +213,7 @@ def test_averages_of_a_network_follow_their_recursions() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     first = [p.detach().double().clone() for p in network.parameters()]
-    averages = Averages.of(EMA(decay=0.3, more=(0.8,), widths=WIDTHS), lambda: copy.deepcopy(network))
+    averages = EMAWeights.of(EMA(decay=0.3, more=(0.8,), widths=WIDTHS), lambda: copy.deepcopy(network))
     history = []
     for step in range(1, 7):
         with torch.no_grad():
@@ -235,7 +234,7 @@ def test_averages_of_a_network_follow_their_recursions() -> None:
 
 def test_averages_go_back_to_what_was_saved() -> None:
     network = nn.Linear(2, 2)
-    averages = Averages.of(EMA(widths=WIDTHS), lambda: copy.deepcopy(network))
+    averages = EMAWeights.of(EMA(widths=WIDTHS), lambda: copy.deepcopy(network))
     saved = {name: {key: t.clone() for key, t in state.items()} for name, state in averages.state_dicts().items()}
     averages.update(2, [torch.randn(2, 2), torch.randn(2)])
     assert not torch.equal(averages.state_dicts()["ema"]["weight"], saved["ema"]["weight"])

@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sitkit.recipes import checkpoints, randomness
 from sitkit.recipes.data.images import InMemory, to_states
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.run import Run
-from sitkit.recipes.train.batches import Batch, Batches, ahead
-from sitkit.recipes.train.loop import train
-from sitkit.recipes.train.processes import Processes
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.batches import Batch, Batches, ahead
+from sitkit.recipes.training.loop import train
+from sitkit.recipes.training.process_group import ProcessGroup
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=24", "train.steps=6"]
 TINY += ["log.every=1", "checkpoint.every=6", "grid.every=100", "sampler.steps=2", "train.label_dropout=0.3"]
@@ -37,8 +38,8 @@ def quiet(line: str) -> None:
 def parts(recipe: Recipe, step: int, processes: int = 1) -> dict[str, Tensor]:
     """Return what a step is made of, of all processes together."""
     split = recipe.data.build()
-    teams = [Processes(rank, processes, processes) for rank in range(processes)]
-    pieces = [piece for team in teams for piece in Batches(recipe, split, team)(step)]
+    teams = [ProcessGroup(rank, processes, processes) for rank in range(processes)]
+    pieces = [piece for group in teams for piece in Batches(recipe, split, group)(step)]
     return {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in FIELDS}
 
 
@@ -64,26 +65,26 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
 @pytest.mark.parametrize(("count", "processes"), [(5, 1), (1, 7), (4, 4)])
 def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_line(count: int, processes: int) -> None:
     said = rf"^train.batch = 24 must divide by processes times compute.accumulate, {processes} x {count}$"
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         parts(tiny(f"compute.accumulate={count}"), 1, processes)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
 def test_the_share_asked_for_is_mirrored(share: float) -> None:
-    flips = randomness.flips(3, torch.arange(40_000), share)
+    flips = random_streams.flips(3, torch.arange(40_000), share)
     assert flips.dtype == torch.bool
     assert float(flips.double().mean()) == pytest.approx(share, abs=4 * (share * (1 - share) / 40_000) ** 0.5)
 
 
 @given(st.integers(0, 2**63 - 1), st.lists(st.integers(0, 2**40), min_size=1, max_size=40))
 def test_flips_are_a_function_of_seed_and_sample_number(seed: int, numbers: list[int]) -> None:
-    together = randomness.flips(seed, torch.tensor(numbers), 0.5)
-    alone = [bool(randomness.flips(seed, torch.tensor([number]), 0.5)) for number in numbers]
+    together = random_streams.flips(seed, torch.tensor(numbers), 0.5)
+    alone = [bool(random_streams.flips(seed, torch.tensor([number]), 0.5)) for number in numbers]
     assert together.tolist() == alone
     many = torch.arange(200)
-    assert not torch.equal(randomness.flips(seed, many, 0.5), randomness.flips((seed + 1) % 2**63, many, 0.5))
-    dropped = randomness.drop(seed, many, torch.zeros_like(many), 1, 0.5).bool()
-    assert not torch.equal(randomness.flips(seed, many, 0.5), dropped)  # independent of what else chance decides
+    assert not torch.equal(random_streams.flips(seed, many, 0.5), random_streams.flips((seed + 1) % 2**63, many, 0.5))
+    dropped = random_streams.drop(seed, many, torch.zeros_like(many), 1, 0.5).bool()
+    assert not torch.equal(random_streams.flips(seed, many, 0.5), dropped)  # independent of what else chance decides
 
 
 def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:
@@ -95,7 +96,7 @@ def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:
         image = to_states(pixels[number])
         assert torch.equal(row, image.flip(-1) if flip else image)
     plain, some, all_ = (parts(tiny(f"train.flip={share}"), 2) for share in ("0.0", "0.5", "1.0"))
-    mirrored = randomness.flips(0, plain["numbers"], 0.5)
+    mirrored = random_streams.flips(0, plain["numbers"], 0.5)
     assert 0 < mirrored.sum() < 24
     expected = torch.where(mirrored[:, None, None, None], plain["x"].flip(-1), plain["x"])
     assert torch.equal(some["x"], expected)
@@ -133,12 +134,12 @@ def test_steps_come_in_their_order_whoever_prepares_them(workers: int) -> None:
 def test_what_goes_wrong_in_a_worker_is_raised_when_its_step_comes(workers: int) -> None:
     def fails(step: int) -> list[Batch]:
         if step == 4:
-            raise Problem("image 17 is gone")
+            raise UserError("image 17 is gone")
         return make(step)
 
     steps = ahead(fails, range(1, 9), workers)
     assert [next(steps)[0] for _ in range(3)] == [1, 2, 3]
-    with pytest.raises(Problem, match="image 17 is gone"):
+    with pytest.raises(UserError, match="image 17 is gone"):
         next(steps)
 
 
@@ -177,12 +178,12 @@ def test_workers_change_no_bit(tmp_path: Path) -> None:
 def test_training_that_stops_leaves_no_worker(tmp_path: Path) -> None:
     def fails(self: Batches, step: int) -> list[Batch]:
         if step == 3:
-            raise Problem("the disk is gone")
+            raise UserError("the disk is gone")
         return first(self, step)
 
     first = Batches.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batches, "__call__", fails)
-        with pytest.raises(Problem, match="the disk is gone"):
+        with pytest.raises(UserError, match="the disk is gone"):
             train(tiny("compute.workers=3"), tmp_path, torch.device("cpu"), quiet)
     assert [record["step"] for record in Run(tmp_path).metrics()] == [1, 2]

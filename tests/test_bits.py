@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sitkit.backbones import Mixture
 from sitkit.interpolants import Linear
-from sitkit.recipes import randomness
 from sitkit.recipes.data.images import InMemory, to_pixels
-from sitkit.recipes.evaluate import bits
-from sitkit.recipes.evaluate.bits import Found, Kept, Measure, batches, collect, measure
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.share import Share
+from sitkit.recipes.evaluation import bits_per_dim
+from sitkit.recipes.evaluation.bits_per_dim import BatchBits, BitsEstimator, BitsStore, batches, collect, measure
+from sitkit.recipes.storage.work_partition import WorkPartition
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.support.errors import UserError
 from sitkit.samplers import Counted
 from worlds import Field, on_images
 
@@ -46,23 +46,25 @@ def velocity_of(labels: Tensor) -> Field:
     return lambda x, t: torch.where(even, worlds[0](x, t), worlds[1](x, t))
 
 
-def found_of(folder: Path, images: InMemory, how: Measure, batch: int = 64, num: int | None = None) -> list[Found]:
+def found_of(
+    folder: Path, images: InMemory, how: BitsEstimator, batch: int = 64, num: int | None = None
+) -> list[BatchBits]:
     """Measure images, or go on with it, and return what it came to."""
     folder.mkdir(exist_ok=True)
-    kept, parts = Kept(folder, "key"), batches(num or len(images), batch)
+    kept, parts = BitsStore(folder, "key"), batches(num or len(images), batch)
     measure(velocity_of, images, parts, how, kept, CPU)
-    return collect(parts, kept, Share())
+    return collect(parts, kept, WorkPartition())
 
 
-def bits_of(found: list[Found]) -> Tensor:
+def bits_of(found: list[BatchBits]) -> Tensor:
     return torch.tensor([one for part in found for one in part.bits], dtype=torch.float64)
 
 
 def test_bits_are_those_of_the_exact_density_and_of_the_bins(tmp_path: Path) -> None:
-    images, how = images_of(96), Measure(seed=3)
+    images, how = images_of(96), BitsEstimator(seed=3)
     found = bits_of(found_of(tmp_path, images, how))
     numbers = torch.arange(96)
-    noise = randomness.uniforms(3, randomness.Stream.DEQUANTISATION, numbers, (1, 2, 2)).double()
+    noise = random_streams.uniforms(3, random_streams.Stream.DEQUANTISATION, numbers, (1, 2, 2)).double()
     x = ((images.pixels + noise - 0.5) / 127.5 - 1).flatten(1)
     each = torch.where(images.labels == 0, WORLD.log_prob(x), OTHER.log_prob(x))
     expected = math.log2(127.5) - each / 4 / math.log(2)
@@ -87,10 +89,10 @@ def bits_of_bins(images: InMemory) -> Tensor:
 
 def test_estimates_scatter_around_the_exact_bits_and_less_with_more_probes(tmp_path: Path) -> None:
     images = images_of(144)
-    exact = bits_of(found_of(tmp_path / "0", images, Measure()))
+    exact = bits_of(found_of(tmp_path / "0", images, BitsEstimator()))
     spreads = []
     for probes in (1, 9):
-        gaps = bits_of(found_of(tmp_path / str(probes), images, Measure(probes=probes))) - exact
+        gaps = bits_of(found_of(tmp_path / str(probes), images, BitsEstimator(probes=probes))) - exact
         spreads.append(float(gaps.std()))
         assert abs(float(gaps.mean())) < 4 * spreads[-1] / 12
     assert spreads[0] > 0.02
@@ -101,9 +103,9 @@ def test_estimates_scatter_around_the_exact_bits_and_less_with_more_probes(tmp_p
 def test_an_image_has_its_own_bits_whatever_its_mates(tmp_path: Path, probes: int) -> None:
     images = images_of(COUNT)
     one, other = (
-        bits_of(found_of(tmp_path / str(batch), images, Measure(probes=probes), batch)) for batch in (BATCH, 64)
+        bits_of(found_of(tmp_path / str(batch), images, BitsEstimator(probes=probes), batch)) for batch in (BATCH, 64)
     )
-    seeded = bits_of(found_of(tmp_path / "seed", images, Measure(probes=probes, seed=1)))
+    seeded = bits_of(found_of(tmp_path / "seed", images, BitsEstimator(probes=probes, seed=1)))
     torch.testing.assert_close(one, other, rtol=0, atol=5e-4)
     assert (seeded - other).abs().median() > 2e-3
 
@@ -112,13 +114,13 @@ def test_an_image_has_its_own_bits_whatever_its_mates(tmp_path: Path, probes: in
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Measure all images by one process that nothing happens to."""
     folder = tmp_path_factory.mktemp("alone") / "kept"
-    found_of(folder, images_of(COUNT), Measure(), BATCH)
+    found_of(folder, images_of(COUNT), BitsEstimator(), BATCH)
     return folder
 
 
 @pytest.fixture
-def straight(alone: Path) -> list[Found]:
-    return collect(batches(COUNT, BATCH), Kept(alone, "key"), Share())
+def straight(alone: Path) -> list[BatchBits]:
+    return collect(batches(COUNT, BATCH), BitsStore(alone, "key"), WorkPartition())
 
 
 class Watched(InMemory):
@@ -141,19 +143,19 @@ class Watched(InMemory):
         return super().read(numbers)
 
 
-def test_what_was_interrupted_goes_on_with_what_is_missing(straight: list[Found], tmp_path: Path) -> None:
+def test_what_was_interrupted_goes_on_with_what_is_missing(straight: list[BatchBits], tmp_path: Path) -> None:
     assert [len(one.bits) for one in straight] == [4, 4, 4, 4, 4, 2]
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        found_of(out, Watched(reads=3), Measure(), BATCH)
+        found_of(out, Watched(reads=3), BitsEstimator(), BATCH)
     images = Watched()
-    assert found_of(out, images, Measure(), BATCH) == straight
+    assert found_of(out, images, BitsEstimator(), BATCH) == straight
     assert images.firsts == [12, 16, 20]
     images = Watched(reads=0)
-    assert found_of(out, images, Measure(), BATCH) == straight
+    assert found_of(out, images, BitsEstimator(), BATCH) == straight
 
 
-def test_a_line_that_was_cut_short_is_none(alone: Path, straight: list[Found], tmp_path: Path) -> None:
+def test_a_line_that_was_cut_short_is_none(alone: Path, straight: list[BatchBits], tmp_path: Path) -> None:
     file = shutil.copytree(alone, tmp_path / "cut") / "key-0.jsonl"
     whole = file.read_bytes()
     assert whole.count(b"\n") == 6
@@ -161,7 +163,7 @@ def test_a_line_that_was_cut_short_is_none(alone: Path, straight: list[Found], t
     for cut in (last, last + 1, last + 20, len(whole) - 3, len(whole) - 2, len(whole) - 1):
         file.write_bytes(whole[:cut])
         images = Watched()
-        assert found_of(file.parent, images, Measure(), BATCH) == straight
+        assert found_of(file.parent, images, BitsEstimator(), BATCH) == straight
         assert images.firsts == ([] if cut == len(whole) - 1 else [20])
     for noise in (
         b"\0" * 40 + b"\n",
@@ -169,86 +171,90 @@ def test_a_line_that_was_cut_short_is_none(alone: Path, straight: list[Found], t
         b'\xff\n{"first": 20}\n[]\n\n',
     ):
         file.write_bytes(whole[:last] + noise)
-        assert found_of(file.parent, Watched(), Measure(), BATCH) == straight
+        assert found_of(file.parent, Watched(), BitsEstimator(), BATCH) == straight
 
 
-def test_more_images_only_add(straight: list[Found], tmp_path: Path) -> None:
+def test_more_images_only_add(straight: list[BatchBits], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for num, measured in ((8, [0, 4]), (6, [4]), (16, [8, 12]), (8, []), (COUNT, [16, 20])):
         images = Watched()
-        found = found_of(out, images, Measure(), BATCH, num)
+        found = found_of(out, images, BitsEstimator(), BATCH, num)
         assert images.firsts == measured
         assert sum(len(one.bits) for one in found) == num
     assert found == straight
 
 
-def test_journals_come_to_the_same_bytes_whoever_wrote_them(alone: Path, straight: list[Found], tmp_path: Path) -> None:
+def test_journals_come_to_the_same_bytes_whoever_wrote_them(
+    alone: Path, straight: list[BatchBits], tmp_path: Path
+) -> None:
     """One process, left alone; or three, of which one was killed within a line, and one that went on."""
     left, shared = shutil.copytree(alone, tmp_path / "left"), tmp_path / "shared"
     shared.mkdir()
     for number, one in enumerate(reversed(straight[1:])):
-        Kept(shared, "key").write(number % 3, one)
+        BitsStore(shared, "key").write(number % 3, one)
     with (shared / "key-2.jsonl").open("ab") as stream:
         stream.write(b'{"first": 0, "bi')
-    Kept(shared, "key").write(0, straight[0])
+    BitsStore(shared, "key").write(0, straight[0])
     for folder in (left, shared):
-        Kept(folder, "key").settle()
-        assert {*Kept(folder, "key").read().values()} == {*straight}
+        BitsStore(folder, "key").settle()
+        assert {*BitsStore(folder, "key").read().values()} == {*straight}
         assert [file.name for file in folder.iterdir()] == ["key.jsonl"]
     assert (left / "key.jsonl").read_bytes() == (shared / "key.jsonl").read_bytes()
     images = Watched()
-    assert found_of(shared, images, Measure(), BATCH) == straight
+    assert found_of(shared, images, BitsEstimator(), BATCH) == straight
     assert images.firsts == []
 
 
-def test_calls_are_counted_batch_by_batch(straight: list[Found], tmp_path: Path) -> None:
+def test_calls_are_counted_batch_by_batch(straight: list[BatchBits], tmp_path: Path) -> None:
     counted: list[Counted] = []
 
     def watched(labels: Tensor) -> Field:
         counted.append(Counted(velocity_of(labels)))
         return counted[-1]
 
-    measure(watched, images_of(COUNT), batches(COUNT, BATCH), Measure(), Kept(tmp_path, "key"), CPU)
+    measure(watched, images_of(COUNT), batches(COUNT, BATCH), BitsEstimator(), BitsStore(tmp_path, "key"), CPU)
     assert [one.calls for one in straight] == [field.calls for field in counted]
 
 
-def test_two_processes_find_what_one_finds(straight: list[Found], tmp_path: Path) -> None:
-    kept, parts, seen = Kept(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
+def test_two_processes_find_what_one_finds(straight: list[BatchBits], tmp_path: Path) -> None:
+    kept, parts, seen = BitsStore(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
     (tmp_path / "out").mkdir()
 
-    def work(share: Share) -> None:
+    def work(partition: WorkPartition) -> None:
         images = Watched()
-        measure(velocity_of, images, parts, Measure(), kept, CPU, share)
-        seen[share.rank] = images.firsts
+        measure(velocity_of, images, parts, BitsEstimator(), kept, CPU, partition)
+        seen[partition.rank] = images.firsts
 
-    threads = [threading.Thread(target=work, args=(Share(rank, 2),)) for rank in (1, 0)]
+    threads = [threading.Thread(target=work, args=(WorkPartition(rank, 2),)) for rank in (1, 0)]
     for thread in threads:
         thread.start()
-    assert collect(parts, kept, Share(0, 2), patience=60) == straight
+    assert collect(parts, kept, WorkPartition(0, 2), patience=60) == straight
     for thread in threads:
         thread.join()
     assert seen == {0: [0, 8, 16], 1: [4, 12, 20]}
     assert sorted(file.name for file in kept.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
     (kept.folder / "key-1.jsonl").unlink()
-    with pytest.raises(Problem, match=r"3 batches of .* are left to other processes"):
-        collect(parts, kept, Share(0, 2), patience=0.3)
+    with pytest.raises(UserError, match=r"3 batches of .* are left to other processes"):
+        collect(parts, kept, WorkPartition(0, 2), patience=0.3)
     images = Watched()
-    assert found_of(kept.folder, images, Measure(), BATCH) == straight  # one process goes on where two stopped
+    assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process goes on where two stopped
     assert images.firsts == [4, 12, 20]
 
 
 def test_what_cannot_be_measured_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, kept = batches(COUNT, BATCH), Kept(tmp_path, "key")
+    parts, kept = batches(COUNT, BATCH), BitsStore(tmp_path, "key")
 
     def refused(what: str, velocity: Callable[[Tensor], Field] = velocity_of) -> None:
-        with pytest.raises(Problem, match=what) as caught:
-            measure(velocity, images_of(COUNT), parts, Measure(), kept, CPU)
+        with pytest.raises(UserError, match=what) as caught:
+            measure(velocity, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
         assert "\n" not in str(caught.value)
         assert kept.read() == {}
 
     refused("images 0 to 3: the velocity must be differentiable", lambda labels: lambda x, t: x.detach())
     refused("images 0 to 3: .* cannot go from 1.0 to 0.0", lambda labels: lambda x, t: x / t[0])
-    monkeypatch.setattr(bits, "bits_per_dimension", lambda log_prob, size: log_prob / torch.tensor([1, 1, 0, 1]))
+    monkeypatch.setattr(
+        bits_per_dim, "bits_per_dimension", lambda log_prob, size: log_prob / torch.tensor([1, 1, 0, 1])
+    )
     refused("images 0 to 3: image 2 has no finite density")
     monkeypatch.undo()
 
@@ -256,5 +262,5 @@ def test_what_cannot_be_measured_is_told_in_a_line(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(Problem, match="cannot be written: No space left on device; mend that, and the same command"):
-        measure(velocity_of, images_of(COUNT), parts, Measure(), kept, CPU)
+    with pytest.raises(UserError, match="cannot be written: No space left on device; mend that, and the same command"):
+        measure(velocity_of, images_of(COUNT), parts, BitsEstimator(), kept, CPU)

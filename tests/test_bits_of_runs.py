@@ -19,8 +19,8 @@ from image_files import write_tree
 from latent_caches import own
 from sitkit.recipes.cli import app
 from sitkit.recipes.data.images import InMemory, Split, to_pixels
-from sitkit.recipes.data.ondemand import OnDemand
-from sitkit.recipes.evaluate.bits import Found, Measure
+from sitkit.recipes.data.lazy_images import LazyImages
+from sitkit.recipes.evaluation.bits_per_dim import BatchBits, BitsEstimator
 from worlds import Field
 
 
@@ -53,7 +53,7 @@ def likelihood(run: Path, *options: object) -> dict[str, Any]:
 def test_a_report_says_what_its_numbers_are(run: Path) -> None:
     report = likelihood(run, "--num", 22, "--batch", 8, "--probes", 1)
     lines = [*(run / "likelihood").glob("*.jsonl")]
-    found = [Found.model_validate_json(line) for file in lines for line in file.read_bytes().splitlines()]
+    found = [BatchBits.model_validate_json(line) for file in lines for line in file.read_bytes().splitlines()]
     numbers = torch.tensor([one for part in found for one in part.bits], dtype=torch.float64)
     labels = own_labels(run)[:22]
     assert report["images"] == len(numbers) == 22
@@ -85,7 +85,7 @@ def test_a_report_says_what_its_numbers_are(run: Path) -> None:
 
 
 def own_labels(run: Path) -> Tensor:
-    from sitkit.recipes.run import Run
+    from sitkit.recipes.runs.run import Run
 
     labels: Tensor = Run(run).recipe().data.build().heldout.labels
     return labels
@@ -94,13 +94,13 @@ def own_labels(run: Path) -> Tensor:
 def test_only_what_was_measured_alike_is_not_measured_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = likelihood(run, "--num", 3, "--probes", 2)
     calls: list[int] = []
-    original = Measure.__call__
+    original = BitsEstimator.__call__
 
-    def count(how: Measure, velocity: Field, pixels: Tensor, *rest: Any) -> Tensor:
+    def count(how: BitsEstimator, velocity: Field, pixels: Tensor, *rest: Any) -> Tensor:
         calls.append(len(pixels))
         return original(how, velocity, pixels, *rest)
 
-    monkeypatch.setattr(Measure, "__call__", count)
+    monkeypatch.setattr(BitsEstimator, "__call__", count)
     assert likelihood(run, "--num", 3, "--probes", 2) == first
     assert calls == []
     for other in (
@@ -143,13 +143,13 @@ def test_images_on_the_disk_are_read_a_batch_at_a_time(tmp_path: Path, monkeypat
     source = write_tree(tmp_path / "images")
     run = trained(tmp_path / "run", f"data={{kind='folder', path='{source}', size=4, split=0.5}}", "train.batch=2")
     sizes: list[int] = []
-    read = OnDemand.read
+    read = LazyImages.read
 
-    def watch(images: OnDemand, numbers: Tensor, /) -> Tensor:
+    def watch(images: LazyImages, numbers: Tensor, /) -> Tensor:
         sizes.append(len(numbers))
         return read(images, numbers)
 
-    monkeypatch.setattr(OnDemand, "read", watch)
+    monkeypatch.setattr(LazyImages, "read", watch)
     report = likelihood(run, "--batch", 1)
     assert report["images"] == len(own_labels(run)) == len(sizes) == 2
     assert set(sizes) == {1}

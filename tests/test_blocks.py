@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sitkit.recipes.arrays import Shape
-from sitkit.recipes.blocks import Blocks
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.storage.arrays import Shape
+from sitkit.recipes.storage.blocks import BlockStore
+from sitkit.recipes.support.errors import UserError
 
 WISHES: dict[str, tuple[str, Shape]] = {"pixels": ("u", (None, 1, 2, 2)), "calls": ("iu", ()), "n": ("iu", (None,))}
 
 
 def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
     """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
-    blocks = Blocks(tmp_path, 5, 5, "do it again")
+    blocks = BlockStore(tmp_path, 5, 5, "do it again")
     arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
     blocks.put(0, arrays)
     file = blocks.file(0)
@@ -28,7 +28,7 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
         blocks.missing()
         try:
             found = blocks.get(0, WISHES)
-        except Problem as problem:
+        except UserError as problem:
             problems.append(str(problem))
         else:
             assert found.keys() == arrays.keys()
@@ -41,12 +41,12 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
 
 
 def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
-    blocks = Blocks(tmp_path, 7, 5, "do it again")
+    blocks = BlockStore(tmp_path, 7, 5, "do it again")
     blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
     assert blocks.missing() == [0]
-    assert Blocks(tmp_path, 8, 5, "").missing([1]) == [1]
-    with pytest.raises(Problem, match=r"x is float64 \(2,\) instead of .* of shape \(3,\)\): .* do it again"):
-        Blocks(tmp_path, 8, 5, "do it again").get(1, {"x": ("f", (None,))})
+    assert BlockStore(tmp_path, 8, 5, "").missing([1]) == [1]
+    with pytest.raises(UserError, match=r"x is float64 \(2,\) instead of .* of shape \(3,\)\): .* do it again"):
+        BlockStore(tmp_path, 8, 5, "do it again").get(1, {"x": ("f", (None,))})
     (tmp_path / "file").write_text("")
-    with pytest.raises(Problem, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
-        Blocks(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})
+    with pytest.raises(UserError, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
+        BlockStore(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})

@@ -12,12 +12,12 @@ import torch
 from test_cli import sitkit
 
 from sitkit.recipes.cli import app
-from sitkit.recipes.cli.app import device_of
+from sitkit.recipes.cli.common import device_of
 from sitkit.recipes.cli.errors import line_of, one_interrupt
-from sitkit.recipes.files import draft_of
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.tables import DEEPEST, read_json, read_toml
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.storage.files import draft_of
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.json_toml import DEEPEST, read_json, read_toml
 
 HUGE = ("9" * 5000, str(2**64), "0x" + "f" * 5000, "1e400")
 
@@ -25,7 +25,7 @@ HUGE = ("9" * 5000, str(2**64), "0x" + "f" * 5000, "1e400")
 @pytest.mark.parametrize("key", ["train.batch", "train.steps", "seed", "log.bins", "backbone.depth", "sampler.steps"])
 def test_keys_have_bounds(key: str) -> None:
     for value in (*HUGE, "-1", str(2**62 if key != "seed" else 2**63)):
-        with pytest.raises(Problem) as raised:
+        with pytest.raises(UserError) as raised:
             read("digits", [f"{key}={value}"])
         assert str(raised.value).startswith(f"{key}: ")
         assert len(str(raised.value)) < 400
@@ -36,7 +36,7 @@ def test_fields_of_components_have_bounds() -> None:
         (["data.kind=absent", "data.shape=[1, 8, 8]", "data.classes=2147483647"], "data.classes: "),
         (["data.kind=folder", "data.path=a", "data.size=100000"], "data.size: "),
     ):
-        with pytest.raises(Problem, match=said):
+        with pytest.raises(UserError, match=said):
             read("digits", settings)
 
 
@@ -73,11 +73,11 @@ def test_nesting_has_bounds(opening: str, closing: str, tmp_path: Path) -> None:
             read_json("[" * (depth + 1) + "]" * (depth + 1))
         file = tmp_path / "a.toml"
         file.write_text(text)
-        with pytest.raises(Problem, match="is not TOML: it is nested"):
+        with pytest.raises(UserError, match="is not TOML: it is nested"):
             read(str(file))
-        with pytest.raises(Problem, match=r"train\.steps"):
+        with pytest.raises(UserError, match=r"train\.steps"):
             read("digits", [f"train.steps={opening * depth}0{closing * depth}"])
-        with pytest.raises(Problem, match="--set takes key=value"):
+        with pytest.raises(UserError, match="--set takes key=value"):
             read("digits", [".".join(["a"] * depth) + "=1"])
     assert read_toml("a = [[1]]") == {"a": [[1]]}
     with pytest.raises(ValueError, match="64 bits"):
@@ -87,7 +87,7 @@ def test_nesting_has_bounds(opening: str, closing: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["meta", "hpu", "privateuseone", "xla", "mkldnn", "cuda:99999999999", "", "0", "é"])
 def test_devices_that_do_not_compute(device: str) -> None:
     with pytest.raises(
-        Problem, match=r"--device .* cannot be used here: .*; cpu, cuda and cuda:1 are devices"
+        UserError, match=r"--device .* cannot be used here: .*; cpu, cuda and cuda:1 are devices"
     ) as raised:
         device_of(device)
     assert "\n" not in str(raised.value)

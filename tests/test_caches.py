@@ -13,15 +13,15 @@ from test_reference import COLOUR, how
 from image_files import encode, noise_of
 from measuring import LIKENESS, evaluated, means, noted, sets, sitkit, trained, write_arrays, written
 from sitkit.recipes.data.folder import folder
-from sitkit.recipes.evaluate.reference import of_heldout, of_path
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import Samples
-from sitkit.recipes.study.bench import Bench
-from sitkit.recipes.study.cell import do as do_part
+from sitkit.recipes.evaluation.reference import of_heldout, of_path
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling.generator import SampleBatch
 from sitkit.recipes.study.folder import Folder
-from sitkit.recipes.study.study import Work
+from sitkit.recipes.study.measure_cell import do as do_part
+from sitkit.recipes.study.run import Work
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.tune.benchmark import Bench
 
 
 def picture(number: int) -> bytes:
@@ -107,7 +107,7 @@ def test_features_of_samples_are_those_of_their_shards(tmp_path: Path) -> None:
         first = means(evaluated(*words))
     assert sum(seen) == 600 + 899 + 898
     rows = range(300, 400)
-    samples.put(3, Samples(255 - samples.read(torch.tensor(rows)), None, 3, 6))
+    samples.put(3, SampleBatch(255 - samples.read(torch.tensor(rows)), None, 3, 6))
     with noted(tmp_path / "notes") as seen:
         again = means(evaluated(*words))
     assert seen == [256]
@@ -132,15 +132,15 @@ def test_bits_are_those_of_the_files_that_are_there(run: Path) -> None:
 
 @pytest.mark.parametrize("reference", [False, True])
 def test_a_trial_is_one_of_the_images_that_are_there(run: Path, tmp_path: Path, reference: bool) -> None:
-    from sitkit.recipes.evaluate.evaluation import Question
+    from sitkit.recipes.evaluation.config import EvaluationConfig
 
     recipe = Run(run).recipe()
     held = run.parent / "held"
 
     def key() -> str:
         named = held if reference else None
-        question = Question(recipe.evaluation.features, named, False, 2, torch.device("cpu"), tmp_path)
-        return Bench(Run(run), recipe.data.build(), question, "ema", tmp_path).key(recipe, 0)
+        config = EvaluationConfig(recipe.evaluation.features, named, False, 2, torch.device("cpu"), tmp_path)
+        return Bench(Run(run), recipe.data.build(), config, "ema", tmp_path).key(recipe, 0)
 
     first = key()
     assert key() == first
@@ -181,7 +181,7 @@ def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -
     assert done()
     exchange(train, "00.png")
     assert not done()
-    with pytest.raises(Problem, match="was created with other data"):
+    with pytest.raises(UserError, match="was created with other data"):
         do(key)
     train.rename(tmp_path / "moved")  # of data that are not there nothing can be told
     assert done()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from measuring import refused, sitkit
-from sitkit.recipes.evaluate.table import table
-from sitkit.recipes.tables import differing, flatten
+from sitkit.recipes.evaluation.text_table import table
+from sitkit.recipes.support.json_toml import differing, flatten
 
 
 def number(*values: float, bias: float | None = None, real: float | None = None, **others: Any) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import torch
 from released import CPU, LOADERS, convert, save, sitkit, weights
 from sitkit.backbones import load_dit, load_sit
 from sitkit.interpolants import DDPM
-from sitkit.recipes import checkpoints
-from sitkit.recipes.convert import Family, doubt, read_weights, recipe_of, write_run
 from sitkit.recipes.data import absent
 from sitkit.recipes.data.images import to_pixels
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.randomness import Stream, noise
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import load_network
+from sitkit.recipes.network.build import load_network
+from sitkit.recipes.network.convert import Family, doubt, read_weights, recipe_of, write_run
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.random_streams import Stream, noise
 
 GOLDEN = Path(__file__).parent / "golden" / "official-checkpoint.pt"
 HERE = ["--num-heads", 2]
@@ -217,7 +217,7 @@ def test_what_fails_while_it_is_written_leaves_nothing(
         raise failure
 
     monkeypatch.setattr(checkpoints, "finish", fail)
-    with pytest.raises(Problem if isinstance(failure, OSError) else KeyboardInterrupt):
+    with pytest.raises(UserError if isinstance(failure, OSError) else KeyboardInterrupt):
         write_run(network, recipe_of(network), tmp_path / "run")
     assert [file.name for file in tmp_path.iterdir()] == ["official.pt"]
     monkeypatch.undo()

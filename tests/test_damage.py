@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from forked import contents, finish, goes_on, last_words, words
-from sitkit.recipes import checkpoints
 from sitkit.recipes.cli import app
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def test_no_bit_of_a_manifest_can_change_unseen(straight: Path, tmp_path: Path) 
     content = file.read_bytes()
     for place in range(len(content)):
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 7)]) + content[place + 1 :])
-        with pytest.raises(Problem, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged"):
             checkpoints.verify(checkpoint)
 
 

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from image_files import component, encode, memory, noise_of, reference
-from sitkit.recipes.data import crop
-from sitkit.recipes.data.crop import ORIENTATION, Unreadable, square
+from sitkit.recipes.data import image_decoding
+from sitkit.recipes.data.image_decoding import ORIENTATION, UnreadableImageError, square
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.data.parts import stratified
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import override, read, to_toml
-from sitkit.recipes.slots import DATA
+from sitkit.recipes.data.splits import stratified
+from sitkit.recipes.experiment.reading import override, read, to_toml
+from sitkit.recipes.experiment.slots import DATA
+from sitkit.recipes.support.errors import UserError
 
 RECIPE: dict[str, Any] = {"backbone": {"kind": "sit", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2}}
 RECIPE["train"] = {"steps": 1, "batch": 2}
@@ -53,8 +53,8 @@ def png(depth: int, colour: int, row: bytes, clear: tuple[int, ...]) -> bytes:
     ids=["1", "2", "4", "8", "16", "colour, 8", "colour, 16"],
 )
 def test_a_transparent_colour_is_white_at_any_depth(encoded: bytes, expected: list[int]) -> None:
-    with crop._open(encoded) as image:
-        pixels = np.asarray(crop.to_rgb(image))
+    with image_decoding._open(encoded) as image:
+        pixels = np.asarray(image_decoding.to_rgb(image))
     assert pixels[0].tolist() == [[shade] * 3 for shade in expected]
 
 
@@ -88,7 +88,7 @@ def test_crop_of_an_image_of_four_times_the_size_is_the_mean_of_boxes() -> None:
 @pytest.mark.parametrize("sides", [(2, 3000), (3000, 2), (7, 900), (900, 7), (64, 1000)])
 @pytest.mark.parametrize("size", [8, 33, 64])
 def test_crop_of_a_long_image_is_made_alone(sides: tuple[int, int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop, "MOST_PIXELS", 0)
+    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 0)
     made = square(encode(noise_of(*sides, 3)), size, "it").permute(1, 2, 0).numpy().astype(int)
     assert np.abs(made - reference(noise_of(*sides, 3), size)).max() <= 1
 
@@ -131,8 +131,10 @@ def test_orientation_of_jpeg() -> None:
     upright, exif = np.zeros((32, 32, 3), np.uint8), Image.Exif()
     upright[:, 16:] = 255
     exif[ORIENTATION] = 6
-    crop = square(encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it").float()
-    assert (crop.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
+    image_decoding = square(
+        encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it"
+    ).float()
+    assert (image_decoding.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
 
 
 def test_damaged_exif_is_passed_over() -> None:
@@ -200,7 +202,7 @@ def test_kinds_of_pixels(encoded: bytes, colour: list[int]) -> None:
     ids=["empty", "text", "cut short", "another format", "floats", "32 bits"],
 )
 def test_unreadable_images_are_named(encoded: bytes) -> None:
-    with pytest.raises(Unreadable, match=r"^holiday\.png cannot be read as an image: [^\n]+$"):
+    with pytest.raises(UnreadableImageError, match=r"^holiday\.png cannot be read as an image: [^\n]+$"):
         square(encoded, 8, "holiday.png")
 
 
@@ -222,7 +224,7 @@ def test_each_is_a_kind_of_data(kind: str, tmp_path: Path) -> None:
     (tmp_path / "it.toml").write_text(to_toml(recipe))
     assert read(str(tmp_path / "it.toml")).data == recipe.data
     if kind != "emoji":
-        with pytest.raises(Problem, match=r"^data = \w+: there is no [^\n]*x[^\n]*$"):
+        with pytest.raises(UserError, match=r"^data = \w+: there is no [^\n]*x[^\n]*$"):
             recipe.data.build()
 
 
@@ -245,7 +247,7 @@ def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
         "lightningdit": {"vae": "v"},
     }
     for path in ("pipes", "pipes/" + FILES[kind], "device", "round", "x" * 5000, "a\0b", "nowhere"):
-        with pytest.raises(Problem, match=r"^[^\n]+$"):
+        with pytest.raises(UserError, match=r"^[^\n]+$"):
             read_all(component(kind, path=str(tmp_path / path), **fields.get(kind, {})).build().training)
 
 
@@ -254,5 +256,5 @@ def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
 )
 def test_what_is_not_installed_is_named(kind: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(Problem, match=rf"^data = {kind}: it needs .* pip install 'sitkit\[{extra}\]'"):
+    with pytest.raises(UserError, match=rf"^data = {kind}: it needs .* pip install 'sitkit\[{extra}\]'"):
         component(kind, **({"path": ".", "size": 8} if kind == "huggingface" else {})).build()

@@ -10,10 +10,10 @@ import torch
 from image_files import assert_images, component
 from sitkit.recipes.data import emoji
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.data.parts import Part
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.train.loop import train
+from sitkit.recipes.data.splits import ImageSubset
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.loop import train
 
 
 def test_emoji() -> None:
@@ -36,13 +36,13 @@ def test_emoji() -> None:
 
 @pytest.mark.parametrize("fields", [{"size": 0}, {"split": 0.0}, {"split": 1.0}])
 def test_emoji_that_cannot_be(fields: dict[str, Any]) -> None:
-    with pytest.raises(Problem, match=r"^data = emoji: (size|split)[^\n]* got"):
+    with pytest.raises(UserError, match=r"^data = emoji: (size|split)[^\n]* got"):
         component("emoji", **fields).build()
 
 
 def test_emoji_are_in_the_order_of_their_code_points() -> None:
     training = emoji(16).training
-    assert isinstance(training, Part)
+    assert isinstance(training, ImageSubset)
     whole = training.images
     assert (whole.labels.diff() >= 0).all()
     faces = read_all(whole)[whole.labels == 2].float()

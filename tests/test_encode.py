@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from latent_caches import BLOCK, COUNT, SIZE, Numbered, content, killed, noise_of, small, watched, write
-from sitkit.recipes.data import encoding, vae
+from sitkit.recipes.cli.encode_source import encode_source
 from sitkit.recipes.data import latents as open_latents
-from sitkit.recipes.data.cache import Source
 from sitkit.recipes.data.folder import folder
-from sitkit.recipes.data.latents import verify
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.data.latents.cache import SourceRecord
+from sitkit.recipes.data.latents.reader.reader import verify
+from sitkit.recipes.support.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -71,7 +72,7 @@ def test_two_processes_write_what_one_writes(cache: Path, autoencoder: Path, tmp
     def work(rank: int) -> None:
         model = vae.load(str(autoencoder))
         numbers[rank] = watched(model)
-        said[rank] = write(tmp_path / "out", autoencoder, model=model, rank=rank, world=2)
+        said[rank] = write(tmp_path / "out", autoencoder, model=model, rank=rank, world_size=2)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in (1, 0)]
     for thread in threads:
@@ -85,18 +86,18 @@ def test_two_processes_write_what_one_writes(cache: Path, autoencoder: Path, tmp
 
 
 def test_a_process_without_others_says_so(autoencoder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="process 0 has begun nothing"):
-        write(tmp_path / "out", autoencoder, rank=1, world=2, patience=0.3)
-    with pytest.raises(Problem, match="3 blocks are left to other processes"):
-        write(tmp_path / "out", autoencoder, rank=0, world=2, patience=0.3)
-    with pytest.raises(Problem, match="not finished"):
+    with pytest.raises(UserError, match="process 0 has begun nothing"):
+        write(tmp_path / "out", autoencoder, rank=1, world_size=2, patience=0.3)
+    with pytest.raises(UserError, match="3 blocks are left to other processes"):
+        write(tmp_path / "out", autoencoder, rank=0, world_size=2, patience=0.3)
+    with pytest.raises(UserError, match="not finished"):
         open_latents(str(tmp_path / "out"))
     model = vae.load(str(autoencoder))
     numbers = watched(model)
-    write(tmp_path / "out", autoencoder, model=model, rank=1, world=2)
+    write(tmp_path / "out", autoencoder, model=model, rank=1, world_size=2)
     assert {number // BLOCK for number in numbers} == {1, 3, 5}
     numbers.clear()
-    write(tmp_path / "out", autoencoder, model=model, rank=2, world=3)
+    write(tmp_path / "out", autoencoder, model=model, rank=2, world_size=3)
     assert "already" in write(tmp_path / "out", autoencoder, model=model)[0] or verify(tmp_path / "out")
     assert numbers == []  # other numbers of processes find all blocks done
 
@@ -106,7 +107,7 @@ def test_whenever_it_is_killed_it_goes_on(cache: Path, autoencoder: Path, tmp_pa
     chance = random.Random(seed)
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(
-        ["torch", "diffusers.models.autoencoders.autoencoder_kl", "sitkit.recipes.data.encode"]
+        ["torch", "diffusers.models.autoencoders.autoencoder_kl", "sitkit.recipes.data.latents.encode"]
     )
     out, log = tmp_path / "out", tmp_path / "log"
     log.touch()
@@ -123,7 +124,7 @@ def test_whenever_it_is_killed_it_goes_on(cache: Path, autoencoder: Path, tmp_pa
             break
         assert process.exitcode == -signal.SIGKILL
         if not (out / "index.json").exists():
-            with pytest.raises(Problem, match=r"not finished|there are no latents"):
+            with pytest.raises(UserError, match=r"not finished|there are no latents"):
                 open_latents(str(out))
     assert kills >= 5
     assert process.exitcode == 0
@@ -133,8 +134,8 @@ def test_whenever_it_is_killed_it_goes_on(cache: Path, autoencoder: Path, tmp_pa
 
 def test_a_block_cut_short_is_written_again(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Problem):
-        write(out, autoencoder, rank=0, world=2, patience=0.0)
+    with pytest.raises(UserError):
+        write(out, autoencoder, rank=0, world_size=2, patience=0.0)
     with (out / "moments.npy").open("r+b") as stream:
         stream.seek(-100, os.SEEK_END)  # in block 5, which has no mark
         stream.write(b"half a block")
@@ -150,12 +151,12 @@ def test_a_block_that_was_damaged_meanwhile_is_found_and_encoded_anew(
     cache: Path, autoencoder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Problem):
-        write(out, autoencoder, rank=0, world=2, patience=0.0)
+    with pytest.raises(UserError):
+        write(out, autoencoder, rank=0, world_size=2, patience=0.0)
     with (out / "moments.npy").open("r+b") as stream:
         stream.seek(200)  # in block 0
         stream.write(b"?")
-    with pytest.raises(Problem, match=r"1 blocks of moments\.npy were damaged"):
+    with pytest.raises(UserError, match=r"1 blocks of moments\.npy were damaged"):
         write(out, autoencoder)
     write(out, autoencoder)
     assert content(out) == content(cache)
@@ -167,8 +168,8 @@ def test_another_encoding_is_refused_in_a_line(finished: bool, cache: Path, auto
     if finished:
         shutil.copytree(cache, out)
     else:
-        with pytest.raises(Problem):
-            write(out, autoencoder, rank=0, world=2, patience=0.0)
+        with pytest.raises(UserError):
+            write(out, autoencoder, rank=0, world_size=2, patience=0.0)
     before = content(out)
     other = small(tmp_path / "other", seed=1)
     scaled = small(tmp_path / "scaled", seed=0, scaling_factor=1.0)
@@ -176,10 +177,10 @@ def test_another_encoding_is_refused_in_a_line(finished: bool, cache: Path, auto
         ({"autoencoder": other}, "another vae "),
         ({"autoencoder": scaled}, "another scale "),
         ({"images": Numbered(size=16)}, r"another image size \(\(3, 8, 8\), now \(3, 16, 16\)\)"),
-        ({"source": Source(description="others", fingerprint="1")}, "another source "),
+        ({"source": SourceRecord(description="others", fingerprint="1")}, "another source "),
     )
     for settings, what in changes:
-        with pytest.raises(Problem, match=what) as caught:
+        with pytest.raises(UserError, match=what) as caught:
             write(out, **{"autoencoder": autoencoder, **settings})
         assert "\n" not in str(caught.value)
         assert str(out) in str(caught.value)
@@ -188,7 +189,7 @@ def test_another_encoding_is_refused_in_a_line(finished: bool, cache: Path, auto
 
 def test_unreadable_images_stop_at_the_end_of_their_block(autoencoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         write(out, autoencoder, Numbered(unreadable=(5, 7, 10)))
     assert str(caught.value).splitlines()[1:] == ["  images/5.png is no image", "  images/7.png is no image"]
     model = vae.load(str(autoencoder))
@@ -199,9 +200,9 @@ def test_unreadable_images_stop_at_the_end_of_their_block(autoencoder: Path, tmp
 
 def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", Numbered(unreadable=(5, 7, 10))
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         write(out, autoencoder, bad)
-    said = write(out, autoencoder, bad, unreadable="skip", rank=0, world=1)
+    said = write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=1)
     assert said[-1].endswith("has the latents of 18 images, 3 left out")
     index = verify(out)
     assert [(one.number, one.reason) for one in index.left_out] == [
@@ -219,7 +220,7 @@ def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencode
 
 def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", tuple(range(1, COUNT, 3))
-    write(out, autoencoder, Numbered(unreadable=bad), unreadable="skip", rank=0, world=1)
+    write(out, autoencoder, Numbered(unreadable=bad), unreadable="skip", rank=0, world_size=1)
     split = open_latents(str(out))
     assert split.classes == ("a", "c")
     assert split.training.labels.tolist() == [number % 3 // 2 for number in range(COUNT) if number not in bad]
@@ -228,10 +229,10 @@ def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tm
 
 def test_what_was_left_out_once_stops_when_it_may_not_be(autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", Numbered(unreadable=(5,))
-    with pytest.raises(Problem, match="blocks are left"):
-        write(out, autoencoder, bad, unreadable="skip", rank=0, world=2, patience=0.0)
-    write(out, autoencoder, bad, unreadable="skip", rank=1, world=2)
-    with pytest.raises(Problem, match=r"images/5\.png"):
+    with pytest.raises(UserError, match="blocks are left"):
+        write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=2, patience=0.0)
+    write(out, autoencoder, bad, unreadable="skip", rank=1, world_size=2)
+    with pytest.raises(UserError, match=r"images/5\.png"):
         write(out, autoencoder, bad)
     assert not (out / "index.json").exists()
 
@@ -240,11 +241,11 @@ def test_a_folder_of_other_things_and_a_full_disk_are_refused(
     autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(Problem, match="holds other files"):
+    with pytest.raises(UserError, match="holds other files"):
         write(tmp_path, autoencoder)
     needed = COUNT * (2 * 4 * 16 * 2 + 8)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed - 1))
-    with pytest.raises(Problem, match=rf"needs {needed:,} bytes and its disk has {needed - 1:,} free"):
+    with pytest.raises(UserError, match=rf"needs {needed:,} bytes and its disk has {needed - 1:,} free"):
         write(tmp_path / "out", autoencoder)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed))
@@ -263,7 +264,7 @@ def test_a_disk_that_fills_up_is_told_of_and_it_goes_on(
         fsync(descriptor)
 
     monkeypatch.setattr("os.fsync", fail_once)
-    with pytest.raises(Problem, match="cannot be written: No space left on device"):
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
         write(tmp_path / "out", autoencoder)
     write(tmp_path / "out", autoencoder)
     assert content(tmp_path / "out") == content(cache)
@@ -272,7 +273,7 @@ def test_a_disk_that_fills_up_is_told_of_and_it_goes_on(
 def test_numbers_that_float16_cannot_hold_are_refused(autoencoder: Path, tmp_path: Path) -> None:
     model = vae.load(str(autoencoder))
     model.quant_conv.weight *= 1e9
-    with pytest.raises(Problem, match="image 0 to no float16"):
+    with pytest.raises(UserError, match="image 0 to no float16"):
         write(tmp_path / "out", autoencoder, model=model)
 
 
@@ -291,13 +292,13 @@ def test_a_folder_and_the_data_of_a_recipe_are_sources(
     given: dict[str, Any] = {"size": SIZE, "vae": str(autoencoder), "device": CPU, "say": said.append}
     pictures = picture_folder(tmp_path / "pictures")
     (pictures / "b" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(Problem, match=r"1\.png"):
-        encoding.run(str(pictures), tmp_path / "out", **given)
-    encoding.run(str(pictures), tmp_path / "out", unreadable="skip", **given)
+    with pytest.raises(UserError, match=r"1\.png"):
+        encode_source(str(pictures), tmp_path / "out", **given)
+    encode_source(str(pictures), tmp_path / "out", unreadable="skip", **given)
     split = open_latents(str(tmp_path / "out"))
     assert split.classes == ("a", "b")
     assert split.training.labels.tolist() == [0, 0, 0, 1, 1]
-    encoding.run("latent_caches:own", tmp_path / "own", **given)
+    encode_source("latent_caches:own", tmp_path / "own", **given)
     split = open_latents(str(tmp_path / "own"), heldout=str(tmp_path / "own" / "heldout"))
     assert (len(split.training), len(split.heldout)) == (3, 2)
     assert said[-1].endswith("has the latents of 2 images")
@@ -307,13 +308,13 @@ def test_a_folder_and_the_data_of_a_recipe_are_sources(
         ("digitz", "did you mean 'digits'"),
         ("{kind = ", "no TOML"),
     ):
-        with pytest.raises(Problem, match=what):
-            encoding.run(source, tmp_path / "none", **given)
-    with pytest.raises(Problem, match="are 28x28, and --size is 8"):
-        encoding.run("mnist5k", tmp_path / "none", **given)
+        with pytest.raises(UserError, match=what):
+            encode_source(source, tmp_path / "none", **given)
+    with pytest.raises(UserError, match="are 28x28, and --size is 8"):
+        encode_source("mnist5k", tmp_path / "none", **given)
     monkeypatch.setenv("RANK", "2")
-    with pytest.raises(Problem, match="RANK must lie between"):
-        encoding.run("digits", tmp_path / "none", **given)
+    with pytest.raises(UserError, match="RANK must lie between"):
+        encode_source("digits", tmp_path / "none", **given)
 
 
 def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_p
 
     whole = (root / "b/5.png").read_bytes()
     (root / "b/5.png").write_bytes(b"no picture")
-    with pytest.raises(Problem, match=r"5\.png"):
+    with pytest.raises(UserError, match=r"5\.png"):
         encode(tmp_path / "half")
     assert len([*(tmp_path / "half/.progress").glob("0*.json")]) == 2
     exchange("a/0.png", 77)
@@ -343,5 +344,7 @@ def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_p
     root = tmp_path / "copied"
     assert encode(tmp_path / "half") == [f"{tmp_path / 'half'} has the latents of 6 images already"]
     exchange("b/3.png", 78)
-    with pytest.raises(Problem, match="has the latents of other images, of the same names: remove it to encode these"):
+    with pytest.raises(
+        UserError, match="has the latents of other images, of the same names: remove it to encode these"
+    ):
         encode(tmp_path / "half")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import presets, read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.train.averages import Averages
-from sitkit.recipes.train.estimate import GIB, activations, describe, forward_macs, memory
-from sitkit.recipes.train.facts import STATED, Facts, facts_of
-from sitkit.recipes.trust import Trust
+from sitkit.recipes.experiment.reading import presets, read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.network.ema import EMAWeights
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.trust import Trust
+from sitkit.recipes.training.cost_estimate import GIB, activations, describe, forward_macs, memory
+from sitkit.recipes.training.data_summary import STATED, DataSummary, summary_of
 
 OFFICIAL = {
     "sit_s": (32, 32.96e6, 6.06e9),
@@ -26,7 +26,7 @@ OFFICIAL = {
 """The official networks at patch 2: side of the latents, parameters with fixed positions, multiply-accumulates."""
 POSITIONS = {"sit_s": 384, "sit_b": 768, "sit_l": 1024, "sit_xl": 1152}
 SMALL = ["backbone.hidden_size=32", "backbone.depth=3", "backbone.num_heads=2", "train.batch=12"]
-DIGITS = Facts((1, 8, 8), 10, 898)
+DIGITS = DataSummary((1, 8, 8), 10, 898)
 
 
 def of_size(name: str, *settings: str) -> Recipe:
@@ -44,7 +44,7 @@ def test_work_and_parameters_are_the_published_ones(name: str) -> None:
     recipe = of_size(kind)
     assert forward_macs(recipe, (4, side, side), 1000) == pytest.approx(macs, rel=2e-3)
     if parameters:
-        told = re.search(r"parameters +([\d,]+)", describe(recipe, Facts((4, side, side), 1000, 10)))
+        told = re.search(r"parameters +([\d,]+)", describe(recipe, DataSummary((4, side, side), 1000, 10)))
         assert told
         positions = POSITIONS[kind] * (side // 2) ** 2
         assert int(told[1].replace(",", "")) + positions == pytest.approx(parameters, abs=0.006e6)
@@ -55,7 +55,7 @@ def trained(settings: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes of the tensors of a real step, and those that were estimated."""
     recipe = small(*settings)
     network = recipe.backbone.build(input_size=8, in_channels=1, num_classes=10)
-    averages = Averages.of(recipe.ema, lambda: copy.deepcopy(network))
+    averages = EMAWeights.of(recipe.ema, lambda: copy.deepcopy(network))
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     x, t, y = torch.randn(12, 1, 8, 8), torch.rand(12), torch.arange(12) % 10
     own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
@@ -144,8 +144,8 @@ def test_any_network_can_be_described(more: tuple[str, ...], monkeypatch: pytest
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Plain)
     recipe = read("digits", ["backbone.kind=mine:Plain", *more])
     assert forward_macs(recipe, (2, 8, 8), 0) == 8 * 8 * 9 * 2 * 2
-    assert memory(recipe, Facts((2, 8, 8), 0, 5), processes=2)["activations"] > 0
-    assert "0 classes" in describe(recipe, Facts((2, 8, 8), 0, 5), processes=2)
+    assert memory(recipe, DataSummary((2, 8, 8), 0, 5), processes=2)["activations"] > 0
+    assert "0 classes" in describe(recipe, DataSummary((2, 8, 8), 0, 5), processes=2)
 
 
 class Curious(Plain):
@@ -158,16 +158,16 @@ class Curious(Plain):
 def test_a_network_that_needs_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Curious)
     recipe = read("digits", ["backbone.kind=mine:Curious"])
-    with pytest.raises(Problem, match=r"backbone = mine:Curious cannot be measured by shapes alone: [^\n]+$"):
+    with pytest.raises(UserError, match=r"backbone = mine:Curious cannot be measured by shapes alone: [^\n]+$"):
         forward_macs(recipe, (2, 8, 8), 0)
-    with pytest.raises(Problem, match="shapes alone"):
+    with pytest.raises(UserError, match="shapes alone"):
         activations(recipe, (2, 8, 8), 0, 1)
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_has_a_dry_run(name: str) -> None:
     recipe = read(name)
-    facts = facts_of(recipe)
+    facts = summary_of(recipe)
     text = describe(recipe, facts, processes=8)
     rows = dict(re.findall(r"^  (.+?)  +(.+)$", text, flags=re.MULTILINE))
     assert {"data", "parameters", "steps", "epochs", "weights", "activations", "in all, at most about"} <= {*rows}
@@ -180,12 +180,12 @@ def test_every_preset_has_a_dry_run(name: str) -> None:
 @pytest.mark.parametrize("data", ["folder", "lightningdit"])
 def test_a_dry_run_without_the_data_takes_their_shape_and_classes_from_the_recipe(data: str) -> None:
     more = {"folder": ", size=256", "lightningdit": ", vae='x'"}[data]
-    with pytest.raises(Problem, match=r"there is no .*nowhere.*; for a dry run without the data say .*absent"):
-        facts_of(read("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
+    with pytest.raises(UserError, match=r"there is no .*nowhere.*; for a dry run without the data say .*absent"):
+        summary_of(read("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
     recipe = read("imagenet256-s", ["data={kind='absent', shape=[4, 32, 32], classes=1000}"])
-    assert facts_of(recipe) == Facts((4, 32, 32), 1000, None)
+    assert summary_of(recipe) == DataSummary((4, 32, 32), 1000, None)
     stated = describe(read("imagenet256-s"), STATED["imagenet256"]).splitlines()
-    text = describe(recipe, facts_of(recipe)).splitlines()
+    text = describe(recipe, summary_of(recipe)).splitlines()
     assert len(text) == len(stated)
     changed = {line.split("  ")[1] for line, other in zip(text[1:], stated[1:], strict=True) if line != other}
     assert changed == {"data", "epochs"}
@@ -214,11 +214,11 @@ def test_the_table_adds_up_and_is_aligned() -> None:
 
 
 def test_what_cannot_be_described_is_one_line() -> None:
-    with pytest.raises(Problem, match="square"):
-        describe(small(), Facts((1, 8, 6), 10, 5))
-    with pytest.raises(Problem, match="patch_size must divide"):
-        describe(small(), Facts((1, 7, 7), 10, 5))
-    with pytest.raises(Problem, match=r"train.batch = 12 must divide by .* 5 x 1"):
+    with pytest.raises(UserError, match="square"):
+        describe(small(), DataSummary((1, 8, 6), 10, 5))
+    with pytest.raises(UserError, match="patch_size must divide"):
+        describe(small(), DataSummary((1, 7, 7), 10, 5))
+    with pytest.raises(UserError, match=r"train.batch = 12 must divide by .* 5 x 1"):
         describe(small(), DIGITS, processes=5)
-    with pytest.raises(Problem, match="no latents"):
-        facts_of(read("digits", ["data.kind=latents", "data.path=nowhere"]))
+    with pytest.raises(UserError, match="no latents"):
+        summary_of(read("digits", ["data.kind=latents", "data.path=nowhere"]))

@@ -33,16 +33,11 @@ from measuring import (
 )
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.evaluate import memory
-from sitkit.recipes.evaluate.measure import NEARER, WANTED
-from sitkit.recipes.metrics import (
-    frechet_distance,
-    kernel_distance,
-    moments,
-    precision_recall,
-)
-from sitkit.recipes.sample.shards import SampleFolder
-from sitkit.recipes.tables import differing, flatten
+from sitkit.recipes.evaluation import memory
+from sitkit.recipes.evaluation.measure import NEARER, WANTED
+from sitkit.recipes.metrics import frechet_distance, kernel_distance, moments, precision_recall
+from sitkit.recipes.sampling.sample_folder import SampleFolder
+from sitkit.recipes.support.json_toml import differing, flatten
 
 FEW = sets("evaluation.num=60", "evaluation.draws=1", "evaluation.unguided=false")
 

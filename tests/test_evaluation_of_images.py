@@ -12,9 +12,9 @@ from torch import Tensor
 
 from image_files import encode
 from measuring import LIKENESS, OF_PIXELS, evaluated, means, noted, refused, report_in, sitkit, write_arrays, written
-from sitkit.recipes.evaluate.measure import WANTED
+from sitkit.recipes.evaluation.measure import WANTED
+from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.metrics import frechet_distance, kernel_distance, moments, precision_recall
-from sitkit.recipes.reading import read
 
 SIZE = (6, 8)
 

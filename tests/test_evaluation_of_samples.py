@@ -25,12 +25,12 @@ from measuring import (
 )
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.evaluate import memory
-from sitkit.recipes.evaluate.measure import NEARER, WANTED
+from sitkit.recipes.evaluation import memory
+from sitkit.recipes.evaluation.measure import NEARER, WANTED
+from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.features import Pixels
 from sitkit.recipes.metrics import frechet_distance, inception_score, kernel_distance, moments, precision_recall
-from sitkit.recipes.reading import read
-from sitkit.recipes.sample.shards import SampleFolder
+from sitkit.recipes.sampling.sample_folder import SampleFolder
 
 
 def folder_of(tmp_path: Path, count: int = 40, seed: int = 0) -> SampleFolder:

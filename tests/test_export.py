@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from measuring import arrays_of, pixels, refused, sitkit, states, written
-from sitkit.recipes.sample.export import export
-from sitkit.recipes.sample.shards import SampleFolder
+from sitkit.recipes.sampling.export import export
+from sitkit.recipes.sampling.sample_folder import SampleFolder
 
 
 @pytest.fixture(params=[1, 3], ids=["grey", "colour"])

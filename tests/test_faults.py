@@ -11,8 +11,8 @@ import pytest
 
 from forked import Fault, contents, finish, goes_on, good, last_words, start, words
 from launching import assert_same
-from sitkit.recipes import checkpoints
-from sitkit.recipes.run import Run
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(
 @pytest.mark.parametrize(
     "fault",
     [
-        ("sitkit.recipes.checkpoints", "save_file"),
+        ("sitkit.recipes.storage.checkpoints", "save_file"),
         ("json", "dumps"),
         ("os", "replace"),
     ],

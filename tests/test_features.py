@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from networks_of_others import CHECKOUT, MODULES, damage, forgotten, images, of_all, small_inception
-from sitkit.recipes.components import Slot
+from sitkit.recipes.experiment.components import Slot
 from sitkit.recipes.features import DINOv2, EffNetLite0, Extractor, Inception, Pixels
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.trust import EVERYTHING
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.trust import EVERYTHING
 
 NETWORKS = ("inception", "dinov2", "effnet")
 
@@ -186,7 +186,7 @@ def test_files_that_hold_no_weights(
     monkeypatch.chdir(tmp_path)
     file = Path(getattr(extractor, "weights"))  # noqa: B009 (not every extractor has it)
     file.write_bytes(damage(file.read_bytes(), how))
-    with pytest.raises(Problem, match=r"(inception|weights)\.pth (should|does not) hold") as problem:
+    with pytest.raises(UserError, match=r"(inception|weights)\.pth (should|does not) hold") as problem:
         extractor(images(1))
     assert "\n" not in str(problem.value)
     assert not Path("ran").exists()
@@ -194,17 +194,17 @@ def test_files_that_hold_no_weights(
 
 def test_checkouts_files_and_models_that_are_not_there(checkout: Path, small: Path, tmp_path: Path) -> None:
     weights = str(checkout / "weights.pth")
-    with pytest.raises(Problem, match=r"there is no file .*no\.pth: give the path of one as weights"):
+    with pytest.raises(UserError, match=r"there is no file .*no\.pth: give the path of one as weights"):
         Inception(weights=str(tmp_path / "no.pth"))
-    with pytest.raises(Problem, match=r"there is no file .*no\.pth"):
+    with pytest.raises(UserError, match=r"there is no file .*no\.pth"):
         DINOv2(checkout=str(checkout), weights=str(tmp_path / "no.pth"))
-    with pytest.raises(Problem, match=r"there is no hubconf\.py in .*: give a checkout"):
+    with pytest.raises(UserError, match=r"there is no hubconf\.py in .*: give a checkout"):
         DINOv2(checkout=str(tmp_path), weights=weights)
     with pytest.raises(
-        Problem, match=r"no model 'dinov2_vitl16' \(did you mean 'dinov2_vitl14'\?\); known: dinov2_vits"
+        UserError, match=r"no model 'dinov2_vitl16' \(did you mean 'dinov2_vitl14'\?\); known: dinov2_vits"
     ):
         DINOv2(checkout=str(checkout), weights=weights, model="dinov2_vitl16")
-    with pytest.raises(Problem, match=r"dinov2 cannot make dinov2_vitg14: Cannot find callable dinov2_vitg14"):
+    with pytest.raises(UserError, match=r"dinov2 cannot make dinov2_vitg14: Cannot find callable dinov2_vitg14"):
         DINOv2(checkout=str(checkout), weights=weights, model="dinov2_vitg14")(images(1))
 
 
@@ -218,7 +218,7 @@ def test_checkouts_files_and_models_that_are_not_there(checkout: Path, small: Pa
 def test_packages_that_are_not_installed(kind: Callable[[], Extractor], extra: str, names: str) -> None:
     with forgotten():
         sys.path[:] = []
-        with pytest.raises(Problem, match=rf"needs {names}: pip install 'sitkit\[{extra}\]'$"):
+        with pytest.raises(UserError, match=rf"needs {names}: pip install 'sitkit\[{extra}\]'$"):
             kind()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sitkit.recipes.files import open_regular, read_regular, sha256
+from sitkit.recipes.storage.files import open_regular, read_regular, sha256
 
 
 def test_regular_files_are_read_through_links_and_nothing_else_is_opened(tmp_path: Path) -> None:

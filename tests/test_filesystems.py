@@ -12,11 +12,11 @@ import pytest
 import torch
 from test_cli import SETS, sitkit
 
-from sitkit.recipes import checkpoints, filesystems
-from sitkit.recipes.files import inside, read_inside
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.run import Run
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints, filesystems
+from sitkit.recipes.storage.files import inside, read_inside
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -141,17 +141,17 @@ def test_a_checkpoint_reads_nothing_outside_of_it(tmp_path: Path) -> None:
     for key in ("/dev/zero", "../../secret", "/etc/passwd"):
         entry = {"bytes": 0, "sha256": ""}
         (whole / "manifest.json").write_text(json.dumps({**manifest, "files": {**manifest["files"], key: entry}}))
-        with pytest.raises(Problem, match="leads out of"):
+        with pytest.raises(UserError, match="leads out of"):
             checkpoints.verify(whole)
     (whole / "manifest.json").write_text(json.dumps(manifest))
     checkpoints.verify(whole)
     (whole / "trained").mkdir()
     os.mkfifo(whole / "trained" / "more.safetensors")
-    with pytest.raises(Problem, match="does not tell of it"):
+    with pytest.raises(UserError, match="does not tell of it"):
         checkpoints.verify(whole)
     (whole / "manifest.json").unlink()
     os.mkfifo(whole / "manifest.json")
-    with pytest.raises(Problem, match="not a regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         checkpoints.verify(whole)
 
 
@@ -161,9 +161,9 @@ def test_a_run_reads_nothing_outside_of_it(tmp_path: Path) -> None:
         pass
     run.recipe_file.rename(tmp_path / "recipe.json")
     run.recipe_file.symlink_to(tmp_path / "recipe.json")
-    with pytest.raises(Problem, match="leads out of"):
+    with pytest.raises(UserError, match="leads out of"):
         run.recipe()
     for file, what in ((run.metrics_file, run.metrics), (run.skipped_file, run.skipped)):
         file.symlink_to("/dev/zero")
-        with pytest.raises(Problem, match="leads out of"):
+        with pytest.raises(UserError, match="leads out of"):
             what()

@@ -16,7 +16,7 @@ from image_files import encode, write_tree
 from sitkit.recipes.data import digits, edm2, folder, huggingface, lightningdit
 from sitkit.recipes.data.fingerprint import fingerprint, state
 from sitkit.recipes.data.images import Images, InMemory, Split
-from sitkit.recipes.data.parts import divide
+from sitkit.recipes.data.splits import divide
 
 
 def write_folder(root: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from image_files import SIZES, assert_images, component, encode, noise_of, reference, write_tree
 from sitkit.recipes.data import folder
 from sitkit.recipes.data.images import Images, read_all
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_only_regular_files_are_opened(tree: Path) -> None:
     (tree / "dog/zero.png").symlink_to("/dev/zero")
     images = folder(str(tree), 8).training
     for number in (2, 5):
-        with pytest.raises(Problem, match=r"/(fifo|zero)\.png cannot be opened: it is not a regular file$"):
+        with pytest.raises(UserError, match=r"/(fifo|zero)\.png cannot be opened: it is not a regular file$"):
             images.read(torch.tensor([number]))
 
 
@@ -168,12 +168,12 @@ def test_damaged_images_stop_with_their_names(tree: Path) -> None:
     (tree / "dog/b.png").write_bytes((tree / "dog/b.png").read_bytes()[:200])
     images = folder(str(tree), 8).training
     with pytest.raises(
-        Problem, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*; mend them, or set data\.unreadable = skip[^\n]*$"
+        UserError, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*; mend them, or set data\.unreadable = skip[^\n]*$"
     ):
         read_all(images)
     assert len(images.read(torch.tensor([1, 2]))) == 2
     os.remove(tree / "dog/a.webp")
-    with pytest.raises(Problem, match=r"dog/a\.webp cannot be opened: No such file"):
+    with pytest.raises(UserError, match=r"dog/a\.webp cannot be opened: No such file"):
         images.read(torch.tensor([2]))
 
 
@@ -203,7 +203,7 @@ def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.Monk
 
 def test_files_that_cannot_be_opened_are_never_skipped(tree: Path) -> None:
     (tree / "cat/lost.png").symlink_to(tree / "nowhere.png")
-    with pytest.raises(Problem, match=r"cat/lost\.png cannot be opened: No such file"):
+    with pytest.raises(UserError, match=r"cat/lost\.png cannot be opened: No such file"):
         folder(str(tree), 8, unreadable="skip")
 
 
@@ -234,7 +234,7 @@ def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
     ]
     for message, fields in wrong:
         table = {"kind": "folder", "path": str(tree), "size": 8, **fields}
-        with pytest.raises(Problem, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             component(**table).build()
         assert "\n" not in str(caught.value)
     (tree / "loose.png").touch()

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from image_files import component
-from sitkit.recipes.data import edm2, lightningdit, vae
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.data import edm2, lightningdit
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_lightningdit_that_cannot_be_used(
     monkeypatch.chdir(tmp_path)
 
     def refused(message: str) -> None:
-        with pytest.raises(Problem, match=rf"^data = lightningdit: [^\n]*{message}[^\n]*$"):
+        with pytest.raises(UserError, match=rf"^data = lightningdit: [^\n]*{message}[^\n]*$"):
             component("lightningdit", path=str(tmp_path), vae="v").build()
 
     good = {key: shards[key] for key in ("latents", "latents_flip", "labels")}
@@ -174,7 +175,7 @@ def test_edm2_is_read_as_written(moments: np.ndarray, tmp_path: Path, decoded: d
     split.decode(mean[at] * 0.18215)
     for latents in decoded["latents"]:
         torch.testing.assert_close(latents, mean[at])
-    with pytest.raises(Problem, match=r"mirror images: set train\.flip = 0"):
+    with pytest.raises(UserError, match=r"mirror images: set train\.flip = 0"):
         images.states(at, torch.tensor([False, True]), torch.zeros)
     other = edm2(str(tmp_path), scale=2.0).training.states(at, NONE[:2], lambda shape: torch.ones(2, *shape))
     assert torch.equal(other, (mean[at] + std[at]) * 2)
@@ -194,7 +195,7 @@ def test_edm2_that_cannot_be_used(
     first, last = tmp_path / "00000/img-mean-std-00000000.npy", tmp_path / "00001/img-mean-std-00000003.npy"
 
     def refused(message: str, **fields: Any) -> None:
-        with pytest.raises(Problem, match=rf"[^\n]*{message}[^\n]*$"):
+        with pytest.raises(UserError, match=rf"[^\n]*{message}[^\n]*$"):
             component("edm2", path=str(tmp_path), **fields).build()
 
     refused("scale is what latents are multiplied by, above 0, got 0.0", scale=0.0)
@@ -202,7 +203,7 @@ def test_edm2_that_cannot_be_used(
     images = edm2(str(tmp_path)).training
     for content in (np.zeros((8, 2, 2), np.float32), np.array([Trap()]), np.zeros((8, 2, 3), np.int64)):
         np.save(last, content)
-        with pytest.raises(Problem, match=r"img-mean-std-00000003\.npy"):
+        with pytest.raises(UserError, match=r"img-mean-std-00000003\.npy"):
             images.read(torch.tensor([0, 4]))
     np.save(first, np.zeros((7, 2, 3), np.float32))
     refused("means and standard deviations, .2C, H, W., got")

@@ -13,7 +13,7 @@ from PIL import Image
 from image_files import SIZES, assert_images, component, write_tree
 from sitkit.recipes.data import folder, huggingface
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_columns_that_hold_several_are_refused(library: Any, rows: Any, tmp_path
         ("'texts' of .* holds string, not one label", {"label": "texts"}),
         (r"'images' of .* holds List\(Image.*, not one image a row", {"image": "images", "label": "none"}),
     ):
-        with pytest.raises(Problem, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
+        with pytest.raises(UserError, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
             component("huggingface", path=str(tmp_path / "several"), size=8, **fields).build()
     assert len(huggingface(str(tmp_path / "several"), 8, label="none").training) == 4
 
@@ -146,7 +146,7 @@ def test_damaged_rows_are_skipped(
     broken = library.Dataset.from_dict(content, features=features)
     path = tmp_path / form
     broken.save_to_disk(path) if form == "saved" else broken.to_parquet(path)
-    with pytest.raises(Problem, match=r"row 1 of .*; row 2 of .* has no image; .* set data.unreadable = skip"):
+    with pytest.raises(UserError, match=r"row 1 of .*; row 2 of .* has no image; .* set data.unreadable = skip"):
         read_all(huggingface(str(path), 8).training)
     for _ in range(2):
         split = huggingface(str(path), 8, unreadable="skip")
@@ -176,7 +176,7 @@ def test_data_sets_that_cannot_be_used(library: Any, rows: Any, tmp_path: Path) 
         ("size is", {"size": 0}),
     ]
     for message, fields in wrong:
-        with pytest.raises(Problem, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
+        with pytest.raises(UserError, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
             component("huggingface", **{"path": str(tmp_path / "unsure"), "size": 8, **fields}).build()
 
 
@@ -188,5 +188,5 @@ def test_damaged_rows_are_named(library: Any, rows: Any, tmp_path: Path) -> None
     os.remove(tmp_path / "lost.png")
     split = huggingface(str(tmp_path / "broken"), 8)
     for number, message in enumerate(["x.png.* cannot be read as an image", "lost.png.* cannot be opened", "no image"]):
-        with pytest.raises(Problem, match=f"^row {number} of train of .*broken.*{message}"):
+        with pytest.raises(UserError, match=f"^row {number} of train of .*broken.*{message}"):
             split.training.read(torch.tensor([number]))

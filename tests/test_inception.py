@@ -13,7 +13,7 @@ from torch import Tensor
 
 from networks_of_others import fidelity, images, of_all, random_inception, small_inception
 from sitkit.recipes.features import Inception, inception
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture
@@ -94,18 +94,18 @@ def test_inceptions_usual_weights_are_downloaded_once(published: Path, tmp_path:
 
 def test_inceptions_weights_cannot_be_downloaded(published: Path) -> None:
     published.unlink()
-    with pytest.raises(Problem, match=r"inception\.pth cannot be downloaded \(.*\): get that file.* as weights$"):
+    with pytest.raises(UserError, match=r"inception\.pth cannot be downloaded \(.*\): get that file.* as weights$"):
         Inception()(images(1))
 
 
 def test_inceptions_weights_arrive_damaged(published: Path, tmp_path: Path) -> None:
     published.write_bytes(published.read_bytes()[:-1])
-    with pytest.raises(Problem, match=r"cannot be downloaded \(invalid hash value"):
+    with pytest.raises(UserError, match=r"cannot be downloaded \(invalid hash value"):
         Inception()(images(1))
     (tmp_path / "hub/checkpoints").mkdir(parents=True, exist_ok=True)
     (tmp_path / "hub/checkpoints/inception.pth").write_bytes(b"half")
     for ask in (lambda: Inception().sha256, lambda: Inception()(images(1))):
-        with pytest.raises(Problem, match=r"checkpoints/inception\.pth is damaged, or another file: remove it"):
+        with pytest.raises(UserError, match=r"checkpoints/inception\.pth is damaged, or another file: remove it"):
             ask()
 
 
@@ -115,6 +115,6 @@ def test_torchvision_made_for_another_torch(small: Path) -> None:
     site = small.parent / "site"
     (site / "torchvision/__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     with pytest.raises(
-        Problem, match=r"torchvision, which is installed but cannot be imported \(operator .*for torch 2"
+        UserError, match=r"torchvision, which is installed but cannot be imported \(operator .*for torch 2"
     ):
         Inception()

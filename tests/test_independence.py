@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,54 @@ def test_recipes_import_the_libraries_by_their_public_names() -> None:
                 assert module.count(".") == 1 or module == "sitkit.objectives.quantities", (file, module)
 
 
+FOLDERS = (
+    *("support", "storage", "data", "experiment", "runs", "network", "features", "metrics", "plane"),
+    *("sampling", "evaluation", "training", "study", "tune", "cli"),
+)
+"""The folders of `recipes`, from the bottom up: each imports only from those before it."""
+
+
+def imported_modules(file: Path, modules: dict[str, Path]) -> set[str]:
+    """Return the modules of `recipes` that a module imports, at its top or within a function."""
+    package = list(file.relative_to(ROOT).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                whole = ".".join([*parts, alias.name])
+                found.add(whole if whole in modules else ".".join(parts))
+    return found
+
+
+@pytest.fixture(scope="module")
+def arrows() -> dict[str, set[str]]:
+    """The modules of `recipes`, each with those that it imports."""
+    files = [*(ROOT / "recipes").rglob("*.py")]
+    modules = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    return {name: imported_modules(file, modules) - {name} for name, file in modules.items()}
+
+
+def test_nothing_lies_loose_in_recipes() -> None:
+    assert sorted(file.name for file in (ROOT / "recipes").glob("*.py")) == ["__init__.py", "__main__.py"]
+    assert {file.parent.name for file in (ROOT / "recipes").glob("*/__init__.py")} == set(FOLDERS)
+
+
+def test_folders_of_recipes_import_downwards_only(arrows: dict[str, set[str]]) -> None:
+    between = set()
+    for module, targets in arrows.items():
+        for target in targets:
+            start, end = (name.split(".")[1] if "." in name else "" for name in (module, target))
+            if start in FOLDERS and start != end:
+                assert end in FOLDERS[: FOLDERS.index(start)], f"{module} imports {target}"
+                between.add((start, end))
+    assert len(between) < 70
+
+
+def test_modules_of_recipes_import_in_no_circle(arrows: dict[str, set[str]]) -> None:
+    TopologicalSorter(arrows).prepare()  # raises CycleError, and names the circle
+
+
 @pytest.mark.parametrize("package", LIBRARIES)
 def test_each_library_can_be_imported_alone(package: str) -> None:
     code = (
@@ -53,8 +102,8 @@ def test_each_library_can_be_imported_alone(package: str) -> None:
 
 def test_training_imports_no_network_of_features() -> None:
     code = (
-        "import sys, sitkit.recipes.train.loop\n"
-        "from sitkit.recipes.reading import read\n"
+        "import sys, sitkit.recipes.training.loop\n"
+        "from sitkit.recipes.experiment.reading import read\n"
         "read('digits')\n"
         "start = 'sitkit.recipes.features.'\n"
         "print(*sorted(name.removeprefix(start) for name in sys.modules if name.startswith(start)))"

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from released import CPU, convert, save, sitkit, weights
-from sitkit.recipes import checkpoints
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.run import Run
-from sitkit.recipes.train.loop import train
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.loop import train
 
 LABELS, HEAD = "y_embedder.embedding_table.weight", "final_layer.linear.weight"
 DIGITS: dict[str, Any] = {"in_channels": 1, "input_size": 8, "num_classes": 10, "learn_sigma": False}
@@ -153,7 +153,7 @@ def test_what_a_run_started_from_is_compared_when_it_is_read_again(tmp_path: Pat
     code, said = sitkit("replay", tmp_path / "run", "--step", 1)
     assert (code, "has other weights than those that" in said) == (2, True)
     shutil.rmtree(tmp_path / "run/checkpoints")
-    with pytest.raises(Problem, match="has other weights than those that"):
+    with pytest.raises(UserError, match="has other weights than those that"):
         train(recipe, tmp_path / "run", CPU, lambda line: None)
 
 

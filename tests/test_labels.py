@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.sample.labels import Labels
+from sitkit.recipes.sampling.labels import Labels
+from sitkit.recipes.support.errors import UserError
 
 DIGITS = tuple("0123456789")
 
@@ -23,7 +23,7 @@ def test_balanced_labels_come_in_turn() -> None:
         "random, of 3, 5",
         "none",
     ]
-    with pytest.raises(Problem, match=r"^no class 'catt' \(did you mean 'cat'\?\); known: cat, dog$"):
+    with pytest.raises(UserError, match=r"^no class 'catt' \(did you mean 'cat'\?\); known: cat, dog$"):
         Labels(("cat", "dog"), named=("catt",))
 
 

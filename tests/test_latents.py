@@ -12,10 +12,10 @@ import torch
 
 from latent_caches import COUNT, Numbered, noise_of, small, write
 from sitkit.recipes.data import latents as open_latents
-from sitkit.recipes.data import vae
 from sitkit.recipes.data.images import to_pixels
-from sitkit.recipes.data.latents import verify
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.data.latents.reader.reader import verify
+from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_only_a_decoder_of_the_encoder_that_encoded_decodes(cache: Path, autoenc
     assert not torch.equal(
         open_latents(str(cache), vae=str(tmp_path / "tuned")).decode(states), open_latents(str(cache)).decode(states)
     )
-    with pytest.raises(Problem, match="other weights than that of the latents: its encoder_sha256"):
+    with pytest.raises(UserError, match="other weights than that of the latents: its encoder_sha256"):
         open_latents(str(cache), vae=str(small(tmp_path / "other", seed=1))).decode(states)
     moved = tmp_path / "moved"
     shutil.copytree(cache, moved)
     index = (moved / "index.json").read_text()
     (moved / "index.json").write_text(index.replace(str(autoencoder), str(tmp_path / "tuned")))
-    with pytest.raises(Problem, match="other weights than that of the latents: its sha256"):
+    with pytest.raises(UserError, match="other weights than that of the latents: its sha256"):
         open_latents(str(moved)).decode(states)
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_cache_is_refused_by_name(
     folder = tmp_path / "copy"
     shutil.copytree(cache, folder)
     damage(folder, name, change)
-    with pytest.raises(Problem, match=said) as caught:
+    with pytest.raises(UserError, match=said) as caught:
         open_latents(str(folder))
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_bit_of_the_moments_is_found_by_verify(cache: Path, tmp_path: Path) ->
     shutil.copytree(cache, folder)
     damage(folder, "moments.npy", flip_bit)
     open_latents(str(folder))
-    with pytest.raises(Problem, match=r"moments\.npy is damaged"):
+    with pytest.raises(UserError, match=r"moments\.npy is damaged"):
         verify(folder)
 
 
@@ -158,5 +158,5 @@ def test_a_heldout_cache_must_go_with_the_other(cache: Path, autoencoder: Path, 
     split = open_latents(str(cache), heldout=str(cache))
     assert len(split.heldout) == COUNT
     write(tmp_path / "other", small(tmp_path / "vae", seed=1))
-    with pytest.raises(Problem, match="different autoencoders"):
+    with pytest.raises(UserError, match="different autoencoders"):
         open_latents(str(cache), heldout=str(tmp_path / "other"))

@@ -10,7 +10,7 @@ import torch
 
 import forked
 from launching import assert_same, command, finish, kill, start, torchrun, wait_for, weights
-from sitkit.recipes.run import Run
+from sitkit.recipes.runs.run import Run
 
 pytestmark = pytest.mark.slow
 EVERY = ["log.every=1", "grid.every=7", "ema.widths=[0.1]", "optimizer.clip=1.0", "train.flip=0.5"]

@@ -6,31 +6,30 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from sitkit.recipes.evaluate.classes import per_class
-from sitkit.recipes.evaluate.measure import NEARER, Compared, Number, measure
-from sitkit.recipes.evaluate.statistics import Statistics
+from sitkit.recipes.evaluation.feature_statistics import FeatureStatistics
+from sitkit.recipes.evaluation.measure import NEARER, Metric, ReferenceComparison, measure
+from sitkit.recipes.evaluation.per_class import per_class
 from sitkit.recipes.features import Pixels
-from sitkit.recipes.metrics import (
-    moments,
-    nearer_share,
-)
+from sitkit.recipes.metrics import moments, nearer_share
 
 
-def gaussian(count: int, size: int, seed: int, mean: float = 0.0, labels: Tensor | None = None) -> Statistics:
+def gaussian(count: int, size: int, seed: int, mean: float = 0.0, labels: Tensor | None = None) -> FeatureStatistics:
     """Return what is known of draws of a normal law."""
     x = torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + mean
     halves = (moments(x[::2]), moments(x[1::2]))
-    return Statistics(count, moments(x), None, x.float(), torch.arange(count), labels, halves, None, "")
+    return FeatureStatistics(count, moments(x), None, x.float(), torch.arange(count), labels, halves, None, "")
 
 
-def exact(size: int) -> Statistics:
+def exact(size: int) -> FeatureStatistics:
     pooled = torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
     nothing = torch.empty(0, size), torch.empty(0, dtype=torch.int64)
-    return Statistics(None, pooled, None, *nothing, None, None, None, "")
+    return FeatureStatistics(None, pooled, None, *nothing, None, None, None, "")
 
 
-def measured(samples: list[Statistics], reference: Statistics, training: Statistics | None = None) -> dict[str, Number]:
-    found = measure(samples, Compared(Pixels(), reference, training, torch.device("cpu")))
+def measured(
+    samples: list[FeatureStatistics], reference: FeatureStatistics, training: FeatureStatistics | None = None
+) -> dict[str, Metric]:
+    found = measure(samples, ReferenceComparison(Pixels(), reference, training, torch.device("cpu")))
     return {number.name: number for number in found}
 
 
@@ -76,9 +75,11 @@ def test_the_share_nearer_to_training_is_a_half_however_many_there_are() -> None
 def test_classes_that_are_missing_have_no_numbers() -> None:
     labels = torch.arange(40) % 2
     samples, reference = gaussian(40, 4, 0, labels=labels), gaussian(40, 4, 1, labels=labels * 2)
-    rows = per_class(samples, Compared(Pixels(), reference, None, torch.device("cpu")), "abc")
+    rows = per_class(samples, ReferenceComparison(Pixels(), reference, None, torch.device("cpu")), "abc")
     assert [(row["samples"], row["reference"]) for row in rows] == [(20, 20), (20, 0), (0, 20)]
     assert [row["distance"] is None for row in rows] == [False, True, True]
     assert [row["wanted"] is None for row in rows] == [False, False, True]
     assert rows[1]["wanted"] == 0
-    assert per_class(gaussian(40, 4, 0), Compared(Pixels(), reference, None, torch.device("cpu")), "abc") == []
+    assert (
+        per_class(gaussian(40, 4, 0), ReferenceComparison(Pixels(), reference, None, torch.device("cpu")), "abc") == []
+    )

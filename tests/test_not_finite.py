@@ -13,13 +13,13 @@ from PIL import Image
 
 from forked import finish, goes_on, good, last_words, together, words
 from launching import assert_same
-from sitkit.recipes import checkpoints
-from sitkit.recipes.reading import read
-from sitkit.recipes.run import Run
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,9 @@ def copies(parts: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_a_step_that_is_skipped_changes_nothing(fault: str) -> None:
     recipe = read("digits", [*words(Path(), *SOMETIMES)[5::2], "optimizer.clip=1.0"])
-    split, team = recipe.data.build(), Processes()
-    state, batches = State(recipe, split, team), Batches(recipe, split, team)
-    take_step = Step(recipe, split, state, team)
+    split, group = recipe.data.build(), ProcessGroup()
+    state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
+    take_step = TrainingStep(recipe, split, state, group)
     outcomes = [take_step(step, batches(step)) for step in (1, 2)]
     assert [outcome.bad for outcome in outcomes] == [None, None]
     before = copies(state.parts())

@@ -5,19 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from sitkit.recipes import slots
-from sitkit.recipes.components import Slot
-from sitkit.recipes.intervals import grid, resolve, resolve_sampler
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import override, read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import Drawing, build_network, draw, load_network
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.loop import train
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.experiment import slots
+from sitkit.recipes.experiment.components import Slot
+from sitkit.recipes.experiment.intervals import grid, resolve, resolve_sampler
+from sitkit.recipes.experiment.reading import override, read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.network.build import build_network, load_network
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.loop import train
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=5"]
@@ -37,9 +38,9 @@ def tiny(*settings: str) -> Recipe:
 
 def first_loss(recipe: Recipe) -> torch.Tensor:
     """Return the loss of the first step, before it is taken."""
-    split, team = recipe.data.build(), Processes()
-    step = Step(recipe, split, State(recipe, split, team), team)
-    return step.backward(Batches(recipe, split, team)(1)).mean()
+    split, group = recipe.data.build(), ProcessGroup()
+    step = TrainingStep(recipe, split, TrainingState(recipe, split, group), group)
+    return step.backward(Batches(recipe, split, group)(1)).mean()
 
 
 def kinds(slot: Slot, key: str) -> list[tuple[str, str, str]]:
@@ -72,7 +73,7 @@ def test_every_kind_trains_and_samples(name: str, key: str, kind: str, tmp_path:
     assert Run(tmp_path).metrics()[-1]["step"] == 2
     split = recipe.data.build()
     network = load_network(recipe, split, Run(tmp_path).latest(), CPU)
-    drawn = draw(Drawing(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
+    drawn = draw(SampleGenerator(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
     assert drawn.pixels.shape == (4, 1, 8, 8)
 
 
@@ -86,7 +87,7 @@ def test_samples_are_led_along_another_path_than_was_learnt() -> None:
 
     def drawn(*settings: str) -> torch.Tensor:
         other = override(recipe.model_dump(mode="json"), settings)
-        return draw(Drawing(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
+        return draw(SampleGenerator(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
 
     own = drawn()
     assert (drawn("sampler.path=gvp") - own).abs().max() <= 1
@@ -102,7 +103,7 @@ def test_samples_are_led_along_another_path_than_was_learnt() -> None:
         (("sampler.kind=sde", "sampler.w=kl_eta", "sampler.w.eta=1.0"), "measured along the path that was learnt"),
         (("sampler.kind=sde", "sampler.solver=learned_ancestral", "objective=hybrid"), "reads the network as it was"),
     ):
-        with pytest.raises(Problem, match=said):
+        with pytest.raises(UserError, match=said):
             tiny("sampler.path=gvp", *settings)
 
 
@@ -137,7 +138,7 @@ def test_a_coupling_pairs_noise_within_blocks_whatever_the_process() -> None:
     ],
 )
 def test_couplings_that_break_what_is_asked_are_refused_in_a_line(settings: list[str], said: str) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         tiny("train.coupling={kind='optimal_transport', block=4, classwise=true}", *settings)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -145,15 +146,15 @@ def test_couplings_that_break_what_is_asked_are_refused_in_a_line(settings: list
 
 def test_noise_that_tells_of_the_class_is_refused() -> None:
     recipe = tiny("train.coupling={kind='optimal_transport', block=4}")
-    with pytest.raises(Problem, match="classwise = true"):
+    with pytest.raises(UserError, match="classwise = true"):
         first_loss(recipe)
 
 
 def test_a_learned_variance_needs_its_channels_and_its_objective() -> None:
     recipe = tiny("objective=hybrid")
-    with pytest.raises(Problem, match=r"hybrid wants backbone\.learn_sigma = true"):
+    with pytest.raises(UserError, match=r"hybrid wants backbone\.learn_sigma = true"):
         build_network(recipe, recipe.data.build())
-    with pytest.raises(Problem, match="needs a learned variance"):
+    with pytest.raises(UserError, match="needs a learned variance"):
         tiny("sampler.kind=sde", "sampler.solver=learned_ancestral")
 
 
@@ -161,7 +162,7 @@ def test_times_are_nested_and_stratified_over_the_batch() -> None:
     recipe = tiny("train.times={kind='shifted', shift=0.5, times={kind='stratified', times='logit_normal'}}")
     times = recipe.train.times.build()
     assert repr(times) == "Shifted(times=Stratified(times=LogitNormal(mean=0.0, std=1.0)), shift=0.5)"
-    with pytest.raises(Problem, match="stratified already"):
+    with pytest.raises(UserError, match="stratified already"):
         tiny("train.times={kind='stratified', times='stratified'}").train.times.build()
-    with pytest.raises(Problem, match="shift must be positive"):
+    with pytest.raises(UserError, match="shift must be positive"):
         tiny("train.times={kind='shifted', shift=-1.0}").train.times.build()

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from sitkit.recipes import randomness
-from sitkit.recipes.randomness import Stream
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.support.random_streams import Stream
 from sitkit.samplers import Brownian, Hutchinson, Keyed, initial_noise, philox
 
 
@@ -101,8 +101,8 @@ def test_no_two_streams_ever_ask_for_the_same_words(monkeypatch: pytest.MonkeyPa
 def of_recipes(stream: Stream, index: torch.Tensor, seed: int) -> object:
     """Draw from a stream of the recipes."""
     if stream == Stream.ORDER:
-        return randomness.Order(seed, 5)(torch.arange(12))
-    return randomness.noise(seed, stream, index, (5,))
+        return random_streams.Permutation(seed, 5)(torch.arange(12))
+    return random_streams.noise(seed, stream, index, (5,))
 
 
 def test_streams_of_recipes_are_those_that_runs_were_trained_with() -> None:

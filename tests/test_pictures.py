@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sitkit.recipes.sample.pictures import caption_of, label_grid
+from sitkit.recipes.sampling.image_grid import caption_of, label_grid
 
 
 def caption(name: str) -> bytes:

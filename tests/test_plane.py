@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from sitkit.recipes.metrics import energy_distance
-from sitkit.recipes.plane import flow
-from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde, learn, plane
+from sitkit.recipes.plane import demo
+from sitkit.recipes.plane.demo import learn, plane
+from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde
 from sitkit.recipes.plane.targets import TARGETS
 
 
@@ -40,7 +41,7 @@ def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
 
 
 def test_the_command_writes_its_pictures_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "POINTS", 400)
+    monkeypatch.setattr(demo, "POINTS", 400)
     said: list[str] = []
     plane("moons", tmp_path, seed=0, steps=5, say=said.append)
     assert any("energy distance to fresh data, SDE" in line for line in said)

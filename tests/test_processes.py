@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.parallel import DistributedDataParallel
 
-from sitkit.recipes.arithmetic import compile_parts, computed_in
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Precision
-from sitkit.recipes.sample.generate import Drawing, NotFinite, build_network
-from sitkit.recipes.share import Share
-from sitkit.recipes.study.local import Ended, Job, gpu, run_all
-from sitkit.recipes.train import grid, loop, sharding
-from sitkit.recipes.train.processes import Processes, replicate
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Precision
+from sitkit.recipes.network.build import build_network
+from sitkit.recipes.network.precision import compile_parts, computed_in
+from sitkit.recipes.sampling.generator import NonFiniteError, SampleGenerator
+from sitkit.recipes.storage.work_partition import WorkPartition
+from sitkit.recipes.study.local_jobs import Ended, Job, gpu, run_all
+from sitkit.recipes.training import fsdp, loop, sample_grid
+from sitkit.recipes.training.process_group import ProcessGroup, wrap_ddp
 from stepping import TINY, made
 
 
@@ -33,7 +34,7 @@ def _process_group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-class Member(Processes):
+class Member(ProcessGroup):
     """One of many processes, to which the others are what they have been found to say."""
 
     said: ClassVar[dict[int, Any]] = {}
@@ -43,12 +44,12 @@ class Member(Processes):
         return [self.said.get(rank, {}) for rank in range(self.world)]
 
 
-def drawn_by(world: int, drawing: Drawing, labels: Tensor) -> Tensor:
+def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
     """Return the images of a grid that so many processes draw."""
     Member.said = {}
     for rank in reversed(range(world)):  # rank 0 is the last, and hears all others
         try:
-            images = grid.draw_rows(drawing, 10, labels, Member(rank, world), sharded=False)
+            images = sample_grid.draw_rows(drawing, 10, labels, Member(rank, world), sharded=False)
         except KeyError:  # of rows that others have still to draw
             assert rank > 0
     return images
@@ -62,43 +63,43 @@ def test_a_grid_is_drawn_by_all_processes_and_does_not_depend_on_how_many(monkey
         nn.init.normal_(parameter, std=0.1)
     rows: list[int] = []
 
-    class Counting(Drawing):
+    class Counting(SampleGenerator):
         def __call__(self, numbers: Tensor, labels: Tensor | None) -> Any:
             rows.append(len(numbers))
             return super().__call__(numbers, labels)
 
     drawing = Counting(network, recipe, split, seed=3)
     labels = torch.arange(80) % 10
-    alone = grid.draw_rows(drawing, 10, labels, Processes(), sharded=False)
+    alone = sample_grid.draw_rows(drawing, 10, labels, ProcessGroup(), sharded=False)
     assert len(set(alone.flatten().tolist())) > 10
     for world in (2, 3, 8, 11):
         rows.clear()
         assert torch.equal(drawn_by(world, drawing, labels), alone)
         assert rows == [10] * 8  # each row once, by whomever
     rows.clear()
-    assert torch.equal(grid.draw_rows(drawing, 10, labels, Member(1, 2), sharded=True), alone)
+    assert torch.equal(sample_grid.draw_rows(drawing, 10, labels, Member(1, 2), sharded=True), alone)
     assert rows == [10] * 8
 
 
 def test_images_that_diverge_for_one_process_diverge_for_all() -> None:
-    class Diverging(Drawing):
+    class Diverging(SampleGenerator):
         def __init__(self) -> None: ...
 
         def __call__(self, numbers: Tensor, labels: Tensor | None) -> Any:
-            raise NotFinite("10 samples are not finite")
+            raise NonFiniteError("10 samples are not finite")
 
-    Member.said = {1: {row: NotFinite("10 samples are not finite") for row in range(1, 8, 2)}}
+    Member.said = {1: {row: NonFiniteError("10 samples are not finite") for row in range(1, 8, 2)}}
     healthy = {row: torch.zeros(10, 1, 8, 8) for row in range(0, 8, 2)}
 
     class Healthy(Diverging):
         def __call__(self, numbers: Tensor, labels: Tensor | None) -> Any:
             return SimpleNamespace(pixels=healthy[int(numbers[0]) // 10])
 
-    with pytest.raises(NotFinite, match="10 samples"):
-        grid.draw_rows(Healthy(), 10, None, Member(0, 2), sharded=False)
+    with pytest.raises(NonFiniteError, match="10 samples"):
+        sample_grid.draw_rows(Healthy(), 10, None, Member(0, 2), sharded=False)
     Member.said = {0: healthy}
-    with pytest.raises(NotFinite, match="10 samples"):
-        grid.draw_rows(Diverging(), 10, None, Member(1, 2), sharded=False)
+    with pytest.raises(NonFiniteError, match="10 samples"):
+        sample_grid.draw_rows(Diverging(), 10, None, Member(1, 2), sharded=False)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,9 @@ def test_a_process_that_shares_work_computes_on_a_gpu_of_its_own(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if local is not None:
         monkeypatch.setenv("LOCAL_RANK", str(local))
-    assert Share().device(torch.device(name)) == torch.device("cuda", own)
+    assert WorkPartition().device(torch.device(name)) == torch.device("cuda", own)
     assert current == [torch.device("cuda", own)]
-    assert Share().device(torch.device("cpu")) == torch.device("cpu")
+    assert WorkPartition().device(torch.device("cpu")) == torch.device("cpu")
     assert len(current) == 1
 
 
@@ -166,7 +167,7 @@ def test_sharded_weights_are_gathered_as_matmuls_take_them(precision: Precision)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.2, generator=generator)
         if sharded:
-            sharding.shard([network], Processes(), "fsdp", precision)
+            fsdp.shard([network], ProcessGroup(), "fsdp", precision)
             block, times = network.blocks[0], network.t_embedder.mlp[0]
             block.attn.register_forward_hook(lambda module, *_: kinds.append(module.qkv.weight.dtype))
             times.register_forward_hook(lambda module, *_: kinds.append(module.weight.dtype))
@@ -186,7 +187,7 @@ def test_sharded_weights_are_gathered_as_matmuls_take_them(precision: Precision)
 @pytest.mark.usefixtures("_process_group")
 def test_ddp_copies_no_buffers_at_each_step() -> None:
     take, _ = made()
-    trained = replicate(take.state.network, take.state.network, Processes(0, 2))
+    trained = wrap_ddp(take.state.network, take.state.network, ProcessGroup(0, 2))
     assert isinstance(trained, DistributedDataParallel)
     assert not trained.broadcast_buffers
 

@@ -8,12 +8,12 @@ import torch
 
 from sitkit.interpolants import VP, Linear
 from sitkit.objectives import Data, Matching, Shifted, Velocity
-from sitkit.recipes import slots
-from sitkit.recipes.components import dump
-from sitkit.recipes.intervals import grid, resolve, resolve_sampler
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import override, presets, read, to_toml
-from sitkit.recipes.run import Run
+from sitkit.recipes.experiment import slots
+from sitkit.recipes.experiment.components import dump
+from sitkit.recipes.experiment.intervals import grid, resolve, resolve_sampler
+from sitkit.recipes.experiment.reading import override, presets, read, to_toml
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.support.errors import UserError
 from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white
 
 
@@ -50,11 +50,11 @@ def test_nested_components_are_built_too() -> None:
 def test_a_path_of_ones_own() -> None:
     recipe = read("digits", ["path=worlds:Quadratic"])
     assert type(recipe.path.build()).__name__ == "Quadratic"
-    with pytest.raises(Problem, match=r"'worlds:Mixture' is no path"):
+    with pytest.raises(UserError, match=r"'worlds:Mixture' is no path"):
         read("digits", ["path=worlds:Mixture"])
-    with pytest.raises(Problem, match="cannot be imported"):
+    with pytest.raises(UserError, match="cannot be imported"):
         read("digits", ["path=nowhere:Nothing"])
-    with pytest.raises(Problem, match=r"'worlds:slope' is no w but a function: name a class"):
+    with pytest.raises(UserError, match=r"'worlds:slope' is no w but a function: name a class"):
         read("digits", ["sampler.w=worlds:slope"])
 
 
@@ -114,31 +114,31 @@ def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Pa
     ],
 )
 def test_a_bad_setting_is_one_line_that_helps(setting: str, said: str) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         read("digits", [setting])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_every_error_has_a_line() -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         read("digits", ["train.steps=0", "path=vpp", "emma.decay=1"])
     assert len(str(caught.value).splitlines()) == 3
 
 
 def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="no preset 'digit' \\(did you mean 'digits'\\?\\); known: digits"):
+    with pytest.raises(UserError, match="no preset 'digit' \\(did you mean 'digits'\\?\\); known: digits"):
         read("digit")
-    with pytest.raises(Problem, match="there is no file"):
+    with pytest.raises(UserError, match="there is no file"):
         read(str(tmp_path / "none.toml"))
     (tmp_path / "broken.toml").write_text("[train\nsteps = 3")
-    with pytest.raises(Problem, match="is not TOML"):
+    with pytest.raises(UserError, match="is not TOML"):
         read(str(tmp_path / "broken.toml"))
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(Problem, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read(str(tmp_path / "bytes.toml"))
     (tmp_path / "empty.toml").write_text("")
-    with pytest.raises(Problem, match="data: is missing"):
+    with pytest.raises(UserError, match="data: is missing"):
         read(str(tmp_path / "empty.toml"))
 
 
@@ -157,7 +157,7 @@ def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp
         if not settings:
             assert run.recipe() == recipe
             continue
-        with pytest.raises(Problem, match=r"train.times.*shift = .* towards the noise: write") as caught:
+        with pytest.raises(UserError, match=r"train.times.*shift = .* towards the noise: write") as caught:
             run.recipe()
         line = str(caught.value)
         assert "\n" not in line

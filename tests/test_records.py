@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from sitkit.recipes import checkpoints
 from sitkit.recipes.cli import app
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import presets, read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.weights import read_average
-from sitkit.recipes.train.averages import exponent
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.estimate import forward_macs
-from sitkit.recipes.train.loop import train
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step, learning_rate
+from sitkit.recipes.experiment.reading import presets, read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.network.checkpoint_weights import read_average
+from sitkit.recipes.network.ema import exponent
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.cost_estimate import forward_macs
+from sitkit.recipes.training.loop import train
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep, learning_rate
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=2"]
@@ -60,9 +60,9 @@ def sitkit(*arguments: object) -> tuple[int, str]:
 def test_records_are_means_since_the_last_by_parts_of_time(tmp_path: Path) -> None:
     recipe = tiny(6, "log.every=4", "log.bins=5", "train.interval=[0.3, 1.0]")
     train(recipe, tmp_path, CPU, quiet)
-    split, team = recipe.data.build(), Processes()
-    state = State(recipe, split, team)
-    step, batches = Step(recipe, split, state, team), Batches(recipe, split, team)
+    split, group = recipe.data.build(), ProcessGroup()
+    state = TrainingState(recipe, split, group)
+    step, batches = TrainingStep(recipe, split, state, group), Batches(recipe, split, group)
     losses, times, norms = [], [], []
     for number in range(1, 7):
         (piece,) = batches(number)
@@ -143,7 +143,7 @@ def test_records_tell_of_the_speed(tmp_path: Path) -> None:
 def test_a_network_whose_work_cannot_be_counted_is_trained_all_the_same(tmp_path: Path, by: str) -> None:
     small = ["train.steps=2", "train.batch=8", "log.every=1", "sampler.steps=2"]
     recipe = read("digits", [f"backbone.kind={__name__}:Asks", f"backbone.by={by}", *small])
-    with pytest.raises(Problem, match="shapes alone"):
+    with pytest.raises(UserError, match="shapes alone"):
         forward_macs(recipe, (1, 8, 8), 10)
     train(recipe, tmp_path, CPU, quiet)
     for record in Run(tmp_path).metrics():
@@ -161,7 +161,7 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_averages_follow_their_formulae_in_training(tmp_path: Path, averaged: Path) -> None:
     train(tiny(40, "ema.decay=0.5", "checkpoint.every=1", "checkpoint.keep=99"), tmp_path, CPU, quiet)
-    state = State(tiny(40), tiny(40).data.build(), Processes())
+    state = TrainingState(tiny(40), tiny(40).data.build(), ProcessGroup())
     first = {name: value.double() for name, value in state.network.state_dict().items()}
     expected = dict.fromkeys(("ema", "ema-0.9", "width-0.06", "width-0.1", "width-0.2"), first)
     for k, checkpoint in enumerate(checkpoints.found(tmp_path / "checkpoints"), 1):
@@ -211,9 +211,9 @@ def test_averages_that_are_not_there_are_refused_in_a_line(averaged: Path, tmp_p
 
 def test_without_widths_none_is_made(tmp_path: Path) -> None:
     train(tiny(2), tmp_path, CPU, quiet)
-    with pytest.raises(Problem, match=r"no average 'width-0.1'; known: ema$"):
+    with pytest.raises(UserError, match=r"no average 'width-0.1'; known: ema$"):
         read_average(Run(tmp_path).latest(), "width-0.1")
-    with pytest.raises(Problem, match=r"ema\.widths"):
+    with pytest.raises(UserError, match=r"ema\.widths"):
         tiny(2, f"ema.widths=[{12**-0.5}]")
     tiny(2, "ema.widths=[0.28867]")
 

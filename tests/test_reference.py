@@ -16,24 +16,24 @@ from torch import Tensor
 
 from image_files import encode, noise_of, reference
 from measuring import Likeness, noted, refused, sitkit, write_arrays, written
-from sitkit.recipes import slots
-from sitkit.recipes.evaluate import statistics as gathering
-from sitkit.recipes.evaluate.extraction import Extraction, blocks_of, extract, stored
-from sitkit.recipes.evaluate.reference import Reference, of_path, state_of
-from sitkit.recipes.evaluate.sources import open_array, open_files
-from sitkit.recipes.evaluate.statistics import Statistics, gather, load, save
+from sitkit.recipes.evaluation import feature_statistics as gathering
+from sitkit.recipes.evaluation.feature_extraction import FeatureExtraction, blocks_of, extract, stored
+from sitkit.recipes.evaluation.feature_statistics import FeatureStatistics, gather, load, save
+from sitkit.recipes.evaluation.image_sources import open_array, open_files
+from sitkit.recipes.evaluation.reference import Reference, of_path, state_of
+from sitkit.recipes.experiment import slots
 from sitkit.recipes.features import Features
 from sitkit.recipes.metrics import inception_score
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.share import Share
+from sitkit.recipes.storage.work_partition import WorkPartition
+from sitkit.recipes.support.errors import UserError
 from worlds import drawn
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 
 
-def how(cache: Path, kind: str = "measuring:Likeness", batch: int = 256) -> Extraction:
+def how(cache: Path, kind: str = "measuring:Likeness", batch: int = 256) -> FeatureExtraction:
     component = slots.FEATURES.read(kind)
-    return Extraction(component, component.build(), batch, torch.device("cpu"), Share(), cache)
+    return FeatureExtraction(component, component.build(), batch, torch.device("cpu"), WorkPartition(), cache)
 
 
 def images(count: int, shape: tuple[int, int, int] = COLOUR, seed: int = 0) -> Tensor:
@@ -98,9 +98,9 @@ def test_the_inception_score_is_the_mean_over_splits_that_are_full(monkeypatch: 
 def test_features_that_are_not_finite_and_too_few_images_are_refused() -> None:
     found = features(600)
     found.pooled[400, 2] = torch.nan
-    with pytest.raises(Problem, match=r"^features of images 256 and following: features are not finite$"):
+    with pytest.raises(UserError, match=r"^features of images 256 and following: features are not finite$"):
         gather(in_blocks(found, 256), 600, None, keep=9)
-    with pytest.raises(Problem, match=r"^statistics take two images or more, not 1$"):
+    with pytest.raises(UserError, match=r"^statistics take two images or more, not 1$"):
         gather(in_blocks(features(1), 256), 1, None, keep=9)
 
 
@@ -110,17 +110,17 @@ def test_features_are_computed_once_and_shared_out(tmp_path: Path) -> None:
     whole, shared = (blocks_of(tmp_path / name, 600) for name in ("whole", "shared"))
     given: dict[str, Any] = {"device": torch.device("cpu"), "what": "looking"}
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
-        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
+        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
+        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
     assert seen == [256, 256, 88]
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), shared, batch=100, share=Share(1, 2), **given)
+        extract(samples, Likeness(), shared, batch=100, partition=WorkPartition(1, 2), **given)
     assert seen == [100, 100, 56]
     assert shared.missing() == [0, 2]
-    extract(samples, Likeness(), shared, batch=100, share=Share(0, 2), **given)
+    extract(samples, Likeness(), shared, batch=100, partition=WorkPartition(0, 2), **given)
     whole.file(1).write_bytes(b"")
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), whole, batch=256, share=Share(), **given)
+        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
     assert seen == [256]
     expected = Likeness()(samples.read(torch.arange(600)))
     for blocks in (whole, shared):
@@ -133,11 +133,11 @@ def test_features_are_computed_once_and_shared_out(tmp_path: Path) -> None:
     changed = images(600)
     changed[599, 0, 0, 0] ^= 1
     blocks = blocks_of(tmp_path / "changed", 600)
-    extract(written(tmp_path / "others", changed), Likeness(), blocks, batch=256, share=Share(), **given)
+    extract(written(tmp_path / "others", changed), Likeness(), blocks, batch=256, partition=WorkPartition(), **given)
     assert gather(stored(blocks), 600, None, 9).sha256 != one
 
 
-def known(labels: bool = True) -> Statistics:
+def known(labels: bool = True) -> FeatureStatistics:
     return gather(in_blocks(features(40), 16), 40, torch.arange(40) % 4 if labels else None, keep=20)
 
 
@@ -155,7 +155,7 @@ def test_statistics_come_back_as_they_were_saved(tmp_path: Path) -> None:
         assert np.array_equal(arrays["mu"], saved.pooled[0].numpy())
         assert np.array_equal(arrays["sigma_s"], saved.spatial[1].numpy())  # type: ignore[index]
     (tmp_path / "file").write_text("")
-    with pytest.raises(Problem, match=r"file/below.npz cannot be written"):
+    with pytest.raises(UserError, match=r"file/below.npz cannot be written"):
         save(saved, {}, tmp_path / "file/below.npz")
 
 
@@ -208,7 +208,7 @@ def with_nan(size: int) -> np.ndarray:
 )
 def test_statistics_that_are_none_are_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     np.savez(tmp_path / "s.npz", **arrays(**changed))
-    with pytest.raises(Problem, match=said) as problem:
+    with pytest.raises(UserError, match=said) as problem:
         load(tmp_path / "s.npz")
     assert "\n" not in str(problem.value)
     assert "s.npz" in str(problem.value)
@@ -222,12 +222,12 @@ def test_no_bit_of_statistics_can_change_unseen(tmp_path: Path) -> None:
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place // 7 % 8)]) + content[place + 1 :])
         try:
             found, _ = load(file)
-        except Problem:
+        except UserError:
             continue
         assert torch.equal(found.pooled[1], expected.pooled[1])
         assert torch.equal(found.features, expected.features)
     file.write_bytes(content[:-1])
-    with pytest.raises(Problem, match="holds no statistics"):
+    with pytest.raises(UserError, match="holds no statistics"):
         load(file)
 
 
@@ -260,16 +260,16 @@ def test_images_of_other_sizes_and_in_colour_are_refused(folder: Path) -> None:
     picture = noise_of(21, 19, 3)
     (folder / "a/00.png").write_bytes(encode(picture))
     at = torch.tensor([0])
-    with pytest.raises(Problem, match=r"00.png is 19x21, samples are 8x8: --crop cuts images as ADM does"):
+    with pytest.raises(UserError, match=r"00.png is 19x21, samples are 8x8: --crop cuts images as ADM does"):
         open_files(folder, COLOUR, (), crop=False).read(at)
     cut = open_files(folder, COLOUR, (), crop=True).read(at)
     assert np.array_equal(cut[0].permute(1, 2, 0).numpy(), reference(picture, 8))
-    with pytest.raises(Problem, match=r"00.png has images in colour, and samples have 1 channels"):
+    with pytest.raises(UserError, match=r"00.png has images in colour, and samples have 1 channels"):
         open_files(folder, GREY, (), crop=True).read(at)
     (folder / "a/00.png").write_bytes(b"no image")
-    with pytest.raises(Problem, match=r"00.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"00.png cannot be read as an image"):
         open_files(folder, GREY, (), crop=False).read(at)
-    with pytest.raises(Problem, match="images must be square, got 8 x 6"):
+    with pytest.raises(UserError, match="images must be square, got 8 x 6"):
         open_files(folder, (1, 8, 6), (), crop=True)
 
 
@@ -288,15 +288,15 @@ def test_an_arrays_images_are_read_where_they_stand(tmp_path: Path) -> None:
         numbers = torch.tensor([6, 0, 6])
         assert np.array_equal(found.read(numbers).permute(0, 2, 3, 1).numpy(), pixels[[6, 0, 6]])
         assert (found.labels is None) == (not others)
-    with pytest.raises(Problem, match=r"stored.npz has images in colour, and samples have 1 channels"):
+    with pytest.raises(UserError, match=r"stored.npz has images in colour, and samples have 1 channels"):
         open_array(tmp_path / "stored.npz", GREY).read(torch.tensor([0]))
     np.savez(tmp_path / "grey.npz", arr_0=pixels[..., :1].repeat(3, -1))
     assert open_array(tmp_path / "grey.npz", GREY).read(torch.tensor([3]))[0, 0].tolist() == pixels[3, ..., 0].tolist()
     for shape in ((3, 16, 16), (1, 8, 9)):
-        with pytest.raises(Problem, match=r"arr_0 holds images \(8, 8, 3\) uint8, and samples are"):
+        with pytest.raises(UserError, match=r"arr_0 holds images \(8, 8, 3\) uint8, and samples are"):
             open_array(tmp_path / "stored.npz", shape)
     np.savez(tmp_path / "floats.npz", arr_0=pixels.astype(np.float32))
-    with pytest.raises(Problem, match=r"arr_0 holds images \(8, 8, 3\) float32, and samples are \(8, 8, 3\) uint8"):
+    with pytest.raises(UserError, match=r"arr_0 holds images \(8, 8, 3\) float32, and samples are \(8, 8, 3\) uint8"):
         open_array(tmp_path / "floats.npz", COLOUR)
 
 
@@ -321,7 +321,7 @@ PIXELS = images(7, (8, 8, 3)).numpy()
 def test_arrays_of_other_shapes_and_kinds_are_one_line(tmp_path: Path, held: dict[str, Any], said: str) -> None:
     whole = {name: value for name, value in ({"arr_0": PIXELS} | held).items() if value is not None}
     np.savez(tmp_path / "r.npz", **whole)
-    with pytest.raises(Problem, match=rf"^[^\n]*r\.npz[^\n]*{said}[^\n]*$"):
+    with pytest.raises(UserError, match=rf"^[^\n]*r\.npz[^\n]*{said}[^\n]*$"):
         open_array(tmp_path / "r.npz", COLOUR, "abc")
 
 
@@ -375,10 +375,10 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")
     assert (found.pictures, len(found.statistics.features)) == (None, 0)
-    with pytest.raises(Problem, match=r"adm.npz has no images arr_0, and no mu and sigma that are of pixels"):
+    with pytest.raises(UserError, match=r"adm.npz has no images arr_0, and no mu and sigma that are of pixels"):
         of(file, tmp_path / "cache", kind="pixels")
     write_arrays(file, **moments | {"mu": np.full(6, np.nan)})
-    with pytest.raises(Problem, match="mu or sigma has numbers that are not finite"):
+    with pytest.raises(UserError, match="mu or sigma has numbers that are not finite"):
         of(file, tmp_path / "cache")
 
 
@@ -421,14 +421,14 @@ def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path:
         ('{kind = "measuring:Likeness", tag = "b"}', "likeness bbbbbbbbbbbb"),
     ):
         with pytest.raises(
-            Problem, match=f"r.npz has statistics of likeness a{{12}}, and evaluation.features is {name}"
+            UserError, match=f"r.npz has statistics of likeness a{{12}}, and evaluation.features is {name}"
         ):
             of(out, tmp_path / "cache", GREY, kind)
-    with pytest.raises(Problem, match=r"r.npz has statistics of images \[1, 8, 8\], and samples are \[3, 8, 8\]"):
+    with pytest.raises(UserError, match=r"r.npz has statistics of images \[1, 8, 8\], and samples are \[3, 8, 8\]"):
         of(out, tmp_path / "cache")
     for text in ("no zip", out.read_bytes()[:-1]):
         out.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises(Problem, match=r"r.npz is neither a folder of images nor an npz: it is damaged"):
+        with pytest.raises(UserError, match=r"r.npz is neither a folder of images nor an npz: it is damaged"):
             of(out, tmp_path / "cache", GREY)
 
 
@@ -442,9 +442,9 @@ def test_paths_that_cannot_be_looked_at_are_one_line(tmp_path: Path) -> None:
         (Path("a\0b"), "null"),
     ):
         for look in (lambda path: of(path, tmp_path / "cache"), state_of):
-            with pytest.raises(Problem, match=rf"^[^\n]*{said}[^\n]*$"):
+            with pytest.raises(UserError, match=rf"^[^\n]*{said}[^\n]*$"):
                 look(path)
-    with pytest.raises(Problem, match=r"fifo.npz is neither .*: it is not a regular file"):
+    with pytest.raises(UserError, match=r"fifo.npz is neither .*: it is not a regular file"):
         of(tmp_path / "fifo.npz", tmp_path / "cache")
 
 

@@ -15,11 +15,11 @@ from latent_caches import small
 from released import LOADERS, convert, sitkit, states, weights
 from sitkit.backbones import SiT, load_sit
 from sitkit.interpolants import DDPM
-from sitkit.recipes.data import vae
 from sitkit.recipes.data.images import to_pixels
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.randomness import Stream, noise
-from sitkit.recipes.reading import read
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.random_streams import Stream, noise
 from sitkit.samplers import Keyed, grids
 
 
@@ -150,7 +150,7 @@ def test_ancestral_noise_is_that_of_the_sample_number(tmp_path: Path) -> None:
     run, settings = convert(tmp_path, "dit"), ["sampler.solver=ancestral", "sampler.steps=3"]
     whole, part = (states(run, "sampler.kind=sde", *settings, count=count) for count in (3, 2))
     assert_near(part, whole[:2])
-    with pytest.raises(Problem, match="solver 'ancestral' does not solve"):
+    with pytest.raises(UserError, match="solver 'ancestral' does not solve"):
         states(run, *settings)
 
 

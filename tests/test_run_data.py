@@ -16,14 +16,14 @@ from test_fingerprint import write_edm2, write_lightningdit
 from image_files import component
 from latent_caches import small
 from released import sitkit
-from sitkit.recipes.components import Component
 from sitkit.recipes.data import absent
 from sitkit.recipes.data.images import Split
-from sitkit.recipes.data.record import DataRecord, open_data
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.run import Run
-from sitkit.recipes.slots import DATA
-from sitkit.recipes.trust import EVERYTHING
+from sitkit.recipes.experiment.components import Component
+from sitkit.recipes.experiment.slots import DATA
+from sitkit.recipes.runs.data_record import DataRecord, open_data
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.trust import EVERYTHING
 
 TINY = ["backbone={kind='sit', patch_size=4, hidden_size=16, depth=1, num_heads=2}", "train.batch=4", "train.steps=1"]
 TINY += ["sampler.steps=2", "grid.every=100", "log.every=100", "checkpoint.every=100", "optimizer.warmup=0"]
@@ -316,9 +316,9 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1] for line in told] == [
         "2 classes have no image to train on, and samples are drawn of them: ten, eleven"
     ]
-    with pytest.raises(Problem, match=r"own_labels: labels of training are 0 to 9, and there are 5 classes$"):
+    with pytest.raises(UserError, match=r"own_labels: labels of training are 0 to 9, and there are 5 classes$"):
         open_data(named("own_labels"), None)
-    with pytest.raises(Problem, match="returns a tuple, not a Split"):
+    with pytest.raises(UserError, match="returns a tuple, not a Split"):
         open_data(named("no_data"), None)
 
 

@@ -15,16 +15,16 @@ from PIL import Image
 import forked
 import launching
 from measuring import arrays_of, kill, patience, pixels, refused, sets, sitkit, states, trained
-from sitkit.recipes.cli.app import resample
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample import folder as folders
-from sitkit.recipes.sample import sampling
-from sitkit.recipes.sample.labels import Labels
-from sitkit.recipes.sample.pictures import label_grid
-from sitkit.recipes.sample.sampling import Request
-from sitkit.recipes.sample.shards import SampleFolder
-from sitkit.recipes.share import Share
+from sitkit.recipes.cli.common import resample
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling import sample
+from sitkit.recipes.sampling import write_folder as folders
+from sitkit.recipes.sampling.image_grid import label_grid
+from sitkit.recipes.sampling.labels import Labels
+from sitkit.recipes.sampling.sample import SampleRequest
+from sitkit.recipes.sampling.sample_folder import SampleFolder
+from sitkit.recipes.storage.work_partition import WorkPartition
+from sitkit.recipes.support.errors import UserError
 
 DIGITS = tuple("0123456789")
 
@@ -37,22 +37,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleFolder:
     """Return 1100 samples that were drawn at once."""
-    return put(request_of(run), 1100, tmp_path_factory.mktemp("alone") / "samples", Share())
+    return put(request_of(run), 1100, tmp_path_factory.mktemp("alone") / "samples", WorkPartition())
 
 
-def request_of(run: Path, *settings: str, **changed: Any) -> Request:
+def request_of(run: Path, *settings: str, **changed: Any) -> SampleRequest:
     recipe = resample(Run(run).recipe(), [*settings], "sampler", "guidance")
     split = recipe.data.build()
     usual: dict[str, Any] = {"labels": Labels(split.classes), "seed": 0, "batch": 256, "average": "ema"}
-    return Request(Run(run), recipe, split, device=torch.device("cpu"), **usual | changed)
+    return SampleRequest(Run(run), recipe, split, device=torch.device("cpu"), **usual | changed)
 
 
-def put(request: Request, count: int, out: Path, share: Share) -> SampleFolder:
-    """Draw a process's share of samples, and wait for no other."""
+def put(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleFolder:
+    """Draw a process's partition of samples, and wait for no other."""
     checkpoint = request.run.latest()
-    samples = folders.begin(out, request.content(checkpoint, count), share)
+    samples = folders.begin(out, request.content(checkpoint, count), partition)
     drawing = lambda: request.drawing(checkpoint)  # noqa: E731
-    folders.draw_into(samples, drawing, request.labels, batch=request.batch, share=share, what="drawing")
+    folders.draw_into(samples, drawing, request.labels, batch=request.batch, partition=partition, what="drawing")
     return samples
 
 
@@ -75,8 +75,8 @@ def assert_alike(one: torch.Tensor, other: torch.Tensor) -> None:
 def test_a_sample_depends_on_its_number_alone(run: Path, tmp_path: Path, kind: str) -> None:
     """Its batch and its shard are as large as they are; samples of other numbers and seeds are others."""
     settings = (f"sampler.kind={kind}", *(["sampler.solver=euler_maruyama"] if kind == "sde" else []))
-    large = put(request_of(run, *settings), 300, tmp_path / "large", Share())
-    small = put(request_of(run, *settings, batch=37), 300, tmp_path / "small", Share())
+    large = put(request_of(run, *settings), 300, tmp_path / "large", WorkPartition())
+    small = put(request_of(run, *settings, batch=37), 300, tmp_path / "small", WorkPartition())
     assert_alike(pixels(large), pixels(small))
     assert torch.equal(large.labels, small.labels)  # type: ignore[arg-type]
     request = request_of(run, *settings)
@@ -87,51 +87,53 @@ def test_a_sample_depends_on_its_number_alone(run: Path, tmp_path: Path, kind: s
     assert_alike(draw(numbers, numbers % 10).pixels, large.read(numbers))
     same = draw(torch.arange(600), torch.full((600,), 3)).pixels
     assert distinct(same) == 600
-    other = put(request_of(run, *settings, seed=1), 20, tmp_path / "other", Share())
+    other = put(request_of(run, *settings, seed=1), 20, tmp_path / "other", WorkPartition())
     assert (pixels(other).int() - pixels(large)[:20].int()).abs().amax((1, 2, 3)).min() > 5
 
 
 def test_a_shard_is_of_any_size(
     alone: SampleFolder, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "SHARD", 50)
-    samples = put(request_of(run), 120, tmp_path / "samples", Share())
+    monkeypatch.setattr(sample, "SHARD", 50)
+    samples = put(request_of(run), 120, tmp_path / "samples", WorkPartition())
     assert sorted(shards(samples)) == ["00000000.npz", "00000050.npz", "00000100.npz"]
     monkeypatch.undo()
-    grown = put(request_of(run), 160, samples.folder, Share())  # keeps the size that it has
+    grown = put(request_of(run), 160, samples.folder, WorkPartition())  # keeps the size that it has
     assert len(shards(grown)) == 4
     assert_alike(pixels(grown), pixels(alone)[:160])
 
 
 def test_more_samples_are_those_of_more_at_once(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
-    few = put(request_of(run), 700, tmp_path / "samples", Share())
+    few = put(request_of(run), 700, tmp_path / "samples", WorkPartition())
     whole = {file: state for file, state in states(few.folder).items() if "00000000" in file or "00000256" in file}
-    more = put(request_of(run), 1100, tmp_path / "samples", Share())
+    more = put(request_of(run), 1100, tmp_path / "samples", WorkPartition())
     assert shards(more) == shards(alone)
     assert states(few.folder).items() >= whole.items()  # what was whole was not touched
-    same = put(request_of(run), 300, tmp_path / "samples", Share())
+    same = put(request_of(run), 300, tmp_path / "samples", WorkPartition())
     assert len(same) == 1100
     assert shards(same) == shards(alone)
 
 
 def test_two_shares_make_one(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples"
-    first = put(request_of(run), 1100, out, Share(0, 2))
+    first = put(request_of(run), 1100, out, WorkPartition(0, 2))
     assert sorted(shards(first)) == ["00000000.npz", "00000512.npz", "00001024.npz"]
-    with pytest.raises(Problem, match=r"^2 shards of .* are left to other processes, and none was finished for 0 s; "):
-        folders.wait(first, Share(0, 2), patience=0.1)
-    with pytest.raises(Problem, match="lacks 2 of 5 shards: the same `sitkit sample` draws what is missing"):
+    with pytest.raises(
+        UserError, match=r"^2 shards of .* are left to other processes, and none was finished for 0 s; "
+    ):
+        folders.wait(first, WorkPartition(0, 2), patience=0.1)
+    with pytest.raises(UserError, match="lacks 2 of 5 shards: the same `sitkit sample` draws what is missing"):
         first.check()
-    second = put(request_of(run), 1100, out, Share(1, 2))
-    folders.wait(second, Share(0, 2), patience=0)
+    second = put(request_of(run), 1100, out, WorkPartition(1, 2))
+    folders.wait(second, WorkPartition(0, 2), patience=0)
     assert shards(second) == shards(alone)
-    assert Share(2, 3).of(range(9)) == [2, 5, 8]
+    assert WorkPartition(2, 3).of(range(9)) == [2, 5, 8]
 
 
 def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> None:
     wanted = request_of(run).content(Run(run).latest(), 10)
-    with pytest.raises(Problem, match=r"^process 0 has begun nothing in .* for 0 s: start all processes anew$"):
-        folders.begin(tmp_path / "samples", wanted, Share(1, 2), patience=0.1)
+    with pytest.raises(UserError, match=r"^process 0 has begun nothing in .* for 0 s: start all processes anew$"):
+        folders.begin(tmp_path / "samples", wanted, WorkPartition(1, 2), patience=0.1)
     assert not [*tmp_path.iterdir()]
 
 
@@ -145,8 +147,8 @@ def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> Non
 def test_a_share_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(Problem, match=f"^{said}$"):
-        Share.of_environment()
+    with pytest.raises(UserError, match=f"^{said}$"):
+        WorkPartition.of_environment()
 
 
 def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
@@ -162,12 +164,12 @@ def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp
     assert samples.shards.missing() == [0, 1, 2]
     for shard in (0, 1, 2):
         with pytest.raises(
-            Problem, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); the same `sitkit sample"
+            UserError, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); the same `sitkit sample"
         ):
             samples.get(shard)
     code, _ = sitkit("sample", run, "--samples", 1100, "--labels", "random", "--out", out)
     assert code == 2  # other labels
-    put(request_of(run), 1100, out, Share())
+    put(request_of(run), 1100, out, WorkPartition())
     assert {name: content for name, content in shards(samples).items() if not name.startswith(".")} == shards(alone)
     assert dict(kept).items() >= {file: state for file, state in states(out).items() if "0768" in file}.items()
 
@@ -274,12 +276,12 @@ def test_an_array_comes_by_way_of_a_hidden_folder(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampling, "export", stop)
+    monkeypatch.setattr(sample, "export", stop)
     assert sitkit("sample", run, "--samples", 300, "--seed", 7, "--out", out)[0] == 130
     assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 130
     assert len([*out.parent.iterdir()]) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(Request, "drawing", stop)
+    monkeypatch.setattr(SampleRequest, "drawing", stop)
     assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 0
     assert [*out.parent.iterdir()] == [out]
     arrays = arrays_of(out)
@@ -288,9 +290,9 @@ def test_an_array_comes_by_way_of_a_hidden_folder(
 
 
 def test_a_process_without_a_shard_does_not_wait_for_one_that_may_be_done(run: Path, tmp_path: Path) -> None:
-    sampling.to_array(request_of(run), 3, tmp_path / "x.npz", Share(1, 2))
+    sample.to_array(request_of(run), 3, tmp_path / "x.npz", WorkPartition(1, 2))
     assert not [*tmp_path.iterdir()]
-    sampling.to_array(request_of(run), 3, tmp_path / "x.npz", Share(0, 2))
+    sample.to_array(request_of(run), 3, tmp_path / "x.npz", WorkPartition(0, 2))
     assert [*tmp_path.iterdir()] == [tmp_path / "x.npz"]
 
 

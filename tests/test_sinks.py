@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.train.sinks import Sink, TensorBoard, flatten, open_sinks
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.sinks import Sink, TensorBoard, flatten, open_sinks
 
 
 def recipe(*sinks: str) -> Recipe:
@@ -145,10 +145,10 @@ def test_a_wandb_that_does_not_open_is_one_line(wandb: Any, tmp_path: Path) -> N
         raise FakeError("api_key not configured\nTraceback")
 
     wandb.init = refuse
-    with pytest.raises(Problem, match=r"^log.sinks: wandb: api_key not configured; `wandb login`.*offline$"):
+    with pytest.raises(UserError, match=r"^log.sinks: wandb: api_key not configured; `wandb login`.*offline$"):
         open_sinks(recipe("wandb"), tmp_path, 0)
     (tmp_path / "wandb.json").write_text("{")
-    with pytest.raises(Problem, match=r"wandb\.json cannot be used"):
+    with pytest.raises(UserError, match=r"wandb\.json cannot be used"):
         open_sinks(recipe("wandb"), tmp_path, 0)
 
 
@@ -157,7 +157,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
     name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    with pytest.raises(Problem, match=rf"^log.sinks: {name} is not installed: pip install 'sitkit\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"^log.sinks: {name} is not installed: pip install 'sitkit\[{name}\]'"):
         open_sinks(recipe(name), tmp_path, 0)
 
 

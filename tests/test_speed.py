@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import gelu
 
 from sitkit.backbones.blocks import GELU
-from sitkit.recipes.train.batches import Batch
+from sitkit.recipes.training.batches import Batch
 from stepping import CPU, made
 
 
@@ -64,7 +64,7 @@ def test_a_compiled_gelu_has_no_tanh() -> None:
 def test_freed_memory_is_kept(kept: bool) -> None:
     program = f"""if True:
         import resource
-        from sitkit.recipes.heap import keep_freed_memory
+        from sitkit.recipes.support.allocator import keep_freed_memory
         if {kept}:
             keep_freed_memory()
         def pages():

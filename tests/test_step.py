@@ -12,13 +12,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sitkit.backbones import SiT
 from sitkit.backbones.blocks import Block
 from sitkit.backbones.embeddings import TimeEmbedding
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step, learning_rate
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep, learning_rate
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=2", "backbone.num_heads=2", "train.batch=8", "train.steps=100"]
 TINY += ["optimizer.warmup=0"]
@@ -33,14 +33,14 @@ class Alone:
     """One process, whose first weights are such that every one of them has a gradient."""
 
     def __init__(self, *settings: str):
-        recipe, team = tiny(*settings), Processes()
+        recipe, group = tiny(*settings), ProcessGroup()
         split = recipe.data.build()
-        self.state = State(recipe, split, team)
+        self.state = TrainingState(recipe, split, group)
         generator = torch.Generator().manual_seed(0)
         for parameter in self.state.network.parameters():
             nn.init.normal_(parameter, std=0.2, generator=generator)
-        self.take = Step(recipe, split, self.state, team)
-        self.batches = Batches(recipe, split, team)
+        self.take = TrainingStep(recipe, split, self.state, group)
+        self.batches = Batches(recipe, split, group)
 
     def backward(self) -> tuple[Tensor, list[Tensor]]:
         """Return losses and gradients of the first step."""
@@ -79,9 +79,9 @@ def test_pieces_make_the_step_of_the_whole(settings: tuple[str, ...]) -> None:
 
 
 def test_what_a_process_takes_at_once_keeps_blocks_of_the_coupling_whole() -> None:
-    with pytest.raises(Problem, match=r"^train.coupling.block must divide what a process takes at once, 2 images$"):
+    with pytest.raises(UserError, match=r"^train.coupling.block must divide what a process takes at once, 2 images$"):
         Alone(*TRANSPORT, "compute.accumulate=4")
-    with pytest.raises(Problem, match=r"^train.coupling: where there are classes, give classwise = true[^\n]*$"):
+    with pytest.raises(UserError, match=r"^train.coupling: where there are classes, give classwise = true[^\n]*$"):
         Alone(*TRANSPORT[:2])
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sitkit.recipes.evaluate.evaluation import Question, evaluate
-from sitkit.recipes.reading import change
-from sitkit.recipes.run import Run
+from sitkit.recipes.evaluation.config import EvaluationConfig
+from sitkit.recipes.evaluation.evaluate import evaluate
+from sitkit.recipes.experiment.reading import change
+from sitkit.recipes.runs.run import Run
 from sitkit.recipes.study.statistics import Mean
 from sitkit.recipes.study.tables import with_error
-from sitkit.recipes.train.loop import train
-from sitkit.recipes.trust import EVERYTHING
+from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.training.loop import train
 from studies import AXES, SMALL, layout, sitkit, write
 
 
@@ -66,8 +67,8 @@ def test_a_cell_is_what_evaluation_says_of_the_run_with_its_sampler(done: Path, 
     settings = ["sampler.steps=3", "guidance.scale=1.5", "evaluation.num=20", "evaluation.draws=2"]
     settings.append("evaluation.labels=balanced")
     recipe = change(recipe, settings)
-    question = Question(recipe.evaluation.features, None, False, 7, torch.device("cpu"), tmp_path)
-    report = evaluate(run, recipe, question, seed=4_000_000)
+    config = EvaluationConfig(recipe.evaluation.features, None, False, 7, torch.device("cpu"), tmp_path)
+    report = evaluate(run, recipe, config, seed=4_000_000)
     assert report is not None
     numbers = row["numbers"]
     assert isinstance(numbers, dict)

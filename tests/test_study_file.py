@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.study.cells import lay_out
+from sitkit.recipes.experiment.settings import settings_of, word
 from sitkit.recipes.study.definition import read_study
-from sitkit.recipes.study.settings import settings_of, word
+from sitkit.recipes.study.layout import lay_out
+from sitkit.recipes.support.errors import UserError
 from studies import AXES, SMALL, layout, sitkit
 
 
@@ -120,7 +120,7 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_before_anything_is_computed(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(Problem, match=said) as caught:
+    with pytest.raises(UserError, match=said) as caught:
         layout(tmp_path, text)
     assert len(str(caught.value).splitlines()) == 1
     code, output = sitkit("study", tmp_path / "study.toml", "--out", tmp_path / "out")

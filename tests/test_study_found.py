@@ -7,7 +7,6 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from sitkit.recipes.problem import Problem
 from sitkit.recipes.study import plots as drawing
 from sitkit.recipes.study.definition import Study, read_study
 from sitkit.recipes.study.plots import plots
@@ -15,6 +14,7 @@ from sitkit.recipes.study.published import as_values, compare
 from sitkit.recipes.study.results import Entry, Results, Row
 from sitkit.recipes.study.statistics import Mean, difference, false_share
 from sitkit.recipes.study.tables import explanation, tables, with_error
+from sitkit.recipes.support.errors import UserError
 from studies import SMALL, write
 
 
@@ -193,5 +193,5 @@ def test_rows_that_were_not_measured_are_not_compared(tmp_path: Path) -> None:
 def test_what_is_published_must_be_of_a_number_that_is_tabled(tmp_path: Path) -> None:
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text.replace('number = "n"', 'number = "m"')))
-    with pytest.raises(Problem, match=r"published.number: 'm' is not tabled.*known: n"):
+    with pytest.raises(UserError, match=r"published.number: 'm' is not tabled.*known: n"):
         compare(found(study, 0.0, 4 * [[1.0]]))

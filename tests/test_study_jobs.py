@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from launching import ALONE, finish, kill, start
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.study.local import Ended, Job, run_all
+from sitkit.recipes.study.local_jobs import Ended, Job, run_all
+from sitkit.recipes.study.run import Work, jobs_of
 from sitkit.recipes.study.slurm import submit
-from sitkit.recipes.study.study import Work, jobs_of
+from sitkit.recipes.support.errors import UserError
 from studies import AXES, SMALL, layout, sitkit, write
 
 
@@ -210,5 +210,5 @@ def test_jobs_of_a_cluster_do_what_processes_do(tmp_path: Path, monkeypatch: pyt
         one.wait()
     assert not work.open_parts()
     assert submit(work, [], cluster="debug") == []
-    with pytest.raises(Problem, match=r"--submit debug: .*no_such"):
+    with pytest.raises(UserError, match=r"--submit debug: .*no_such"):
         submit(work, ["no_such=5"], cluster="debug")

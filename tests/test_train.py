@@ -15,18 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sitkit.objectives import Uniform
-from sitkit.recipes import checkpoints, randomness
 from sitkit.recipes.data.images import InMemory, Split, to_pixels, to_states
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.run import Run
-from sitkit.recipes.sample.generate import Drawing, build_network, draw, load_network
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.loop import train
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Outcome, Step
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.network.build import build_network, load_network
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.storage import checkpoints
+from sitkit.recipes.support import random_streams
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.loop import train
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import StepResult, TrainingStep
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "log.every=1"]
@@ -60,11 +62,11 @@ def records(folder: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in record.items() if key not in speed} for record in Run(folder).metrics()]
 
 
-def alone(recipe: Recipe) -> tuple[State, Callable[[int], Outcome]]:
+def alone(recipe: Recipe) -> tuple[TrainingState, Callable[[int], StepResult]]:
     """Return a state, and what takes its steps."""
-    split, team = recipe.data.build(), Processes()
-    state = State(recipe, split, team)
-    step, batches = Step(recipe, split, state, team), Batches(recipe, split, team)
+    split, group = recipe.data.build(), ProcessGroup()
+    state = TrainingState(recipe, split, group)
+    step, batches = TrainingStep(recipe, split, state, group), Batches(recipe, split, group)
     return state, lambda number: step(number, batches(number))
 
 
@@ -91,13 +93,13 @@ def test_a_crash_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path) 
 
 
 def test_an_interrupt_is_never_obeyed_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = itertools.chain([False], itertools.repeat(True))  # heard just after the first question
+    answers = itertools.chain([False], itertools.repeat(True))  # heard just after the first config
 
     @contextmanager
     def interrupts() -> Iterator[Callable[[], bool]]:
         yield lambda: next(answers)
 
-    monkeypatch.setattr("sitkit.recipes.train.loop.interrupts", interrupts)
+    monkeypatch.setattr("sitkit.recipes.training.loop.interrupts", interrupts)
     with pytest.raises(KeyboardInterrupt):
         train(tiny("checkpoint.every=100"), tmp_path, CPU, quiet)
     assert checkpoints.step_of(Run(tmp_path).latest()) == 2
@@ -129,7 +131,7 @@ def test_checkpoints_come_when_asked_for_and_at_the_end(tmp_path: Path) -> None:
 def test_another_recipe_is_refused_by_its_differing_keys(tmp_path: Path, setting: str, key: str) -> None:
     train(tiny("train.steps=2"), tmp_path, CPU, quiet)
     kept = (tmp_path / "recipe.json").read_bytes()
-    with pytest.raises(Problem, match=f"another recipe.*{key}"):
+    with pytest.raises(UserError, match=f"another recipe.*{key}"):
         train(tiny(setting), tmp_path, CPU, quiet)
     assert (tmp_path / "recipe.json").read_bytes() == kept
     train(tiny("train.steps=3", "checkpoint.every=1", "log.every=2", "grid.every=3"), tmp_path, CPU, quiet)
@@ -145,7 +147,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, harm: str) -> None:
     if harm == "remove":
         file.unlink()
     said: list[str] = []
-    with pytest.raises(Problem, match=r"no checkpoint of .* is good"):  # there is no other
+    with pytest.raises(UserError, match=r"no checkpoint of .* is good"):  # there is no other
         train(tiny("train.steps=3", "checkpoint.every=1"), tmp_path, CPU, said.append)
     assert sum(f"{file} is damaged" in line for line in said) == 1
     shutil.rmtree(tmp_path / "checkpoints")
@@ -192,10 +194,10 @@ def test_initial_weights_depend_on_the_seed_only() -> None:
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.integers(0, 5))
 def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(seed: int, count: int, epoch: int) -> None:
-    order = randomness.Order(seed, count)
+    order = random_streams.Permutation(seed, count)
     seen = order(torch.arange(epoch * count, (epoch + 1) * count))
     assert torch.equal(seen.sort().values, torch.arange(count))
-    across = randomness.Order(seed, count)(torch.arange(epoch * count + count // 2, (epoch + 2) * count))
+    across = random_streams.Permutation(seed, count)(torch.arange(epoch * count + count // 2, (epoch + 2) * count))
     assert torch.equal(across[: count - count // 2], seen[count // 2 :])
     if count > 12:
         assert not torch.equal(order(torch.arange(count) + (epoch + 1) * count), seen)
@@ -203,13 +205,13 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(seed: int, cou
 
 def test_labels_are_dropped_as_often_as_asked() -> None:
     index, labels = torch.arange(20_000), torch.zeros(20_000, dtype=torch.long)
-    assert (randomness.drop(0, index, labels, 7, 0.3) == 7).double().mean() == pytest.approx(0.3, abs=0.02)
-    assert (randomness.drop(0, index, labels, 7, 0.0) == 7).sum() == 0
-    assert (randomness.drop(0, index, labels, 7, 1.0) == 7).all()
+    assert (random_streams.drop(0, index, labels, 7, 0.3) == 7).double().mean() == pytest.approx(0.3, abs=0.02)
+    assert (random_streams.drop(0, index, labels, 7, 0.0) == 7).sum() == 0
+    assert (random_streams.drop(0, index, labels, 7, 1.0) == 7).all()
 
 
 def test_times_lie_in_their_interval() -> None:
-    t = randomness.times(0, torch.arange(1000), Uniform(), (0.25, 0.5))
+    t = random_streams.times(0, torch.arange(1000), Uniform(), (0.25, 0.5))
     assert 0.25 <= t.min() < 0.26
     assert 0.49 < t.max() < 0.5
 
@@ -233,12 +235,12 @@ def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> Non
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
     labels = torch.arange(20) % 10
-    whole = draw(Drawing(network, recipe, split, 3), 20, labels, quiet=True)
-    parts = draw(Drawing(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
+    whole = draw(SampleGenerator(network, recipe, split, 3), 20, labels, quiet=True)
+    parts = draw(SampleGenerator(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
     assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matrix products round by their shape
-    fewer = draw(Drawing(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
+    fewer = draw(SampleGenerator(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
     assert torch.equal(fewer.pixels, parts.pixels[:7])
-    other = draw(Drawing(network, recipe, split, 4), 20, labels, quiet=True)
+    other = draw(SampleGenerator(network, recipe, split, 4), 20, labels, quiet=True)
     assert not torch.equal(other.pixels, whole.pixels)
 
 
@@ -260,13 +262,13 @@ def test_calls_are_counted(run: Run, settings: list[str], calls: int, rows: int)
     recipe = tiny("sampler.steps=5", *settings)
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
-    drawn = draw(Drawing(network, recipe, split, 0), 10, torch.arange(10), batch=4, quiet=True)
+    drawn = draw(SampleGenerator(network, recipe, split, 0), 10, torch.arange(10), batch=4, quiet=True)
     assert (drawn.calls, drawn.rows) == (calls, rows)
 
 
 def test_a_checkpoint_of_another_network_is_refused(run: Run) -> None:
     recipe = tiny("backbone.hidden_size=32")
-    with pytest.raises(Problem, match="holds another network"):
+    with pytest.raises(UserError, match="holds another network"):
         load_network(recipe, recipe.data.build(), run.latest(), CPU)
 
 
@@ -286,14 +288,14 @@ def test_a_perfect_network_draws_the_data() -> None:
         steps = 4 if solver == "auto" else 200
         settings = [f"path={path}", f"sampler.kind={kind}", f"sampler.solver={solver}", f"sampler.steps={steps}"]
         recipe = read("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
-        drawn = draw(Drawing(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
+        drawn = draw(SampleGenerator(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
         allowed = 10 if solver == "euler_maruyama" or (solver, path) == ("heun", "vp") else 1  # these leave some noise
         assert (drawn.pixels.int() - pixels.int()).abs().max() <= allowed, settings
 
 
 def test_images_that_are_not_square_are_refused() -> None:
     flat = InMemory(torch.zeros(2, 1, 4, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
-    with pytest.raises(Problem, match="square"):
+    with pytest.raises(UserError, match="square"):
         build_network(tiny(), Split(flat, flat, ()))
 
 
@@ -330,5 +332,5 @@ def test_digits_are_those_that_their_packages_give(name: str) -> None:
 
 def test_digits_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **wanted: iter(()))
-    with pytest.raises(Problem, match=r"it needs scikit-learn: pip install 'sitkit\[demo\]'"):
+    with pytest.raises(UserError, match=r"it needs scikit-learn: pip install 'sitkit\[demo\]'"):
         read("digits").data.build()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from test_cli import sitkit
 
-from sitkit.recipes import slots
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import asked, change, override, read
-from sitkit.recipes.run import Run
-from sitkit.recipes.study.chosen import with_sampler
-from sitkit.recipes.tables import flatten
-from sitkit.recipes.trust import EVERYTHING, NOTHING, Trust
+from sitkit.recipes.experiment import slots
+from sitkit.recipes.experiment.reading import asked, change, override, read
+from sitkit.recipes.experiment.sampler_files import with_sampler
+from sitkit.recipes.runs.run import Run
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.json_toml import flatten
+from sitkit.recipes.support.trust import EVERYTHING, NOTHING, Trust
 
 EVIL = """
 import pathlib
@@ -128,7 +128,7 @@ def test_samples_name_code_in_vain(place: Path) -> None:
 def test_a_sampler_file_names_code_in_vain(place: Path) -> None:
     file = place / "sampler.toml"
     file.write_text('[sampler]\nkind = "sde"\nw = "evil:W"\n')
-    with pytest.raises(Problem, match=r"sampler.toml: sampler.w: 'evil:W' is code outside of sitkit"):
+    with pytest.raises(UserError, match=r"sampler.toml: sampler.w: 'evil:W' is code outside of sitkit"):
         with_sampler(read("digits"), file)
     assert not (place / "imported").exists()
     assert with_sampler(read("digits"), file, EVERYTHING).sampler.w.kind == "evil:W"
@@ -142,10 +142,10 @@ def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
     write_run(place)
     recipe = Run(place / "run").recipe(asked(["path=evil:Path"]))  # named again, it is asked for
     assert change(recipe, ["seed=3"]).path.kind == "evil:Path"
-    with pytest.raises(Problem, match="'evil:W' is code"):
+    with pytest.raises(UserError, match="'evil:W' is code"):
         change(recipe, ["sampler.w=evil:W"])
     (place / "own.toml").write_text('[data]\nkind = "digits"\n[path]\nkind = "evil:Path"\n')
-    with pytest.raises(Problem, match="train: is missing"):
+    with pytest.raises(UserError, match="train: is missing"):
         read("own.toml")
 
 
@@ -155,7 +155,7 @@ def test_a_run_goes_on_with_the_recipe_that_the_user_names(place: Path) -> None:
     for _ in range(2):
         with Run.begin(place / "own", recipe, split) as run:
             assert run.recipe(Trust.of(recipe)) == recipe
-    with pytest.raises(Problem, match="'evil:Path' is code"), Run.begin(place / "own", read("digits"), split):
+    with pytest.raises(UserError, match="'evil:Path' is code"), Run.begin(place / "own", read("digits"), split):
         pass
 
 
@@ -173,7 +173,7 @@ def test_even_with_trust_a_component_is_a_class_or_function_with_fields(place: P
         ("path", "evil:Missing", "cannot be imported"),
         ("path", "antigravity_of_none:X", "cannot be imported"),
     ):
-        with pytest.raises(Problem, match=said):
+        with pytest.raises(UserError, match=said):
             override(table, [f"{key}.kind={kind}"], EVERYTHING)
 
 
@@ -181,7 +181,7 @@ def test_trust_is_of_names() -> None:
     assert Trust.of({"a": ["x:y", 3], "b": {"c": "z:w"}}, "v:u").names == {"x:y", "z:w", "v:u"}
     assert (Trust.of("a") | Trust.of("b")) == Trust.of("a", "b")
     (Trust.of("a") | EVERYTHING).check("b")
-    with pytest.raises(Problem, match="'b' is code"):
+    with pytest.raises(UserError, match="'b' is code"):
         NOTHING.check("b")
     named = {key for key, value in flatten(read("digits").model_dump(mode="json")).items() if ":" in str(value)}
     assert not named  # so that a usual recipe asks for nothing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sitkit.recipes.evaluate.evaluation import evaluate
+from sitkit.recipes.evaluation.evaluate import evaluate
 from studies import SMALL, sitkit, write
 
 OVER = ["--over", "sampler.w=ode|sigma|{kind = 'kl', scale = 0.5}|constant,guidance.scale=1.0|2.0"]
@@ -141,7 +141,7 @@ def test_interrupted_it_goes_on_and_finds_the_same(
         measured.append(1)
         return evaluate(*arguments, **words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sitkit.recipes.study.bench.evaluate", once)
+    monkeypatch.setattr("sitkit.recipes.tune.benchmark.evaluate", once)
     code, said = sitkit("tune", run, *OVER, "--calls", CALLS, "--out", out)
     assert code == 130, said
     assert len([*(out / "candidates").iterdir()]) == len(kept) - 1

@@ -10,19 +10,19 @@ from torch import Tensor
 
 from sitkit.interpolants import Linear
 from sitkit.objectives import LossCurve
-from sitkit.recipes import slots
-from sitkit.recipes.problem import Problem
-from sitkit.recipes.reading import override, read
-from sitkit.recipes.recipe import Recipe
-from sitkit.recipes.study import budget, chosen
-from sitkit.recipes.study.bound import Bounded, judge, kl_bound, rank_correlation
-from sitkit.recipes.study.budget import count_calls, with_steps, within
-from sitkit.recipes.study.candidates import changed, read_axes, split, variant, words
-from sitkit.recipes.study.chosen import sampler_toml, with_sampler
+from sitkit.recipes.experiment import sampler_files, slots
+from sitkit.recipes.experiment.reading import override, read
+from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.experiment.sampler_files import sampler_toml, with_sampler
 from sitkit.recipes.study.definition import Axis
-from sitkit.recipes.study.search import MOST_COMBINATIONS, combinations, search
-from sitkit.recipes.study.usual import USUAL
-from sitkit.recipes.trust import EVERYTHING
+from sitkit.recipes.support.errors import UserError
+from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.tune import budget
+from sitkit.recipes.tune.budget import count_calls, with_steps, within
+from sitkit.recipes.tune.candidates import changed, read_axes, split, variant, words
+from sitkit.recipes.tune.default_values import USUAL
+from sitkit.recipes.tune.kl_bound import Bounded, judge, kl_bound, rank_correlation
+from sitkit.recipes.tune.search import MOST_COMBINATIONS, combinations, search
 from sitkit.samplers import KL, Constant, Diffusion, OneStep, RaisedCosine, Sigma, SineSquared
 from studies import write
 
@@ -154,7 +154,7 @@ def test_usual_values_can_be_used(key: str, settings: list[str]) -> None:
     for one in axis.variants:
         try:
             found = changed(recipe, one)
-        except Problem:  # solvers and last steps of the other kind
+        except UserError:  # solvers and last steps of the other kind
             assert key in ("sampler.solver", "sampler.last")
             continue
         assert count_calls(with_steps(found, 4), found.data.build()) >= 4
@@ -180,7 +180,7 @@ def test_as_many_steps_are_taken_as_calls_allow() -> None:
             exponential += kind == "exponential" and found.sampler.steps == calls
     assert exponential == 2
     assert within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 13).sampler.steps == 4
-    with pytest.raises(Problem, match="one step makes 3 calls, and 2 are allowed"):
+    with pytest.raises(UserError, match="one step makes 3 calls, and 2 are allowed"):
         within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 2)
 
 
@@ -190,7 +190,7 @@ def test_calls_that_steps_do_not_change_end_the_count(monkeypatch: pytest.Monkey
 
 
 def test_what_is_none_is_left_out_of_a_samplers_file() -> None:
-    assert chosen._lines({"cap": None, "scale": 2.0, "w": {"kind": "kl"}}, "s") == [
+    assert sampler_files._lines({"cap": None, "scale": 2.0, "w": {"kind": "kl"}}, "s") == [
         "",
         "[s]",
         "scale = 2.0",

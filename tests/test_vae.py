@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latent_caches import small
-from sitkit.recipes.data import vae
-from sitkit.recipes.problem import Problem
+from sitkit.recipes.data.latents import vae
+from sitkit.recipes.support.errors import UserError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -36,7 +36,7 @@ def test_grey_images_are_encoded_as_colour(autoencoder: Path) -> None:
     assert torch.equal(vae.encode(model, grey), vae.encode(model, grey.repeat(1, 3, 1, 1)))
     assert vae.latent_shape(model, (1, 8, 10)) == (2, 4, 5)
     for shape in ((2, 8, 8), (3, 9, 8)):
-        with pytest.raises(Problem, match="multiples of 2"):
+        with pytest.raises(UserError, match="multiples of 2"):
             vae.latent_shape(model, shape)
 
 
@@ -57,7 +57,7 @@ def test_weights_have_one_fingerprint_however_they_are_laid_out(autoencoder: Pat
 
 def test_the_decoder_is_loaded_when_it_is_first_called(tmp_path: Path) -> None:
     decode = vae.decoder(str(tmp_path / "absent"), scale=1.0)
-    with pytest.raises(Problem, match="neither a folder nor the id"):
+    with pytest.raises(UserError, match="neither a folder nor the id"):
         decode(torch.zeros(1, 2, 4, 4))
 
 
@@ -105,7 +105,7 @@ def test_an_autoencoder_that_is_missing_or_broken_is_told_of_in_a_line(
     folder = tmp_path / "vae"
     shutil.copytree(autoencoder, folder)
     change(folder)
-    with pytest.raises(Problem, match=said) as caught:
+    with pytest.raises(UserError, match=said) as caught:
         vae.load(str(folder))
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
@@ -113,5 +113,5 @@ def test_an_autoencoder_that_is_missing_or_broken_is_told_of_in_a_line(
 
 def test_without_diffusers_the_extra_is_named(autoencoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(Problem, match=r"pip install 'sitkit\[vae\]'"):
+    with pytest.raises(UserError, match=r"pip install 'sitkit\[vae\]'"):
         vae.load(str(autoencoder))

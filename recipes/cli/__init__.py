@@ -6,6 +6,7 @@ Torch and the recipes are imported by the command that needs them, so that `--he
 import os
 
 from . import convert as convert
+from . import encode as encode
 from . import likelihood as likelihood
 from . import measure as measure
 from . import sample as sample
@@ -13,7 +14,7 @@ from . import show as show
 from . import study as study
 from . import train as train
 from . import tune as tune
-from .app import app as app
+from .common import app as app
 from .errors import one_interrupt
 from .threads import choose_wait_policy
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .app import AFTER_TRAINING, LONGEST_SIDE, Settings, command, resample
+from .common import AFTER_TRAINING, LONGEST_SIDE, Settings, command, resample
 
 
 @command
@@ -29,7 +29,7 @@ def convert(
 
     Example: sitkit convert SiT-XL-2-256x256.pt --family sit --out runs/sit-xl
     """
-    from ..convert import check_free, doubt, read_weights, recipe_of, write_run
+    from ..network.convert import check_free, doubt, read_weights, recipe_of, write_run
 
     check_free(out)
     network = read_weights(file, family, num_heads=num_heads, ema=ema)

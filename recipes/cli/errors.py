@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..problem import Problem
+from ..support.errors import UserError
 
 NO_MEMORY = (
     "out of memory",
@@ -29,7 +29,7 @@ def line_of(error: BaseException, lower: str) -> str | None:
         error: what was raised.
         lower: what takes less memory.
     """
-    if isinstance(error, Problem):
+    if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return f"out of memory: {lower}"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .app import (
+from .common import (
     MOST_IMAGES,
     MOST_ROWS,
     MOST_SEED,
@@ -54,8 +54,8 @@ def likelihood(
 
     Example: sitkit likelihood runs/digits --images 128
     """
-    from ..evaluate.likelihood import likelihood as run_likelihood
-    from ..run import Run
+    from ..evaluation.likelihood import likelihood as run_likelihood
+    from ..runs.run import Run
 
     run = Run.find(folder)
     writable(folder / "likelihood.json")

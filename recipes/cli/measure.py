@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..problem import Problem
-from .app import (
+from ..support.errors import UserError
+from .common import (
     AFTER_TRAINING,
     LONGEST_SIDE,
     MOST_ROWS,
@@ -63,22 +63,23 @@ def evaluate(
 
     Example: sitkit evaluate runs/digits --set evaluation.draws=3
     """
-    from ..evaluate.evaluation import Question, evaluate_images, evaluate_samples
-    from ..evaluate.evaluation import evaluate as run_evaluation
-    from ..evaluate.table import table
-    from ..reading import override, read
-    from ..recipe import Evaluation
-    from ..run import Run
-    from ..sample.shards import SampleFolder
-    from ..share import Share
+    from ..evaluation.config import EvaluationConfig
+    from ..evaluation.evaluate import evaluate as run_evaluation
+    from ..evaluation.evaluate import evaluate_images, evaluate_samples
+    from ..evaluation.text_table import table
+    from ..experiment.reading import override, read
+    from ..experiment.recipe import Evaluation
+    from ..runs.run import Run
+    from ..sampling.sample_folder import SampleFolder
+    from ..storage.work_partition import WorkPartition
 
     kind = _kind_of(source)
     place = out or (_beside(source) if kind == "images" else source)
     writable(place / "report.json")
-    share = Share.of_environment()
-    where = share.device(device_of(device))
+    partition = WorkPartition.of_environment()
+    where = partition.device(device_of(device))
     if kind != "run" and sampler is not None:
-        raise Problem(f"--sampler {sampler}: the samples in {source} are drawn")
+        raise UserError(f"--sampler {sampler}: the samples in {source} are drawn")
     if kind == "images":
         usual = read("digits").model_copy(update={"evaluation": Evaluation()})
         recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
@@ -90,13 +91,13 @@ def evaluate(
         run = Run.find(source)
         recipe = run.recipe(trust_of(trust, settings))
         recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", *PLACES, sampler=sampler, trust=trust)
-    question = Question(recipe.evaluation.features, reference, crop, batch, where, place, share)
+    config = EvaluationConfig(recipe.evaluation.features, reference, crop, batch, where, place, partition)
     if kind == "images":
-        report = evaluate_images(source, question)
+        report = evaluate_images(source, config)
     elif kind == "samples":
-        report = evaluate_samples(source, recipe, question)
+        report = evaluate_samples(source, recipe, config)
     else:
-        report = run_evaluation(run, recipe, question, seed=seed, average=average)
+        report = run_evaluation(run, recipe, config, seed=seed, average=average)
     if report is not None:
         typer.echo(f"{table(report)}\n{place / 'report.html'}")
 
@@ -105,11 +106,11 @@ def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
     """Return what stands at a path that is to be measured.
 
     Raises:
-        Problem: it is nothing of the kind.
+        UserError: it is nothing of the kind.
     """
-    from ..data.crop import suffixes
-    from ..data.listing import listing
-    from ..sample.shards import CONTENT
+    from ..data.file_listing import listing
+    from ..data.image_decoding import suffixes
+    from ..sampling.sample_folder import CONTENT
 
     if (source / CONTENT).is_file():
         return "samples"
@@ -121,7 +122,7 @@ def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
         told = ""
     except ValueError as error:
         told = f" ({error})"
-    raise Problem(
+    raise UserError(
         f"there is no run in {source}, and there are no samples{told}: give the folder of a run or of samples, an .npz "
         "with arr_0, or a folder of images"
     )
@@ -151,13 +152,13 @@ def reference(
 
     Example: sitkit reference data/imagenet/train --out imagenet256.npz --size 256 --crop --features inception
     """
-    from ..evaluate.writing import write_reference
-    from ..share import Share
+    from ..evaluation.write_reference import write_reference
+    from ..storage.work_partition import WorkPartition
 
     writable(out)
-    share = Share.of_environment()
+    partition = WorkPartition.of_environment()
     image = (channels, size, size)
-    said = write_reference(source, out, image, features, crop, batch, share.device(device_of(device)), share)
+    said = write_reference(source, out, image, features, crop, batch, partition.device(device_of(device)), partition)
     if said:
         typer.echo(said)
 
@@ -171,6 +172,6 @@ def compare(
 
     Example: sitkit compare runs/digits runs/other
     """
-    from ..evaluate.compare import compare as run_compare
+    from ..evaluation.compare import compare as run_compare
 
     typer.echo(run_compare(one, other))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .app import (
+from .common import (
     AFTER_TRAINING,
     MOST_IMAGES,
     MOST_ROWS,
@@ -56,11 +56,11 @@ def sample(
 
     Example: sitkit sample runs/digits --samples 50000 --out samples/sde --set sampler.kind=sde --set guidance.scale=2
     """
-    from ..run import Run
-    from ..sample.labels import Labels
-    from ..sample.sampling import Request, check_out, to_array, to_folder, to_picture
-    from ..sample.shards import SampleFolder
-    from ..share import Share
+    from ..runs.run import Run
+    from ..sampling.labels import Labels
+    from ..sampling.sample import SampleRequest, check_out, to_array, to_folder, to_picture
+    from ..sampling.sample_folder import SampleFolder
+    from ..storage.work_partition import WorkPartition
 
     check_out(out)
     writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
@@ -70,14 +70,14 @@ def sample(
     split = run.data(recipe, images=False)
     usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))
-    share = Share.of_environment()
-    request = Request(run, recipe, split, rule, seed, batch, average, share.device(device_of(device)))
+    partition = WorkPartition.of_environment()
+    request = SampleRequest(run, recipe, split, rule, seed, batch, average, partition.device(device_of(device)))
     if out.suffix == ".png":
-        drawn = to_picture(request, num, out) if share.leads else None
+        drawn = to_picture(request, num, out) if partition.is_main else None
     elif out.suffix == ".npz":
-        drawn = to_array(request, num, out, share)
+        drawn = to_array(request, num, out, partition)
     else:
-        drawn = to_folder(request, num, out, share)
+        drawn = to_folder(request, num, out, partition)
         num = len(SampleFolder.open(out))  # there may have been more
     if drawn is not None:
         typer.echo(f"{out}: {num} samples, {drawn.calls} network calls a batch, {drawn.rows} network rows a sample")
@@ -94,8 +94,8 @@ def export(
 
     Example: sitkit export samples/sde --out samples/sde.npz
     """
-    from ..sample.export import export as run_export
-    from ..sample.shards import SampleFolder
+    from ..sampling.export import export as run_export
+    from ..sampling.sample_folder import SampleFolder
 
     found = SampleFolder.open(samples)
     writable(out if out.suffix == ".npz" else out / "labels.json")

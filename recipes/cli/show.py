@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .app import LAST_STEP, MOST_SEED, Settings, Trusting, command, trust_of
+from .common import LAST_STEP, MOST_SEED, Settings, Trusting, command, trust_of
 
 
 @command
@@ -19,7 +19,7 @@ def plane(
 
     Example: sitkit plane --data checkerboard --out runs/plane
     """
-    from ..plane.flow import plane as run_plane
+    from ..plane.demo import plane as run_plane
 
     run_plane(data, out, seed=seed, steps=steps, say=typer.echo)
 
@@ -36,8 +36,8 @@ def show(
 
     Example: sitkit show digits --set path.kind=vp
     """
-    from ..reading import change, read, to_toml
-    from ..run import Run
+    from ..experiment.reading import change, read, to_toml
+    from ..runs.run import Run
 
     if Path(source).is_dir():
         allowed = trust_of(trust, settings)

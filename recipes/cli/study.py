@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..problem import Problem
-from .app import MOST_PROCESSES, MOST_ROWS, Device, command, device_of
+from ..support.errors import UserError
+from .common import MOST_PROCESSES, MOST_ROWS, Device, command, device_of
 
 
 @command
@@ -40,12 +40,12 @@ def study(
 
     Example: sitkit study docs/results/steps.toml --out runs/steps --jobs 2
     """
-    from ..study.study import Work, list_parts, run_study
+    from ..study.run import Work, list_parts, run_study
 
     if len([one for one in (only, list_, submit) if one]) > 1:
-        raise Problem("--only, --list and --submit: give one of them")
+        raise UserError("--only, --list and --submit: give one of them")
     if slurm and not submit:
-        raise Problem("--slurm says how to --submit slurm: give that, too")
+        raise UserError("--slurm says how to --submit slurm: give that, too")
     options = [*(["--device", device] if device != "auto" else []), *(["--batch", str(batch)] if batch != 512 else [])]
     work = Work.open(file, out, models, options)
     if list_:
@@ -58,7 +58,7 @@ def study(
             f"{len(submitted)} jobs submitted; when they have ended, the same command without --submit tables them"
         )
     elif only:
-        from ..study.cell import do
+        from ..study.measure_cell import do
 
         for key in only:
             do(key, work.layout, work.folder, device_of(device), batch)

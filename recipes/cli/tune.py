@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .app import (
+from .common import (
     AFTER_TRAINING,
     MOST_ROWS,
     MOST_SEED,
@@ -54,8 +54,8 @@ def tune(
 
     Example: sitkit tune runs/digits --over sampler.w,sampler.times,guidance.scale --calls 50 --set evaluation.draws=1
     """
-    from ..run import Run
-    from ..study.tuning import run_tune
+    from ..runs.run import Run
+    from ..tune.run import run_tune
 
     run = Run.find(folder)
     recipe = resample(run.recipe(trust_of(trust, settings)), settings, *AFTER_TRAINING, "evaluation", *PLACES)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..problem import Problem
+from ..support.errors import UserError
 from .images import NoiseOf, Split, to_pixels
-from .vae import USUAL, decoder
+from .latents.vae import USUAL, decoder
 
 NO_DATA = (
     "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
@@ -15,7 +15,7 @@ NO_DATA = (
 
 
 @dataclass(frozen=True)
-class Absent:
+class AbsentImages:
     """Images of which the shape is known, and perhaps the number: whoever asks for more is told of the problem.
 
     Args:
@@ -31,20 +31,20 @@ class Absent:
     @property
     def labels(self) -> Tensor:
         """Raise the problem."""
-        raise Problem(self.problem)
+        raise UserError(self.problem)
 
     def __len__(self) -> int:
         if self.count is None:
-            raise Problem(self.problem)
+            raise UserError(self.problem)
         return self.count
 
     def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
         """Raise the problem."""
-        raise Problem(self.problem)
+        raise UserError(self.problem)
 
     def read(self, numbers: Tensor, /) -> Tensor:
         """Raise the problem."""
-        raise Problem(self.problem)
+        raise UserError(self.problem)
 
 
 def absent(
@@ -60,10 +60,10 @@ def absent(
         shift: what was taken off them before.
 
     Raises:
-        Problem: states of so many channels are no pixels.
+        UserError: states of so many channels are no pixels.
     """
     names = tuple(str(label) for label in range(classes))
     if vae == "none" and shape[0] not in (1, 3):
-        raise Problem(f"states of {shape[0]} channels are no pixels: name the vae that makes pixels of them")
+        raise UserError(f"states of {shape[0]} channels are no pixels: name the vae that makes pixels of them")
     decode = to_pixels if vae == "none" else decoder(vae, scale=scale, shift=shift)
-    return Split(Absent(shape), Absent(shape), names, decode)
+    return Split(AbsentImages(shape), AbsentImages(shape), names, decode)

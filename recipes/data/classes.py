@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..problem import Problem
+from ..support.errors import UserError
 from .images import Split
 
 MOST_NAMED = 12
@@ -56,12 +56,17 @@ class Classes:
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         return f"{len(missing):,} classes have no image and are left out: {few}" if missing else ""
 
+    def notes(self, path: str) -> tuple[str, ...]:
+        """Return a line about data at a path whose classes are named by their numbers, if labels are missing."""
+        left_out = self.left_out()
+        return (f"{path}: {left_out}, named by their numbers",) if left_out else ()
+
 
 def checked(split: Split, what: str) -> Split:
     """Return data of the user's own, of which classes without images are told.
 
     Raises:
-        Problem: there are labels of no class.
+        UserError: there are labels of no class.
     """
     if not split.classes:
         return split
@@ -69,9 +74,9 @@ def checked(split: Split, what: str) -> Split:
     for part, images in (("training", split.training), ("heldout", split.heldout)):
         labels = images.labels
         if labels.shape != (len(images),) or labels.is_floating_point():
-            raise Problem(f"{what}: labels of {part} are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
+            raise UserError(f"{what}: labels of {part} are {labels.dtype} {tuple(labels.shape)}, not int64 (N,)")
         if len(labels) and (labels.min() < 0 or labels.max() >= count):
-            raise Problem(
+            raise UserError(
                 f"{what}: labels of {part} are {int(labels.min())} to {int(labels.max())}, and there are "
                 f"{len(split.classes)} classes"
             )

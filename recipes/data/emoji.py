@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from .images import InMemory, Split
-from .ondemand import check_size
-from .parts import divide
+from .lazy_images import check_size
+from .splits import divide
 
 BLOCKS = {
     "symbols": (0x2600, 0x27BF),

@@ -29,9 +29,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .digests import line
+from ..support.digests import line
 from .images import Images
-from .ondemand import pool
+from .lazy_images import pool
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def state(images: Images, numbers: Tensor | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Files:
+class FileFingerprints:
     """Files, an image each, as an origin of images.
 
     Args:

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import read_regular
-from ..problem import Problem
+from ..storage.files import read_regular
+from ..support.errors import UserError
 from .classes import described
-from .crop import square, suffixes
-from .fingerprint import Files
+from .file_listing import listing
+from .fingerprint import FileFingerprints
+from .image_decoding import square, suffixes
 from .images import Split
-from .listing import listing
-from .ondemand import OnDemand, check_size
-from .parts import divide
-from .unreadable import ADVICE, readable
+from .lazy_images import LazyImages, check_size
+from .splits import divide
+from .unreadable_images import ADVICE, readable
 
 LEFT_OUT = "unreadable.json"
 
@@ -49,7 +49,7 @@ def folder(
 
     Raises:
         ValueError: a folder is missing, empty or of other classes, or the size or the share cannot be.
-        Problem: an image is damaged, when it is asked for; or files cannot be read.
+        UserError: an image is damaged, when it is asked for; or files cannot be read.
     """
     check_size(size)
     training, classes, told = _images(Path(path), size, unreadable)
@@ -62,13 +62,13 @@ def folder(
     return Split(*divide(training, compared, split), classes, told=(told, more))
 
 
-def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str, ...], str]:
+def _images(root: Path, size: int, unreadable: str) -> tuple[LazyImages, tuple[str, ...], str]:
     """Return the images of a folder, their classes, and a line on them."""
     found = listing(root, suffixes())
     names, skipped = found.names, ""
     if unreadable == "skip":
         listed, file = names, root / LEFT_OUT
-        state = Files([root / name for name in listed], listed).state(torch.arange(len(listed)))
+        state = FileFingerprints([root / name for name in listed], listed).state(torch.arange(len(listed)))
         kept, skipped = readable(lambda number: _read(root / listed[number], size), listed, state, file, str(root))
         names = [listed[number] for number in kept]
     if (root / LEFT_OUT).is_file():  # which is our own
@@ -78,15 +78,15 @@ def _images(root: Path, size: int, unreadable: str) -> tuple[OnDemand, tuple[str
     classes, labels = _classes(root, names)
     told = described(str(root), labels, classes, found.passed_over(), skipped)
     within = [name.split("/", 1)[-1] for name in names]  # a class may be renamed, and its images be the same
-    origin = Files([root / name for name in names], within)
-    return OnDemand(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes, told
+    origin = FileFingerprints([root / name for name in names], within)
+    return LazyImages(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes, told
 
 
 def _read(file: Path, size: int) -> Tensor:
     try:
         encoded = read_regular(file)
     except OSError as error:
-        raise Problem(f"{file} cannot be opened: {error.strerror}") from error
+        raise UserError(f"{file} cannot be opened: {error.strerror}") from error
     return square(encoded, size, str(file))
 
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from .digests import of_parts
+from ..support.digests import of_parts
 
 NoiseOf: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """From a shape (C, H, W) to standard normal noise (B, C, H, W), of the sample numbers that are being made."""

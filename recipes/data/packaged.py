@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .images import InMemory, Split
-from .parts import stratified
+from .splits import stratified
 
 
 def digits(split: float = 0.5) -> Split:

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import sha256
-from ..problem import Problem
-from ..trust import CodeFolder
-from ..words import nearest
+from ..storage.files import sha256
+from ..support.errors import UserError
+from ..support.names import nearest
+from ..support.trust import CodeFolder
 from .network import exactly, existing, read_weights, reason
 from .protocol import Features, in_colour
 
@@ -44,7 +44,7 @@ class DINOv2:
         model: the size, by its name in `hubconf.py`: dinov2_vits14, dinov2_vitb14, dinov2_vitl14 or dinov2_vitg14.
 
     Raises:
-        Problem: there is no such folder, file or size.
+        UserError: there is no such folder, file or size.
     """
 
     checkout: CodeFolder
@@ -53,12 +53,12 @@ class DINOv2:
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
-            raise Problem(
+            raise UserError(
                 f"features '{KIND}' has no model '{self.model}'{nearest(self.model, [*MODELS])}; "
                 f"known: {', '.join(MODELS)}"
             )
         if not Path(self.checkout, "hubconf.py").is_file():
-            raise Problem(
+            raise UserError(
                 f"features '{KIND}': there is no hubconf.py in {self.checkout}: give a checkout of DINOv2's repository"
             )
         existing(KIND, "weights", self.weights)
@@ -95,11 +95,11 @@ class DINOv2:
                 warnings.simplefilter("ignore")
                 network = hub.load(self.checkout, self.model, source="local", pretrained=False)
         except Exception as error:  # code of others
-            raise Problem(f"features '{KIND}': {self.checkout} cannot make {self.model}: {reason(error)}") from error
+            raise UserError(f"features '{KIND}': {self.checkout} cannot make {self.model}: {reason(error)}") from error
         try:
             network.load_state_dict(read_weights(Path(self.weights)))
         except RuntimeError as error:
-            raise Problem(f"{self.weights} does not hold the weights of {self.name}: {reason(error)}") from error
+            raise UserError(f"{self.weights} does not hold the weights of {self.name}: {reason(error)}") from error
         return network.float().eval().requires_grad_(False)
 
     def __call__(self, pixels: Tensor, /) -> Features:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..files import sha256
-from ..problem import Problem
+from ..storage.files import sha256
+from ..support.errors import UserError
 from .network import exactly, need, read_weights, reason
 from .protocol import Features, in_colour
 
@@ -28,7 +28,7 @@ class EffNetLite0:
     only, and are not FID.
 
     Raises:
-        Problem: the packages `sitkit[effnet]` are not installed, or cannot be imported.
+        UserError: the packages `sitkit[effnet]` are not installed, or cannot be imported.
     """
 
     name: ClassVar[str] = "EfficientNet-Lite0"
@@ -58,7 +58,7 @@ class EffNetLite0:
         try:
             network.load_state_dict(read_weights(self._file))
         except RuntimeError as error:
-            raise Problem(f"{self._file} does not hold the weights of {self.name}: {reason(error)}") from error
+            raise UserError(f"{self._file} does not hold the weights of {self.name}: {reason(error)}") from error
         return network.eval().requires_grad_(False)
 
     def __call__(self, pixels: Tensor, /) -> Features:

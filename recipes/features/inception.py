@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..files import sha256
-from ..problem import Problem
+from ..storage.files import sha256
+from ..support.errors import UserError
 from .network import exactly, existing, need, read_weights, reason
 from .protocol import Features, in_colour
 
@@ -37,7 +37,7 @@ class Inception:
             it is not there.
 
     Raises:
-        Problem: the packages `sitkit[eval]` are not installed or cannot be imported, or there is no such file.
+        UserError: the packages `sitkit[eval]` are not installed or cannot be imported, or there is no such file.
     """
 
     name: ClassVar[str] = "Inception"
@@ -78,7 +78,7 @@ class Inception:
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
             )
         except RuntimeError as error:
-            raise Problem(
+            raise UserError(
                 f"{self._file} does not hold the weights of torch-fidelity's Inception: {reason(error)}"
             ) from error
 
@@ -101,7 +101,7 @@ def _official(address: str) -> Path:
     """Return the file of weights that torch-fidelity publishes, downloaded if it is not in torch.hub's cache.
 
     Raises:
-        Problem: it cannot be downloaded, or what is in the cache is another.
+        UserError: it cannot be downloaded, or what is in the cache is another.
     """
     file = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
     if not file.is_file():
@@ -109,12 +109,12 @@ def _official(address: str) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(address, str(file), hash_prefix=OFFICIAL, progress=False)
         except (OSError, RuntimeError) as error:
-            raise Problem(
+            raise UserError(
                 f"features '{KIND}': {file.name} cannot be downloaded ({reason(error)}): get that file, of "
                 "torch-fidelity's releases, where there is a network, and give its path as weights"
             ) from error
     if sha256(file) != OFFICIAL:
-        raise Problem(
+        raise UserError(
             f"features '{KIND}': {file} is damaged, or another file: remove it, or name a good one as weights"
         )
     return file

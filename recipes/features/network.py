@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import float32_math
-from ..problem import Problem
+from ..support.errors import UserError
+from ..support.torch_settings import float32_math
 
 
 def need(kind: str, extra: str, *modules: str) -> list[Any]:
@@ -24,11 +24,11 @@ def need(kind: str, extra: str, *modules: str) -> list[Any]:
         modules: their names, those of their distributions but for hyphens.
 
     Raises:
-        Problem: one is not installed, or cannot be imported.
+        UserError: one is not installed, or cannot be imported.
     """
     if any(find_spec(module) is None for module in modules):
         names = " and ".join(module.replace("_", "-") for module in modules)
-        raise Problem(f"features '{kind}' needs {names}: pip install 'sitkit[{extra}]'")
+        raise UserError(f"features '{kind}' needs {names}: pip install 'sitkit[{extra}]'")
     found = []
     for module in modules:
         try:
@@ -36,7 +36,7 @@ def need(kind: str, extra: str, *modules: str) -> list[Any]:
                 warnings.simplefilter("ignore")
                 found.append(importlib.import_module(module))
         except Exception as error:  # a torchvision made for another torch raises RuntimeError, OSError, and more
-            raise Problem(
+            raise UserError(
                 f"features '{kind}' needs {module.replace('_', '-')}, which is installed but cannot be imported "
                 f"({reason(error)}): install the one made for torch {torch.__version__}"
             ) from error
@@ -46,21 +46,21 @@ def need(kind: str, extra: str, *modules: str) -> list[Any]:
 def existing(kind: str, field: str, file: str) -> None:
     """Raise a Problem unless a file that a field names is there."""
     if not Path(file).is_file():
-        raise Problem(f"features '{kind}': there is no file {file}: give the path of one as {field}")
+        raise UserError(f"features '{kind}': there is no file {file}: give the path of one as {field}")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Return the state dict in a file, on the CPU; no code in it is run.
 
     Raises:
-        Problem: it cannot be read, or holds something else.
+        UserError: it cannot be read, or holds something else.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what zip files, pickles and tensors do
-        raise Problem(f"{file} should hold weights, as torch.save writes them: {reason(error)}") from error
+        raise UserError(f"{file} should hold weights, as torch.save writes them: {reason(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise Problem(f"{file} should hold a state dict: names and tensors, and nothing else")
+        raise UserError(f"{file} should hold a state dict: names and tensors, and nothing else")
     return state
 
 

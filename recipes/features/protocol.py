@@ -51,7 +51,7 @@ class Extractor(Protocol):
         """Of the file of weights, hexadecimal; "none" if there is none.
 
         Raises:
-            Problem: the file cannot be had.
+            UserError: the file cannot be had.
         """
         ...
 
@@ -60,7 +60,7 @@ class Extractor(Protocol):
 
         Raises:
             ValueError: for other pixels.
-            Problem: at the first call: the weights cannot be had, or are others.
+            UserError: at the first call: the weights cannot be had, or are others.
         """
         ...
 

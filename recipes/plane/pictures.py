@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -12,7 +11,8 @@ from PIL import Image
 
 from sitkit.samplers import Field
 
-from ..files import write_whole
+from ..storage.files import write_whole
+from .flow import Flow
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -20,16 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from .flow import Flow
-
 REACH = 3.2
 NOISE, DATA = "#8c96a8", "#d1495b"
 LINES = 40
 FRAMES = 40
 
 
-def trajectories(flows: "Mapping[str, Flow]", fresh: torch.Tensor, file: Path) -> None:
+def trajectories(flows: Mapping[str, Flow], fresh: torch.Tensor, file: Path) -> None:
     """Draw the ways of some points, one panel a flow, and fresh data beside them."""
     figure, panels = plt.subplots(1, len(flows) + 1, figsize=(4 * len(flows) + 4, 4.3), dpi=110, layout="constrained")
     for panel, (name, flow) in zip(panels, flows.items(), strict=False):
@@ -61,7 +58,7 @@ def velocity(field: Field, file: Path) -> None:
     _save(figure, file)
 
 
-def animation(flows: "Mapping[str, Flow]", file: Path) -> None:
+def animation(flows: Mapping[str, Flow], file: Path) -> None:
     """Draw the points of every flow as they move, side by side, as a GIF that waits at its end."""
     frames = []
     for share in np.linspace(0, 1, FRAMES):

@@ -39,14 +39,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from ..components import Section
-from ..files import read_regular
-from ..problem import Problem
-from ..reading import presets
-from ..recipe import Recipe
-from ..tables import read_toml
-from ..words import nearest
-from .settings import settings_of, toml, word
+from ..experiment.reading import presets
+from ..experiment.recipe import Recipe
+from ..experiment.settings import settings_of, toml, word
+from ..storage.files import read_regular
+from ..support.errors import UserError
+from ..support.json_toml import read_toml
+from ..support.names import nearest
+from ..support.schema import Section
 
 TAKEN = ("seed", "network", "cell", "calls", "network_rows", "sampling_seed", "numbers", "report")
 """What rows of results call their own columns."""
@@ -136,31 +136,31 @@ def read_study(file: Path) -> Study:
     """Return the study of a TOML file.
 
     Raises:
-        Problem: the file cannot be read, or is no study; one line an error.
+        UserError: the file cannot be read, or is no study; one line an error.
     """
     try:
         table = read_toml(read_regular(file).decode())
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:
-        raise Problem(f"{file} is not TOML: {error}") from error
+        raise UserError(f"{file} is not TOML: {error}") from error
     try:
         written = Written.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        raise Problem("\n".join(f"{file}: {line}" for line in _explain(error))) from None
+        raise UserError("\n".join(f"{file}: {line}" for line in _explain(error))) from None
     try:
         axes = tuple(_axes(written.axes))
         if written.published:
             _check_rows(written.published, axes)
             check_number(written.published, written.measure.numbers)
-    except Problem as problem:
-        raise Problem(f"{file}: {problem}") from None
+    except UserError as problem:
+        raise UserError(f"{file}: {problem}") from None
     beside = file.parent / written.base
     base = str(beside) if written.base not in presets() and beside.is_file() else written.base
     settings = settings_of(written.set)
     for one in (*settings, *(setting for axis in axes for variant in axis.variants for setting in variant.settings)):
         if one.startswith("seed="):
-            raise Problem(f"{file}: {one}: the seeds of a study are `seeds = [0, 1, 2]` at its top")
+            raise UserError(f"{file}: {one}: the seeds of a study are `seeds = [0, 1, 2]` at its top")
     return Study(file, written, base, settings, axes)
 
 
@@ -179,7 +179,7 @@ def _keyed(key: str, value: Any) -> Iterator[Axis]:
             yield from _keyed(f"{key}.{inner}", below)
         return
     if not isinstance(value, list) or not value:
-        raise Problem(
+        raise UserError(
             f"axes.{key}: a list of values is wanted, got {toml(value)}; named variants stand in a table whose name is "
             f"no key of a recipe, such as [axes.'the {key.partition('.')[0]}']"
         )
@@ -188,20 +188,20 @@ def _keyed(key: str, value: Any) -> Iterator[Axis]:
 
 def _named(name: str, table: Mapping[str, Any]) -> Axis:
     if name in TAKEN:
-        raise Problem(f"axes.{name}: rows have a column of that name already; call the axis otherwise")
+        raise UserError(f"axes.{name}: rows have a column of that name already; call the axis otherwise")
     for variant, settings in table.items():
         if not isinstance(settings, Mapping):
             known = nearest(name, [*Recipe.model_fields])
-            raise Problem(f"axes.{name}.{variant}: a table of settings is wanted, got {toml(settings)}{known}")
+            raise UserError(f"axes.{name}.{variant}: a table of settings is wanted, got {toml(settings)}{known}")
     if not table:
-        raise Problem(f"axes.{name}: there are no variants")
+        raise UserError(f"axes.{name}: there are no variants")
     return Axis(name, tuple(Variant(variant, variant, settings_of(given)) for variant, given in table.items()))
 
 
 def _checked(axis: Axis) -> Axis:
     names = [variant.name for variant in axis.variants]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise Problem(f"axes.{axis.name}: {twice[0]} is given twice")
+        raise UserError(f"axes.{axis.name}: {twice[0]} is given twice")
     return axis
 
 
@@ -209,14 +209,14 @@ def check_number(published: Published, tabled: tuple[str, ...]) -> None:
     """Raise a problem unless the number that was published is tabled, as far as it is known what is."""
     if tabled and published.number not in tabled:
         said = f"'{published.number}' is not tabled{nearest(published.number, [*tabled])}"
-        raise Problem(f"published.number: {said}; known: {', '.join(tabled)}")
+        raise UserError(f"published.number: {said}; known: {', '.join(tabled)}")
 
 
 def _check_rows(published: Published, axes: tuple[Axis, ...]) -> None:
     known = [", ".join(names) for names in itertools.product(*([one.name for one in axis.variants] for axis in axes))]
     for name in published.rows:
         if name not in known:
-            raise Problem(f"published.rows: no row '{name}'{nearest(name, known)}; rows are called as '{known[0]}'")
+            raise UserError(f"published.rows: no row '{name}'{nearest(name, known)}; rows are called as '{known[0]}'")
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoints
-from ..components import dump
-from ..files import read_regular, write_whole
-from ..filesystems import lock
-from ..problem import Problem
-from ..run import Run
-from ..tables import read_json
-from .cells import Cell, Model
-from .content import content_of
+from ..evaluation.data_digests import content_of
+from ..experiment.components import dump
+from ..runs.run import Run
+from ..storage import checkpoints
+from ..storage.files import read_regular, write_whole
+from ..storage.filesystems import lock
+from ..support.errors import UserError
+from ..support.json_toml import read_json
+from .layout import Cell, Model
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Folder:
         """Return the folder, made if it is not there.
 
         Raises:
-            Problem: it cannot be made.
+            UserError: it cannot be made.
         """
         folder = cls(path, models or path / "models")
         try:
             for part in (folder.models, *(path / name for name in ("cells", "logs", "failed", "locks"))):
                 part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Problem(f"{path} cannot be written: {error.strerror}") from error
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
         return folder
 
     def run(self, model: Model) -> Run:
@@ -66,7 +66,7 @@ class Folder:
         """Return whether what was measured of a cell is of the images that there are now, as far as can be told."""
         try:
             measured = self.measured(cell).get("content")
-        except Problem:  # whoever reads the numbers is told
+        except UserError:  # whoever reads the numbers is told
             return True
         words = json.dumps([dump(cell.recipe.data), dump(cell.recipe.evaluation.features)], sort_keys=True)
         if measured is not None and words not in self._contents:
@@ -77,13 +77,13 @@ class Folder:
         """Return what was written of a cell that is done.
 
         Raises:
-            Problem: the file is damaged.
+            UserError: the file is damaged.
         """
         file = self.cell(cell) / "cell.json"
         try:
             found: dict[str, Any] = read_json(read_regular(file))
         except (OSError, ValueError) as error:
-            raise Problem(f"{file} is damaged ({error}): remove it, and the cell is measured again") from None
+            raise UserError(f"{file} is damaged ({error}): remove it, and the cell is measured again") from None
         return found
 
     def log(self, key: str) -> Path:

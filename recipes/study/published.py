@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..problem import Problem
+from ..support.errors import UserError
 from .definition import Published, check_number
 from .results import Results, Row
 from .statistics import Mean, difference
@@ -65,15 +65,15 @@ def compare(results: Results) -> Comparison | None:
     """Return what was published beside what was found so far; None if the study knows of nothing published.
 
     Raises:
-        Problem: the number that was published is not one of those that are tabled.
+        UserError: the number that was published is not one of those that are tabled.
     """
     published = results.study.written.published
     if published is None:
         return None
     try:
         check_number(published, results.numbers)
-    except Problem as problem:
-        raise Problem(f"{results.study.file}: {problem}") from None
+    except UserError as problem:
+        raise UserError(f"{results.study.file}: {problem}") from None
     rows = [row for row in results.rows if published.number in row.entries and name_of(row) in published.rows]
     return Comparison(published, tuple(rows), tuple(_pairs(rows, published)))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .cells import Layout, Place
 from .folder import Folder
+from .layout import Layout, Place
 from .published import as_values, compare
 from .results import Results, Row
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..problem import Problem
-from ..words import nearest
-from .cells import Layout, Place
+from ..support.errors import UserError
+from ..support.names import nearest
 from .definition import Axis, Study
 from .folder import Folder
+from .layout import Layout, Place
 from .statistics import Mean, difference
 
 
@@ -85,7 +85,7 @@ def collect(study: Study, layout: Layout, folder: Folder) -> Results:
     """Return what has been measured so far.
 
     Raises:
-        Problem: the study asks for a number that no cell has.
+        UserError: the study asks for a number that no cell has.
     """
     measured = {key: folder.measured(cell) for key, cell in layout.cells.items() if folder.done(cell)}
     numbers = _numbers(study, measured)
@@ -101,7 +101,7 @@ def _numbers(study: Study, measured: Mapping[str, Any]) -> tuple[str, ...]:
     for name in wanted if known else ():
         if name not in known:
             said = f"no '{name}' was measured{nearest(name, known)}; known: {', '.join(known)}"
-            raise Problem(f"{study.file}: measure.numbers: {said}")
+            raise UserError(f"{study.file}: measure.numbers: {said}")
     return wanted or tuple(known)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..problem import Problem
-from .cells import Model
-from .study import Work
+from ..support.errors import UserError
+from .layout import Model
+from .run import Work
 
 
 def submit(work: Work, parameters: Sequence[str], cluster: str = "slurm") -> list[Any]:
@@ -20,12 +20,12 @@ def submit(work: Work, parameters: Sequence[str], cluster: str = "slurm") -> lis
         cluster: submitit's name of where to submit.
 
     Raises:
-        Problem: submitit is not installed, there is no Slurm here, or a parameter is not known.
+        UserError: submitit is not installed, there is no Slurm here, or a parameter is not known.
     """
     try:
         import submitit
     except ImportError as error:
-        raise Problem(f"--submit needs submitit: pip install 'sitkit[slurm]' ({error})") from error
+        raise UserError(f"--submit needs submitit: pip install 'sitkit[slurm]' ({error})") from error
     wanted = dict(map(_parameter, parameters))
     todo = work.open_parts()
     networks = [key for key, one in todo.items() if isinstance(one, Model)]
@@ -42,14 +42,14 @@ def submit(work: Work, parameters: Sequence[str], cluster: str = "slurm") -> lis
                 submitted = [executor.submit(partial(subprocess.run, work.words_of(key), check=True)) for key in keys]
             jobs += submitted
     except (RuntimeError, NameError, TypeError, ValueError, OSError, AssertionError) as error:
-        raise Problem(f"--submit {cluster}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--submit {cluster}: {str(error).splitlines()[0]}") from error
     return jobs
 
 
 def _parameter(text: str) -> tuple[str, Any]:
     name, found, value = text.partition("=")
     if not found or not name:
-        raise Problem(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu, got '{text}'")
+        raise UserError(f"--slurm takes NAME=VALUE, such as slurm_partition=gpu, got '{text}'")
     try:
         return name, json.loads(value)
     except ValueError:

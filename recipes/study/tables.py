@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluate.report import STYLE
+from ..evaluation.html_report import STYLE
 from .published import VERDICTS, Comparison, compare, name_of
 from .results import Results, Row
 from .statistics import BEYOND, Mean, false_share

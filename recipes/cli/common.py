@@ -1,0 +1,154 @@
+"""What the commands share: how they are declared, and what several of them take."""
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..storage.filesystems import check_system
+from ..support.errors import UserError
+from .errors import line_of, write_any_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..experiment.recipe import Recipe
+    from ..support.trust import Trust
+
+app = typer.Typer(
+    help="Composable transport models: train, sample and evaluate SiT by recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+MOST_SEED = 2**62
+"""Seeds of further draws follow the first, and all have 64 bits."""
+MOST_ROWS = 2**20
+"""At once: their noise is held in memory, whatever their network takes."""
+MOST_IMAGES = 10**9
+"""Each shard of them is looked for by name."""
+LONGEST_SIDE = 2**16
+"""Of images: JPEG has no longer one."""
+LAST_STEP = 10**8 - 1
+"""Names of checkpoints have eight digits."""
+MOST_PROCESSES = 10**6
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
+Average = Annotated[
+    str, typer.Option(metavar="NAME", help="Which average of the weights: ema, ema-0.999, width-0.1, ...")
+]
+SamplerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sampler", metavar="FILE", help="Sampler and guidance, as `sitkit tune` writes them; --set is over it."
+    ),
+]
+Trusting = Annotated[
+    bool,
+    typer.Option("--trust", help="Run code that is no part of sitkit and that the files of DIR name: it can do all."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+
+
+LESS_MEMORY = (
+    "lower train.batch, raise compute.accumulate, set compute.recompute = true, or use a smaller network and images"
+)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function: what a user can mend becomes a line and exit code 2, an interrupt exit code 130."""
+    takes_batch = "batch" in inspect.signature(function).parameters
+    lower = "lower --batch, or use a smaller network" if takes_batch else LESS_MEMORY
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        write_any_text()
+        try:
+            check_system()
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("sitkit: interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            line = line_of(error, lower)
+            if line is None:
+                raise
+            typer.echo(f"sitkit: {line}", err=True)
+            raise typer.Exit(2) from None
+
+    return app.command()(run)
+
+
+AFTER_TRAINING = ("sampler", "guidance", "compute")
+PLACES = ("data.path", "data.heldout", "data.vae")
+"""Where a run's data lie now; they are compared with those that it was created with."""
+
+
+def resample(
+    recipe: "Recipe",
+    settings: list[str] | None,
+    *allowed: str,
+    of: str = "a trained run",
+    sampler: Path | None = None,
+    trust: bool = False,
+) -> "Recipe":
+    """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""
+    from ..experiment.reading import asked, change
+    from ..experiment.sampler_files import with_sampler
+
+    for setting in settings or ():
+        key = setting.partition("=")[0]
+        if key not in allowed and key.partition(".")[0] not in allowed:
+            raise UserError(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
+    if sampler is not None:
+        recipe = with_sampler(recipe, sampler, trust_of(trust))
+    return change(recipe, settings or (), asked(settings or ()))
+
+
+def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
+    """Return trust in the code that files name, if the user gave `--trust`, and in what settings name."""
+    from ..experiment.reading import asked
+    from ..support.trust import EVERYTHING
+
+    return EVERYTHING if trust else asked(settings or ())
+
+
+def writable(file: Path) -> None:
+    """Raise a problem if a file cannot be written, before anything is computed for it."""
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{file} cannot be written: {'it is a folder' if file.is_dir() else f'see {folder}'}")
+
+
+def device_of(name: str) -> "torch.device":
+    """Return the device of that name, and make this process ready to compute there."""
+    import torch
+
+    from ..storage.work_partition import WorkPartition
+    from ..support.allocator import keep_freed_memory
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with warnings.catch_warnings():  # of kinds that torch has given up
+            warnings.simplefilter("ignore")
+            device = torch.device(name)
+        own = WorkPartition.of_environment().device(device)  # or all processes would open the first GPU
+        torch.ones(2, device=own).sum().item()
+    except Exception as error:  # each kind of device raises its own: those without a backend, or without numbers
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise UserError(f"--device {name} cannot be used here: {reason}; cpu, cuda and cuda:1 are devices") from None
+    if device.type != "cpu":
+        return device
+    keep_freed_memory()
+    return torch.device("cpu")  # which has no numbers

@@ -1,0 +1,114 @@
+"""What `sitkit encode` does: from the name of a source to its latents in a folder."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..data.classes import checked
+from ..data.images import Images, InMemory, Split
+from ..data.latents import vae as autoencoders
+from ..data.latents.cache import SourceRecord
+from ..data.latents.encode import encode
+from ..experiment import slots
+from ..storage.work_partition import WorkPartition
+from ..support.errors import UserError
+from ..support.progress import note
+
+HELDOUT = "heldout"
+"""The folder, in that of the cache, of what a source holds out."""
+
+
+def encode_source(
+    source: str,
+    out: Path,
+    *,
+    size: int,
+    vae: str = autoencoders.USUAL,
+    batch: int = 32,
+    device: torch.device,
+    unreadable: Literal["stop", "skip"] = "stop",
+    say: Callable[[str], None],
+) -> None:
+    """Encode a source, or go on with it where it stopped; what it holds out goes into the folder `heldout` in `out`.
+
+    Under torchrun, or with RANK and WORLD_SIZE set, each process takes its part of the work. On GPUs, the process with
+    LOCAL_RANK k uses GPU k of its machine.
+
+    Args:
+        source: a folder of images, or data of a recipe: a kind, such as `digits`, or its table in TOML, such as
+            `{kind = "mnist5k", split = 0.9}`.
+        out: the folder of the cache.
+        size: the side of the images, in pixels.
+        vae: the autoencoder, a folder or an id.
+        batch: how many images are encoded at once.
+        device: where.
+        unreadable: what to do about images that cannot be read, see `encode`.
+        say: is told of what happens; by process 0 only.
+
+    Raises:
+        UserError: the source is none, its images are of another size, or they cannot be encoded.
+    """
+    partition = WorkPartition.of_environment()
+    split, described = _open(source, size)
+    for line in split.told:
+        note(line)
+    model = autoencoders.load(vae).to(partition.device(device))
+    parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
+    for images, folder in parts:
+        encode(
+            images,
+            split.classes,
+            folder,
+            source=SourceRecord(
+                description=described.description, fingerprint=_fingerprint(described.fingerprint, images)
+            ),
+            vae=model,
+            vae_source=vae,
+            batch=batch,
+            unreadable=unreadable,
+            rank=partition.rank,
+            world_size=partition.world_size,
+            say=say if partition.is_main else lambda line: None,
+        )
+
+
+def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
+    """Return what a source holds, and what it is."""
+    if Path(source).is_dir():
+        from ..data.file_listing import listing
+        from ..data.folder import folder
+        from ..data.image_decoding import suffixes
+
+        try:
+            names = listing(Path(source), suffixes()).names
+            return folder(source, size), SourceRecord(description=source, fingerprint="\n".join(names))
+        except ValueError as error:
+            raise UserError(f"{source}: {error}") from error
+    try:
+        data = slots.DATA.read(source)
+    except UserError as problem:
+        raise UserError(f"{source} is neither a folder nor data: {problem}") from None
+    split = data.build()
+    if not isinstance(split, Split):
+        raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
+    split = checked(split, f"data = {data.kind}") if ":" in data.kind else split
+    if split.training.shape[1:] != (size, size):
+        height, width = split.training.shape[1:]
+        raise UserError(f"the images of {data.kind} are {height}x{width}, and --size is {size}")
+    fields = data.fields.model_dump_json()
+    return split, SourceRecord(description=f"{data.kind} {fields}", fingerprint=f"{data.kind} {fields}")
+
+
+def _fingerprint(text: str, images: Images) -> str:
+    """Return the sha256 of a text, of the labels, and of pixels that are in memory.
+
+    Files are known by their names and labels, and not opened for this: a damaged one may be mended while half is done.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+    digest.update(images.labels.numpy().tobytes())
+    if isinstance(images, InMemory):
+        digest.update(images.pixels.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,232 @@
+"""What is known of a set of images by their features: all that its numbers need, in memory that is bounded."""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from ..features import Features
+from ..metrics import Moments, inception_score
+from ..storage.arrays import FLOAT, REAL, WHOLE, ArrayError, Npz
+from ..storage.files import write_whole
+from ..support.errors import UserError
+from ..support.random_streams import Permutation
+
+ABOUT = "about"
+SCORED_TOGETHER = 5000
+"""Images of which ADM takes an Inception score, whose mean it reports."""
+
+Gaussian = tuple[Tensor, Tensor]
+"""Mean (D,) and covariance (D, D), float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """What is known of images.
+
+    Args:
+        count: how many there were; None if a file does not say.
+        pooled: mean and covariance of their pooled features.
+        spatial: those of their spatial features, of which sFID is made.
+        features: pooled features of some of them, (K, D) float32, to find neighbours among.
+        numbers: (K,) int64, which images these are.
+        labels: (K,) int64, their classes, if they have any.
+        halves: mean and covariance of the pooled features of each half of the images, to see how numbers depend on how
+            many there are.
+        score: the Inception score, if features have probabilities.
+        sha256: of the crc32 of the pixels, block by block; of a file of statistics, its own.
+    """
+
+    count: int | None
+    pooled: Gaussian
+    spatial: Gaussian | None
+    features: Tensor
+    numbers: Tensor
+    labels: Tensor | None
+    halves: tuple[Gaussian, Gaussian] | None
+    score: float | None
+    sha256: str
+
+
+def gather(blocks: Iterable[tuple[Features, int]], count: int, labels: Tensor | None, keep: int) -> FeatureStatistics:
+    """Return the statistics of images by their features, which come block by block, with the crc32 of the pixels.
+
+    A block's first half belongs to one half of the images, and its second half to the other. The features that are kept
+    are of images chosen at random, by number, and the same for every set of so many images.
+
+    Args:
+        blocks: features, and crc32 of the pixels.
+        count: how many images there are.
+        labels: (N,) int64, or None.
+        keep: of how many images features are kept, at most.
+
+    Raises:
+        UserError: there are fewer than two images, or features that are not finite.
+    """
+    if count < 2:
+        raise UserError(f"statistics take two images or more, not {count}")
+    kept = torch.sort(Permutation(0, count)(torch.arange(min(keep, count)))).values
+    chosen = torch.zeros(count, dtype=torch.bool).index_fill(0, kept, True)
+    digest, score = hashlib.sha256(), _InceptionScore()
+    halves: tuple[Moments, Moments] | None = None
+    spatial: Moments | None = None
+    features, start = [], 0
+    try:
+        for found, crc in blocks:
+            halves = halves or (Moments(found.pooled.shape[1]), Moments(found.pooled.shape[1]))
+            for half, part in zip(halves, torch.tensor_split(found.pooled, 2), strict=True):
+                half.update(part)
+            if found.spatial is not None:
+                spatial = spatial or Moments(found.spatial.shape[1])
+                spatial.update(found.spatial)
+            if found.probs is not None:
+                score.update(found.probs)
+            features.append(found.pooled[chosen[start : start + len(found.pooled)]])
+            digest.update(crc.to_bytes(4, "little"))
+            start += len(found.pooled)
+    except ValueError as error:
+        raise UserError(f"features of images {start} and following: {error}") from error
+    assert halves is not None
+    whole = Moments(len(halves[0].mean))
+    for half in halves:
+        whole.merge(half)
+    return FeatureStatistics(
+        count=count,
+        pooled=_gaussian(whole),
+        spatial=_gaussian(spatial) if spatial else None,
+        features=torch.cat(features),
+        numbers=kept,
+        labels=None if labels is None else labels[kept],
+        halves=(_gaussian(halves[0]), _gaussian(halves[1])) if min(half.count for half in halves) > 1 else None,
+        score=score.mean(),
+        sha256=digest.hexdigest(),
+    )
+
+
+class _InceptionScore:
+    """The Inception score of probabilities that come batch by batch: the mean over splits, as they are full."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Tensor] = []
+        self.scores: list[float] = []
+
+    def update(self, probs: Tensor) -> None:
+        """Add probabilities, (B, K)."""
+        self.waiting.append(probs)
+        while sum(map(len, self.waiting)) >= SCORED_TOGETHER:
+            whole = torch.cat(self.waiting)
+            self.scores.append(inception_score(whole[:SCORED_TOGETHER], 1))
+            self.waiting = [whole[SCORED_TOGETHER:]]
+
+    def mean(self) -> float | None:
+        """Return the mean over full splits, or the score of all images if they fill none; None if there are none."""
+        if self.scores:
+            return sum(self.scores) / len(self.scores)
+        return inception_score(torch.cat(self.waiting), 1) if self.waiting else None
+
+
+def _gaussian(moments: Moments) -> Gaussian:
+    return moments.mean, moments.covariance
+
+
+def save(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> None:
+    """Write statistics as an npz, with the names that ADM's references have: `mu`, `sigma`, `mu_s`, `sigma_s`.
+
+    Besides, `features`, `numbers` and `labels` of the images that are kept, `score`, and `about`, JSON; not the halves.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    arrays = {"mu": statistics.pooled[0], "sigma": statistics.pooled[1]}
+    if statistics.spatial:
+        arrays |= {"mu_s": statistics.spatial[0], "sigma_s": statistics.spatial[1]}
+    arrays |= {"features": statistics.features, "numbers": statistics.numbers}
+    if statistics.labels is not None:
+        arrays["labels"] = statistics.labels
+    if statistics.score is not None:
+        arrays["score"] = torch.tensor(statistics.score, dtype=torch.float64)
+    said = about | {"count": statistics.count, "sha256": statistics.sha256}
+    content = io.BytesIO()
+    np.savez(content, **{name: value.numpy() for name, value in arrays.items()}, about=np.array(json.dumps(said)))  # type: ignore[arg-type]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content.getvalue())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def load(file: Path) -> tuple[FeatureStatistics, dict[str, Any] | None]:
+    """Return the statistics in an npz, and what it says of itself: ADM's references say nothing.
+
+    Raises:
+        UserError: the file is damaged, has no such arrays, or others than they should be.
+    """
+    try:
+        with Npz(file) as arrays:
+            about = _StatisticsHeader.model_validate_json(arrays.text(ABOUT)) if ABOUT in arrays.names else None
+            pooled = _gaussian_in(arrays, "mu", "sigma")
+            spatial = _gaussian_in(arrays, "mu_s", "sigma_s") if "mu_s" in arrays.names else None
+            numbers, features, labels = _kept_in(arrays, len(pooled[0]), about)
+            score = float(arrays.read("score", FLOAT, ())) if "score" in arrays.names else None
+            if score is not None and not math.isfinite(score):
+                raise ArrayError(f"score is {score}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["about", *map(str, first["loc"])])
+        raise UserError(f"{file} holds no statistics ({where}: {first['msg']}): copy or make it anew") from error
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file} holds no statistics mu and sigma ({why}): copy or make it anew") from error
+    count, digest = (about.count, about.sha256) if about else (None, "")
+    statistics = FeatureStatistics(count, pooled, spatial, features, numbers, labels, None, score, digest)
+    return statistics, about.model_dump(exclude_unset=True) if about else None
+
+
+class _StatisticsHeader(BaseModel):
+    """What a file of statistics says of itself, as far as it is read again."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    count: Annotated[int, Field(ge=2, lt=2**63)] | None = None
+    sha256: str = ""
+    features: dict[str, Any] = {}
+    image: list[int] | None = None
+
+
+def _gaussian_in(arrays: Npz, mean: str, covariance: str) -> Gaussian:
+    """Return the mean (D,) and covariance (D, D) of these names.
+
+    Raises:
+        ArrayError: they are not there or of other shapes, not finite, or the second is no covariance.
+    """
+    mu = torch.from_numpy(arrays.read(mean, REAL, (None,))).double()
+    sigma = torch.from_numpy(arrays.read(covariance, REAL, (len(mu), len(mu)))).double()
+    if not len(mu) or not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise ArrayError(f"{mean} or {covariance} has numbers that are not finite, or none")
+    widths = sigma.diagonal().clamp(min=0).sqrt()
+    if (sigma.diagonal() < 0).any() or ((sigma - sigma.T).abs() > 1e-3 * torch.outer(widths, widths)).any():
+        raise ArrayError(f"{covariance} is no covariance: it has negative variances, or is not symmetric")
+    return mu, sigma
+
+
+def _kept_in(arrays: Npz, size: int, about: _StatisticsHeader | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the numbers (K,) of the images whose features (K, D) are kept, these, and their labels (K,)."""
+    if about is None:  # foreign files may mean other things by these names
+        return torch.empty(0, dtype=torch.int64), torch.empty(0, size), None
+    features = torch.from_numpy(arrays.read("features", FLOAT, (None, size))).float()
+    rows = features.shape[:1]
+    numbers = torch.from_numpy(arrays.read("numbers", WHOLE, tuple(rows)).astype(np.int64))
+    labels = arrays.read("labels", WHOLE, tuple(rows)).astype(np.int64) if "labels" in arrays.names else None
+    if not features.isfinite().all():
+        raise ArrayError("features are not finite")
+    if len(numbers) and (numbers.min() < 0 or numbers.max() >= (about.count or 2**63 - 1)):
+        raise ArrayError(f"numbers of images are beyond their count, {about.count}")
+    return numbers, features, None if labels is None else torch.from_numpy(labels)

@@ -1,0 +1,147 @@
+"""Samples to measure: a folder that `sitkit sample` has written, an npz of images, or a folder of image files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.classes import Classes
+from ..data.file_listing import listing
+from ..data.fingerprint import FileFingerprints as FileStates
+from ..data.image_decoding import suffixes, whole
+from ..sampling.sample_folder import SampleFolder
+from ..sampling.write_folder import wait
+from ..storage.arrays import ArrayError, Npz
+from ..storage.files import read_regular
+from ..storage.work_partition import WorkPartition
+from ..support.errors import UserError
+from ..support.progress import note
+from .image_sources import ImageArray, ImageFiles, ImageSource, held, images_in, open_array, open_files
+
+FEATURES = "features"
+"""The folder of the features of samples: in theirs, or, of samples of others, in that of the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """Samples, which are `ImageSource`, and what is known of them.
+
+    Args:
+        place: where they are.
+        pictures: the samples.
+        image: (C, H, W).
+        classes: the names of their classes, by label; none if they have no labels.
+        features: the folder in which their features are kept.
+        manifest: what they depend on, as far as it is known.
+        drawn: the folder of samples, if sitkit has drawn them.
+    """
+
+    place: Path
+    pictures: ImageSource
+    image: tuple[int, int, int]
+    classes: tuple[str, ...]
+    features: Path
+    manifest: Mapping[str, Any]
+    drawn: SampleFolder | None = None
+
+    @classmethod
+    def of(cls, samples: SampleFolder) -> "SampleSet":
+        """Return the samples of a folder that sitkit has drawn, or draws now."""
+        content = samples.content
+        features = samples.folder / FEATURES
+        return cls(samples.folder, samples, content.image, content.classes, features, content.manifest, samples)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The label of each, (N,) int64; None if there are no classes."""
+        return self.pictures.labels
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return samples (B,) int64, as (B, C, H, W) uint8."""
+        return self.pictures.read(numbers)
+
+    def crc(self, numbers: range) -> int:
+        """Return a number that stands for the content of some; 0 if the name of the folder of features does."""
+        return 0 if self.drawn is None else self.drawn.crc(numbers)
+
+    def wait(self, partition: WorkPartition) -> None:
+        """Wait until other processes have drawn theirs."""
+        if self.drawn is not None:
+            wait(self.drawn, partition)
+
+    def costs(self) -> tuple[int, int] | None:
+        """Return the calls of the network a batch and its rows a sample, if they are known."""
+        if self.drawn is None:
+            return None
+        first = self.drawn.get(0)
+        return first.calls, first.rows
+
+
+def open_samples(path: Path, out: Path) -> SampleSet:
+    """Return samples that other programs have drawn, or that were exported.
+
+    They are the images `arr_0` of an npz, with its `labels`, if it has any; or the image files of a folder, all of one
+    size, and of classes if they lie in folders of these.
+
+    Args:
+        path: the npz or the folder.
+        out: the folder of the report.
+
+    Raises:
+        UserError: there are no such images, or they cannot be read.
+    """
+    pictures, classes = _of_files(path) if os.path.isdir(path) else _of_array(path)
+    names = [path.joinpath(name) for name in pictures.names] if isinstance(pictures, ImageFiles) else [path]
+    of = FileStates(names, [str(name) for name in names]).state(torch.arange(len(names)))
+    labels = None if pictures.labels is None else pictures.labels.tolist()
+    digest = hashlib.sha256(json.dumps([of, labels]).encode()).hexdigest()[:12]
+    return SampleSet(path, pictures, pictures.image, classes, out / FEATURES / digest, {"samples_from": str(path)})
+
+
+def _of_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
+    try:
+        with Npz(path) as arrays:
+            name = images_in(arrays)
+            if name is None:
+                raise ArrayError(f"{held(arrays)}; statistics can be a --reference")
+            shape, dtype = (header := arrays.header(name)).shape, header.dtype
+    except (OSError, ArrayError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} is no npz of samples, arr_0 (N, H, W, 3) uint8: {why}") from error
+    if len(shape) != 4 or shape[3] != 3 or dtype != "uint8" or 0 in shape:
+        raise UserError(f"{path}: {name} is {dtype} {shape}, and samples are (N, H, W, 3) uint8")
+    found = open_array(path, (3, *shape[1:3]))
+    if found.labels is None:
+        return found, ()
+    if (found.labels < 0).any():
+        raise UserError(f"{path}: labels are numbers from 0 up, and one is {int(found.labels.min())}")
+    classes = Classes.of(found.labels)
+    return replace(found, labels=classes.compact(found.labels, str(path))), classes.names
+
+
+def _of_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
+    try:
+        names = listing(path, suffixes()).names
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not names:
+        raise UserError(f"{path} holds neither samples nor a run, and no image that Pillow reads")
+    loose = any("/" not in name for name in names)
+    classes = () if loose else tuple(sorted({name.split("/", 1)[0] for name in names}))
+    try:
+        _, height, width = whole(read_regular(path / names[0]), str(path / names[0])).shape
+    except OSError as error:
+        raise UserError(f"{path / names[0]} cannot be opened: {error.strerror}") from error
+    found = open_files(path, (3, height, width), classes, crop=False)
+    note(found.told)
+    return replace(found, alike=names[0]), classes

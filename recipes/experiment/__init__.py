@@ -1,0 +1,1 @@
+"""The recipe: its keys, the components that it names, presets, TOML files and overrides."""

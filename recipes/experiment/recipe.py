@@ -1,0 +1,234 @@
+"""A recipe: the whole experiment as one frozen, validated value."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ..support.schema import Section
+from . import slots
+from .components import Component
+
+Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Steps = Annotated[int, Field(ge=1, le=10**8 - 1)]
+"""Names of checkpoints have eight digits."""
+Batch = Annotated[int, Field(ge=1, le=2**20)]
+"""Numbers, times and labels of a batch are held at once, whatever its images take: more is a mistake."""
+Bins = Annotated[int, Field(ge=1, le=10_000)]
+"""Of [0, 1]; every record has a number for each."""
+SolverSteps = Annotated[int, Field(ge=1, le=10**6)]
+"""Times are float32 where networks see them: of more steps, those near t = 1 would be of equal times."""
+Threads = Annotated[int, Field(ge=0, le=1024)]
+Images = Annotated[int, Field(ge=2, le=10**9)]
+Draws = Annotated[int, Field(ge=1, le=10**6)]
+"""Each has a seed of its own, as many after the first."""
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if not interval[0] < interval[1]:
+        raise ValueError(f"should be [low, high] with low < high, got {list(interval)}")
+    return interval
+
+
+Time = Annotated[float, Field(ge=0, le=1)]
+Times = Annotated[tuple[Time, Time], AfterValidator(_ordered)]
+Interval = Literal["auto"] | Times
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+class Optimizer(Section):
+    """AdamW, with a learning rate that rises linearly over the first `warmup` steps.
+
+    Then it stays, or falls to `final` times itself at the last step, as half a cosine or in a line.
+    """
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+    """The norm to which longer gradients are cut."""
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def width_name(width: float) -> str:
+    """Return the name of a power-function EMA in checkpoints, by its relative width."""
+    return f"width-{width}"
+
+
+class EMA(Section):
+    """The averages of the weights: samples are made by that of `decay`.
+
+    Step k averages with decay min(decay, (1 + k) / (10 + k)), so that short runs are averaged over their own length.
+    `more` are further decays. `widths` are averages by powers of the step, of that relative standard deviation, from
+    which any length can be made afterwards (EDM2, arXiv 2312.02696, sec. 3); the widest, 1 / sqrt(12), is a plain mean.
+    """
+
+    decay: Decay = 0.9999
+    more: tuple[Decay, ...] = ()
+    widths: tuple[Annotated[float, Field(gt=0, lt=12**-0.5)], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the averages in checkpoints: `ema`, those of `more`, and those of `widths`."""
+        return ["ema", *(f"ema-{decay}" for decay in self.more), *map(width_name, self.widths)]
+
+
+class Train(Section):
+    """How long, and with what, to train."""
+
+    steps: Steps
+    batch: Batch
+    """Images a step, over all processes."""
+    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of images that are seen mirrored."""
+    precision: Precision = "float32"
+    """Of the network's products; times and what is made of them, loss and norms, weights and averages are float32."""
+    patience: Count = 10
+    """How many steps in a row may be skipped because loss or gradient are not finite."""
+    times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
+    """How times are distributed over the interval."""
+    interval: Interval = "auto"
+    """The times to learn from; `auto`: all that the objective is finite at (`intervals.py`)."""
+    init: str = "none"
+    """The weights to start from: a file of released ones, or the folder of a run; `none` is at random."""
+    coupling: Annotated[Component | None, slots.COUPLING] = None
+    """Which noise goes with which image; None is independent."""
+
+
+class Compute(Section):
+    """How the work is done: it changes how numbers are rounded, and nothing else."""
+
+    parallel: Literal["ddp", "fsdp", "hybrid"] = "ddp"
+    """Many processes: each holds all weights, or a part of them, or a part of those that its machine holds."""
+    accumulate: Count = 1
+    """In how many pieces a process takes its share of a batch."""
+    compile: bool = False
+    """Whether the network's blocks are compiled, to train and, unless it is said otherwise then, to sample."""
+    recompute: bool = False
+    """Whether a block's activations are computed again for its gradient, instead of kept."""
+    deterministic: bool = False
+    """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
+    workers: Threads = 0
+    """Threads that prepare the next steps' images; with 0 each step prepares its own."""
+
+
+class Every(Section):
+    """Something that happens every so many steps, and after the last."""
+
+    every: Count = 1000
+
+
+class Checkpoint(Every):
+    """Which checkpoints are kept: the newest `keep`, and all whose step is a multiple of `milestone`."""
+
+    keep: Count = 3
+    milestone: Count | Literal["none"] = "none"
+
+
+class Log(Every):
+    """What is written down, always into metrics.jsonl: besides, into `sinks`; the loss in `bins` of time."""
+
+    every: Count = 100
+    bins: Bins = 10
+    sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+
+class Sampler(Section):
+    """How samples are drawn.
+
+    `steps` of `solver` lead through `interval` along `times`; the last of them is `last`, if there is one, of length
+    `last_step`. `auto` stands for `samplers.plan`, one call of the network a step, and for what other solvers need
+    (`intervals.py`).
+    """
+
+    kind: Literal["ode", "sde"] = "ode"
+    path: Annotated[Component | None, slots.SAMPLED] = None
+    """Along which samples are led; `auto` is the one that was learnt, others read it by `samplers.reparametrise`."""
+    solver: Annotated[Component | None, slots.SOLVER] = None
+    steps: SolverSteps = 50
+    times: Annotated[Component | None, slots.GRID] = None
+    """How the steps are spread: a function of `samplers.grids`."""
+    interval: Interval = "auto"
+    last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
+    last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
+    precision: Precision = "float32"
+    """Of the network's products; states and all that the solver does with them are float32."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.solver and not slots.solves(self.solver.target, self.kind):
+            raise ValueError(
+                f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
+            )
+        if self.kind == "ode" and self.last == "mean":
+            raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
+        if self.path and self.solver and slots.asks_the_network(self.solver.target):
+            raise ValueError(f"solver '{self.solver.kind}' reads the network as it was trained: path must be 'auto'")
+        if self.path and self.kind == "sde" and slots.wants_loss_curve(self.w):
+            raise ValueError(f"w = '{self.w.kind}' is measured along the path that was learnt: path must be 'auto'")
+        return self
+
+
+class Guidance(Section):
+    """Classifier-free guidance: scale 1 is none; `channels` as in the official code would be 3."""
+
+    scale: float = 1.0
+    interval: Times = (0.0, 1.0)
+    channels: Count | Literal["all"] = "all"
+
+
+class Evaluation(Section):
+    """What `sitkit evaluate` draws and looks at: `draws` times `num` samples, or as many as are held out."""
+
+    num: Images | Literal["auto"] = "auto"
+    draws: Draws = 1
+    labels: Literal["random", "balanced"] = "random"
+    """Classes at random, as in the papers, or in turn, which lowers FID."""
+    unguided: bool = False
+    """Whether to draw without guidance, too, where there is any."""
+    features: Annotated[Component, slots.FEATURES] = Field(default={}, validate_default=True)
+    """What makes features of images: of Inception, the numbers are those of the papers."""
+
+
+class Recipe(Section):
+    """Everything that an experiment depends on. `load` reads one, and presets are files of them."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Annotated[Component, slots.DATA]
+    path: Annotated[Component, slots.PATH] = Field(default={}, validate_default=True)
+    objective: Annotated[Component, slots.OBJECTIVE] = Field(default={}, validate_default=True)
+    backbone: Annotated[Component, slots.BACKBONE]
+    optimizer: Optimizer = Optimizer()
+    ema: EMA = EMA()
+    train: Train
+    compute: Compute = Compute()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+    grid: Every = Every()
+    sampler: Sampler = Sampler()
+    guidance: Guidance = Guidance()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse parts that fit their places but not one another."""
+        solver, coupling = self.sampler.solver, self.train.coupling
+        if solver and solver.kind == "learned_ancestral" and self.objective.kind != "hybrid":
+            raise ValueError("sampler.solver 'learned_ancestral' needs a learned variance: objective.kind = 'hybrid'")
+        if coupling is None:
+            return self
+        predict = getattr(self.objective.fields, "predict", None)
+        if self.sampler.kind == "sde" or (predict and predict.kind == "score"):
+            raise ValueError(
+                "train.coupling must be independent for sampler.kind = 'sde' and objective.predict = 'score': "
+                "under any other, the score does not follow from the velocity"
+            )
+        if self.train.batch % getattr(coupling.fields, "block", 1):
+            raise ValueError("train.coupling.block must divide train.batch")
+        return self

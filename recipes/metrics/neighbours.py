@@ -1,0 +1,18 @@
+"""Nearest neighbours among features."""
+
+import torch
+from torch import Tensor
+
+
+def nearer_share(x: Tensor, one: Tensor, other: Tensor) -> float:
+    """Return the share of points x (N, D) whose nearest neighbour among `one` is nearer than that among `other`."""
+    return float((_nearest_distance(x, one) < _nearest_distance(x, other)).double().mean())
+
+
+def nearest(x: Tensor, among: Tensor) -> Tensor:
+    """Return the number, (N,), of the nearest of `among` (M, D) to each of the points x (N, D)."""
+    return torch.cat([torch.cdist(part, among).argmin(1) for part in torch.split(x, 1024)])
+
+
+def _nearest_distance(x: Tensor, among: Tensor) -> Tensor:
+    return torch.cat([torch.cdist(part, among).amin(1) for part in torch.split(x, 1024)])

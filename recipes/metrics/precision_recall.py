@@ -1,0 +1,43 @@
+"""Improved precision and recall of samples against real images, by their features."""
+
+import torch
+from torch import Tensor
+
+from .features import MAX_PAIRS, same_dtype
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3, *, chunk: int = MAX_PAIRS) -> tuple[float, float]:
+    r"""Return improved precision and recall (Kynkaanniemi et al., arXiv 1904.06991, eqs. 1 and 2).
+
+    Precision is the share of fake points that lie, for at least one real point $\phi'$, within the distance of $\phi'$
+    to its k-th nearest neighbour among the other real points; recall is the same with the sets exchanged. Distance
+    equal to that radius counts as within, and points that are equal to $\phi'$ as its neighbours, at distance 0.
+    Distances are sums of squared differences: faster products of matrices would give equal points a distance.
+
+    Args:
+        real: features, (M, D); distances are in their dtype or float32, whichever is wider.
+        fake: features, (N, D).
+        k: which neighbour gives the radius.
+        chunk: how many pairs at once; it changes memory only.
+
+    Raises:
+        ValueError: for other shapes, k points or fewer, k < 1, or features that are not finite.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}: neighbours are counted from 1")
+    real, fake = same_dtype(real, fake, k, torch.float32)
+    return _fraction_within(fake, real, k, chunk), _fraction_within(real, fake, k, chunk)
+
+
+def _fraction_within(x: Tensor, among: Tensor, k: int, chunk: int) -> float:
+    rows = max(1, chunk // len(among))
+    # A point's distance to itself is exactly 0, so that the k-th of the others is number k + 1 of all.
+    radii = torch.cat(
+        [_distances(part, among).topk(k + 1, largest=False).values[:, -1] for part in torch.split(among, rows)]
+    )
+    within = [(_distances(part, among) <= radii).any(1) for part in torch.split(x, rows)]
+    return float(torch.cat(within).double().mean())
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

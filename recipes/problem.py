@@ -1,5 +1,0 @@
-"""Errors that are the user's to mend."""
-
-
-class Problem(Exception):
-    """Bad input, told in one line: what was given, what is allowed, what to do. The command line exits with 2."""

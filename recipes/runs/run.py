@@ -1,0 +1,249 @@
+"""The folder of a run: `recipe.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `grids/`."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..storage import checkpoints
+from ..experiment import slots
+from ..experiment.components import Component
+from ..data.images import Split
+from .data_record import NAME as DATA
+from .data_record import DataRecord, open_data, tell
+from ..storage.files import read_inside, write_whole
+from ..storage.filesystems import lock
+from ..storage.json_lines import append, read_lines
+from ..support.errors import UserError
+from ..experiment.reading import stored
+from ..experiment.recipe import Recipe
+from .resume import check_same, skips_from_now_on
+from ..support.json_toml import read_json
+from ..support.trust import NOTHING, Trust
+
+Say = Callable[[str], None]
+
+
+def complain(line: str) -> None:
+    """Tell the reader on stderr."""
+    print(line, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in a folder."""
+
+    folder: Path
+
+    @classmethod
+    def find(cls, folder: Path) -> "Run":
+        """Return the run in a folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not (folder / "recipe.json").is_file():
+            raise UserError(f"there is no run in {folder}: `sitkit train RECIPE --out {folder}` makes one")
+        return cls(folder)
+
+    @classmethod
+    @contextmanager
+    def begin(cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = NOTHING) -> Iterator["Run"]:
+        """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
+
+        Args:
+            folder: where it is.
+            recipe: what is trained.
+            split: the recipe's data, of which a new run keeps a record, with which those of a run are compared.
+            trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
+
+        Raises:
+            UserError: the folder cannot be written, is trained in by another process, or holds a run of another recipe
+                or of other data.
+        """
+        run = cls(folder)
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(stack.enter_context((folder / ".lock").open("a")), folder)
+                kept = run.recipe(trust | Trust.of(recipe)) if run.recipe_file.exists() else None
+                record = run.data_record() if kept else None
+                skips = kept is not None and skips_from_now_on(kept, recipe)
+                if kept is not None:
+                    check_same(kept, recipe, folder, places=record is not None, skips=skips)
+                if record is not None or kept is None:
+                    run._keep_record(record, recipe.data, split, skips)
+                write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
+            except OSError as error:
+                raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+            yield run
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe's file."""
+        return self.folder / "recipe.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The file of one JSON object a record."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def skipped_file(self) -> Path:
+        """The file of one JSON object a step that was skipped."""
+        return self.folder / "skipped.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.folder / "checkpoints"
+
+    def recipe(self, trust: Trust = NOTHING) -> Recipe:
+        """Return the run's recipe.
+
+        Args:
+            trust: what it may name that is no part of sitkit: a run may come from anywhere.
+
+        Raises:
+            UserError: the file is no recipe, or names code that is not trusted.
+        """
+        try:
+            return stored(read_json(read_inside(self.folder, self.recipe_file.name)), trust)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.recipe_file} cannot be read: {error}") from error
+        except UserError as problem:
+            raise UserError(f"{self.recipe_file}: {problem}") from None
+
+    def data_record(self) -> DataRecord | None:
+        """Return what the run knows of its data; None if a version before that was written created it.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            return DataRecord.read(read_inside(self.folder, DATA))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / DATA} is damaged ({error}): copy it again, or remove it") from None
+
+    def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = complain) -> Split:
+        """Return the data of a run, compared with what it knows of them.
+
+        Args:
+            recipe: the run's, with the places where its data lie now.
+            images: whether the images themselves are needed; if not, what the run knows of them is enough.
+            heldout: whether those held out are: the reader is told if they are others than when the run was created.
+            say: takes lines for the reader.
+
+        Raises:
+            UserError: there are no data, or they are others than those that the run was created with.
+        """
+        record = self.data_record()
+        needed = images or slots.wants_loss_curve(recipe.sampler.w)
+        if record is not None and not needed and (known := record.split(recipe.data)) is not None:
+            return known
+        split = open_data(recipe.data, record)
+        if record is None:
+            if recipe.data.kind != "absent":
+                say(f"{self.folder} was created by an earlier version, without a record of its data: not compared")
+            return split
+        self._compare(record, recipe.data, split)
+        if heldout and (found := record.differences(split, heldout=True)):
+            say(f"{self.folder}: held-out images are others than when the run was created: {tell(found)}")
+        return split
+
+    def _compare(self, record: DataRecord, data: Component, split: Split) -> None:
+        if found := record.differences(split):
+            place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
+            trained = f"fine-tune another run by --set train.init={self.folder}"
+            way = trained if checkpoints.found(self.checkpoints) else "name another --out: it has no checkpoint yet"
+            raise UserError(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
+
+    def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
+        """Compare data with their record, and write it where it is new, or where things lie elsewhere now.
+
+        With `skips`, unreadable images are left out from now on: there may be fewer.
+        """
+        if record is None:
+            written = DataRecord.of(data, split)
+        else:
+            if skips:
+                record = record.without_unreadable(split)
+            self._compare(record, data, split)
+            written = record.moved(data, split)
+        if written != record or skips:
+            write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
+
+    def complete_record(self, data: Component, split: Split, say: Say) -> None:
+        """Write the record of data of a run that an earlier version created, whose weights were found to fit them.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self.data_record() is not None:
+            return
+        say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
+        try:
+            self._keep_record(None, data, split, skips=False)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def latest(self) -> Path:
+        """Return the newest checkpoint of which every file is as it was written.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = checkpoints.newest(self.checkpoints)
+        if found is None:
+            which = "good checkpoint" if checkpoints.found(self.checkpoints) else "checkpoint yet"
+            raise UserError(f"{self.folder} has no {which}: let `sitkit train` reach one")
+        return found
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the records that training has written whole."""
+        return read_lines(self.metrics_file)
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Return the records of steps that were not taken, for their numbers were not finite."""
+        return read_lines(self.skipped_file)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the records after a step.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        for file in (self.metrics_file, self.skipped_file):
+            if file.exists():
+                kept = [json.dumps(record) + "\n" for record in read_lines(file) if record["step"] <= step]
+                try:
+                    write_whole(file, "".join(kept).encode())
+                except OSError as error:
+                    raise UserError(f"{file} cannot be written: {error.strerror}") from error
+
+    def write_metrics(self, record: dict[str, Any]) -> None:
+        """Append a record.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        append(self.metrics_file, record)
+
+    def write_skipped(self, record: dict[str, Any]) -> None:
+        """Append a record of a step that was not taken.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        append(self.skipped_file, record)
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    """Lock a file for as long as it is open."""
+    if not lock(file):
+        raise UserError(f"{folder} is being trained in by another process; wait for it, or give another --out")

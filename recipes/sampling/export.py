@@ -1,0 +1,95 @@
+"""Samples as other programs read them, a shard at a time."""
+
+import filecmp
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.classes import class_numbers
+from ..storage.files import draft_of, is_taken
+from ..storage.filesystems import move_folder
+from ..support.errors import UserError
+from ..support.progress import progress
+from .sample_folder import SampleFolder
+
+LABELS = "labels.json"
+
+
+def export(samples: SampleFolder, out: Path) -> None:
+    """Write samples as an npz for ADM's evaluator, if `out` ends in .npz, or as a folder of PNG files.
+
+    The npz has `arr_0` (N, H, W, 3) uint8, and `labels` (N,) int64 if there are classes: their names where these are
+    numbers, and else their places among them. The files are named by number, `00000000.png`, ...; `labels.json` beside
+    them has the name of each one's class. Grey images become three equal channels in the array, and stay grey as files.
+
+    Raises:
+        UserError: a shard is missing or damaged, or `out` cannot be written; an npz is whole or not there.
+    """
+    samples.check()
+    try:
+        if out.suffix == ".npz":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            draft = out.with_name(f".{out.name}.tmp")
+            try:
+                _write_array(samples, draft)
+                draft.replace(out)
+            finally:
+                draft.unlink(missing_ok=True)
+        else:
+            _write_files(samples, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def _write_array(samples: SampleFolder, file: Path) -> None:
+    _, height, width = samples.content.image
+    with zipfile.ZipFile(file, "w") as archive, progress("exporting", len(samples), unit="images") as advance:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+            _write_header(stream, (len(samples), height, width, 3), np.dtype(np.uint8))
+            for shard in samples.shards.all:
+                pixels = samples.get(shard).pixels
+                stream.write(pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+                advance(len(pixels))
+        if samples.labels is not None:
+            numbers = torch.tensor([*class_numbers(samples.content.classes)], dtype=torch.int64)
+            with archive.open("labels.npy", "w") as stream:
+                _write_header(stream, (len(samples),), np.dtype(np.int64))
+                stream.write(numbers[samples.labels].numpy().tobytes())
+
+
+def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _write_files(samples: SampleFolder, folder: Path) -> None:
+    names = [f"{number:08d}.png" for number in range(len(samples))]
+    if is_taken(folder) and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {*names, LABELS}):
+        raise UserError(f"{folder} holds other files; give another --out")
+    with draft_of(folder) as draft:
+        with progress("exporting", len(samples), unit="images") as advance:
+            for shard in samples.shards.all:
+                for number, pixels in zip(samples.shards.rows(shard), samples.get(shard).pixels, strict=True):
+                    picture = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+                    Image.fromarray(picture.contiguous().numpy()).save(draft / names[number])
+                    advance(1)
+        if samples.labels is not None:
+            classes = [samples.content.classes[label] for label in samples.labels.tolist()]
+            (draft / LABELS).write_text(json.dumps(dict(zip(names, classes, strict=True)), indent=0))
+        _replace(folder, draft)
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Put a draft in the place of a folder, if that holds nothing but some of the same files."""
+    if folder.is_dir():
+        for file in folder.iterdir():
+            if not filecmp.cmp(file, draft / file.name, shallow=False):
+                raise UserError(f"{file} is of other samples; give another --out")
+        shutil.rmtree(folder)
+    move_folder(draft, folder, LABELS)

@@ -1,0 +1,83 @@
+"""Everything that samples depend on."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.images import Split
+from ..experiment.intervals import resolve
+from ..experiment.recipe import Recipe
+from ..runs.data_paths import PLACES
+from ..storage import checkpoints
+from .labels import Labels
+
+MADE_BY = "made_by"
+"""The part of a manifest that samples depend on by rounding only: it may differ where they go on."""
+STEP_NOISE = "Philox 4x32-10, domain 1"
+"""What makes the noise of an SDE's steps; samples from before there were domains do not say, and are others."""
+OF_SAMPLES = ("seed", "data", "path", "objective", "backbone", "sampler", "guidance")
+"""The parts of a recipe that samples depend on, given the weights."""
+
+
+def manifest_of(
+    recipe: Recipe, split: Split, checkpoint: Path, average: str, labels: Labels, seed: int, device: torch.device
+) -> dict[str, Any]:
+    """Return everything that the samples of a checkpoint depend on, but for how many there are.
+
+    Args:
+        recipe: the run's, with the sampler and guidance that are used.
+        split: its data, which say how states become pixels.
+        checkpoint: which.
+        average: which average of the weights.
+        labels: the rule of the labels.
+        seed: of the sampling.
+        device: where samples are drawn.
+    """
+    resolved = resolve(recipe).model_dump(mode="json")
+    decoder: dict[str, Any] = getattr(split.decode, "describe", dict)()
+    return {
+        "recipe": resolved,
+        "checkpoint": checkpoint.name,
+        "average": average,
+        "average_sha256": _sha256(checkpoint, average),
+        "seed": seed,
+        "labels": str(labels),
+        "decoder": decoder or "none: states are pixels",
+        "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
+        "precision": recipe.sampler.precision,
+        **({"step_noise": STEP_NOISE} if recipe.sampler.kind == "sde" else {}),
+        MADE_BY: {
+            "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+            "compiled": recipe.compute.compile,
+            **versions(),
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers may depend on."""
+    return {name: version(name) for name in ("sitkit", "torch", "numpy")} | {"python": platform.python_version()}
+
+
+def identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest in which two must agree for their samples to be the same, but for rounding."""
+    recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
+    if isinstance(recipe["data"], dict):
+        recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PLACES}
+    return {key: value for key, value in manifest.items() if key != MADE_BY} | {"recipe": recipe}
+
+
+def _sha256(checkpoint: Path, average: str) -> str:
+    """Return the sha256 of the average's file, or, of one that is made of several, those of all their files."""
+    if own := checkpoints.sha256_of(checkpoint, average):
+        return own
+    parts = [
+        f"{one.name}/{part} {checkpoints.sha256_of(one, part)}"
+        for one in checkpoints.found(checkpoint.parent)
+        if checkpoints.step_of(one) <= checkpoints.step_of(checkpoint)
+        for part in sorted(file.stem for file in one.glob("width-*.safetensors"))
+    ]
+    return f"made of {', '.join(parts)}"

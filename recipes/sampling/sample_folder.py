@@ -1,0 +1,165 @@
+"""A folder of samples.
+
+- `samples.json`: what they are, as `Content` describes; it is written first;
+- `shards/00000000.npz`, ...: the samples, in blocks: `pixels` (n, C, H, W) uint8, `labels` (n,) int64 if there are
+  classes, and what they cost, `calls` of the network a batch and `rows` a sample.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from ..storage.arrays import WHOLE, Shape
+from ..storage.blocks import BlockStore
+from ..storage.files import read_inside, write_whole
+from ..storage.filesystems import flush
+from ..support.errors import UserError
+from ..support.schema import Section
+from .generator import SampleBatch
+
+CONTENT, SHARDS = "samples.json", "shards"
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class ShardContent(Section):
+    """What a folder of samples holds."""
+
+    format: Literal[1] = 1
+    count: Count
+    shard: Count
+    """How many samples a shard has."""
+    image: tuple[Count, Count, Count]
+    """(C, H, W) of the pixels."""
+    classes: tuple[str, ...]
+    manifest: dict[str, Any]
+    """Everything that the samples depend on (`manifest_of`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFolder:
+    """Samples in a folder, by number; each shard is read when it is asked for."""
+
+    folder: Path
+    content: ShardContent
+
+    @classmethod
+    def open(cls, folder: Path) -> "SampleFolder":
+        """Return the samples in a folder.
+
+        Raises:
+            UserError: there are none.
+        """
+        try:
+            return cls(folder, ShardContent.model_validate_json(read_inside(folder, CONTENT)))
+        except FileNotFoundError:
+            raise UserError(
+                f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` draws some"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{folder / CONTENT} cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{folder / CONTENT} tells of no samples ({where}: {first['msg']}): draw anew") from error
+
+    def write(self) -> None:
+        """Write what the samples are.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / CONTENT, self.content.model_dump_json(indent=2).encode())
+            flush(self.folder)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return self.content.count
+
+    @property
+    def shards(self) -> BlockStore:
+        """The files of the samples."""
+        advice = "the same `sitkit sample` draws what is missing"
+        return BlockStore(self.folder / SHARDS, self.content.count, self.content.shard, advice)
+
+    def check(self) -> None:
+        """Raise a problem unless all shards are there."""
+        if left := len(self.shards.missing()):
+            raise UserError(f"{self.folder} lacks {left} of {len(self.shards.all)} shards: {self.shards.advice}")
+
+    def put(self, shard: int, samples: SampleBatch) -> None:
+        """Write a shard.
+
+        Raises:
+            UserError: the folder cannot be written, as when the disk is full.
+        """
+        arrays = {"pixels": samples.pixels.numpy(), "calls": np.array(samples.calls), "rows": np.array(samples.rows)}
+        if samples.labels is not None:
+            arrays["labels"] = samples.labels.numpy()
+        self.shards.put(shard, arrays)
+
+    def get(self, shard: int) -> SampleBatch:
+        """Return the samples of a shard.
+
+        Raises:
+            UserError: it is not there, damaged, or of images of another shape.
+        """
+        wanted = {"pixels": (WHOLE, (None, *self.content.image)), "calls": (WHOLE, ()), "rows": (WHOLE, ())}
+        arrays = self.shards.get(shard, wanted | self._labels)
+        if arrays["pixels"].dtype != np.uint8:
+            raise UserError(f"{self.shards.file(shard)} has pixels of {arrays['pixels'].dtype}, not uint8: remove it")
+        pixels = torch.from_numpy(arrays["pixels"])
+        return SampleBatch(pixels, self._checked(shard, arrays), int(arrays["calls"]), int(arrays["rows"]))
+
+    def read(self, numbers: Tensor, /) -> Tensor:
+        """Return samples (B,) int64, as (B, C, H, W) uint8.
+
+        Raises:
+            UserError: a shard is not there, or damaged.
+        """
+        pixels = torch.empty(len(numbers), *self.content.image, dtype=torch.uint8)
+        shards = numbers // self.content.shard
+        for shard in torch.unique(shards).tolist():
+            here = shards == shard
+            pixels[here] = self.get(shard).pixels[numbers[here] - shard * self.content.shard]
+        return pixels
+
+    def crc(self, numbers: range) -> int:
+        """Return a number that stands for some samples: another one if their shards have other content.
+
+        Raises:
+            UserError: a shard is not there, or damaged.
+        """
+        first, last = numbers.start // self.content.shard, (numbers.stop - 1) // self.content.shard
+        return zlib.crc32(repr([self.shards.crc(shard) for shard in range(first, last + 1)]).encode())
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """The label of each sample, (N,) int64; None if there are no classes."""
+        if not self.content.classes:
+            return None
+        found = [self._checked(shard, self.shards.get(shard, self._labels)) for shard in self.shards.all]
+        return torch.cat([labels for labels in found if labels is not None])
+
+    @property
+    def _labels(self) -> dict[str, tuple[str, Shape]]:
+        """The array of labels that a shard must have, if there are classes."""
+        return {"labels": (WHOLE, (None,))} if self.content.classes else {}
+
+    def _checked(self, shard: int, arrays: dict[str, np.ndarray]) -> Tensor | None:
+        """Return the labels of a shard, (n,) int64, of which each is the number of a class."""
+        if "labels" not in arrays:
+            return None
+        labels = arrays["labels"].astype(np.int64)
+        if labels.min() < 0 or labels.max() >= len(self.content.classes):
+            raise UserError(f"{self.shards.file(shard)} has labels of classes that there are not: remove it")
+        return torch.from_numpy(labels)

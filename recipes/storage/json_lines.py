@@ -1,0 +1,36 @@
+"""Files of one JSON object a line, to which records are added."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..support.errors import UserError
+from ..support.json_toml import read_json
+from .files import read_inside
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the records that were written whole: a crash may have cut the last one short.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        return [read_json(line) for line in read_inside(file.parent, file.name).splitlines() if line.endswith(b"}")]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}): mend or remove it") from None
+
+
+def append(file: Path, record: dict[str, Any]) -> None:
+    """Add a record.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}; checkpoints are good") from error

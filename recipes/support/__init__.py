@@ -1,0 +1,1 @@
+"""Helpers that every other part uses: errors, progress, random streams, validated records."""

@@ -1,0 +1,58 @@
+"""A step of a run once more, to see what it is made of."""
+
+from collections.abc import Callable
+
+import torch
+
+from ..experiment.recipe import Recipe
+from ..runs.run import Run
+from ..storage import checkpoints
+from ..support.progress import progress
+from .batches import Batches
+from .initial_weights import NONE, check_initial, initial_weights
+from .process_group import ProcessGroup
+from .state import TrainingState
+from .step import TrainingStep
+
+SHOWN = 16
+
+
+def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Callable[[str], None]) -> None:
+    """Repeat a step from the newest good checkpoint before it, and show its samples, those of the worst loss first.
+
+    Nothing is written. One process does the work: if more trained, sums are rounded in another order.
+
+    Args:
+        run: the run.
+        recipe: its recipe.
+        step: which step, from 1.
+        device: where to compute.
+        say: takes lines for the reader.
+
+    Raises:
+        UserError: the run's data or network cannot be built.
+    """
+    split, group = run.data(recipe), ProcessGroup(device=device)
+    state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
+    take_step = TrainingStep(recipe, split, state, group)
+    before = [one for one in checkpoints.found(run.checkpoints) if checkpoints.step_of(one) < step]
+    if checkpoint := checkpoints.newest_of(before, say):
+        state.load(checkpoint)
+    elif recipe.train.init != NONE:
+        weights = initial_weights(recipe, split, say)
+        check_initial(run, recipe.train.init, weights, write=False)
+        state.initialise(weights)
+    say(f"from step {state.step} of {run.folder}")
+    with progress("repeating", step - 1, state.step, unit="steps") as advance:
+        for number in range(state.step + 1, step):
+            take_step(number, batches(number))
+            advance(1)
+    pieces = batches(step)
+    losses = take_step.backward(pieces).cpu()
+    say(f"step {step}: loss {losses.mean():.6g}, norm of the gradient {take_step.gradient_norm():.6g}")
+    say("   sample     image       t  class            loss")
+    numbers, images, t = (torch.cat([getattr(piece, key) for piece in pieces]) for key in ("numbers", "images", "t"))
+    for row in losses.nan_to_num(nan=torch.inf).argsort(descending=True)[:SHOWN].tolist():
+        image = int(images[row])
+        name = split.classes[int(split.training.labels[image])] if split.classes else "-"
+        say(f"{int(numbers[row]):9d} {image:9d} {t[row]:7.4f}  {name:10s} {losses[row]:10.6g}")

@@ -1,0 +1,1 @@
+"""`sitkit tune`: the choice of a sampler for a trained run."""

@@ -1,0 +1,66 @@
+"""How many steps a sampler may take for its calls of the network not to exceed a number: tried, and counted."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..data.images import Split
+from ..experiment.recipe import Recipe, Sampler
+from ..experiment.slots import wants_loss_curve
+from ..sampling.generator import SampleGenerator
+from ..support.errors import UserError
+
+
+class _Stand(nn.Module):
+    """Stands for a network, and costs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1 / 3), requires_grad=False)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return a third of the state."""
+        return self.weight * x
+
+    def full(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return as many channels again, as of a network that learnt a variance."""
+        return torch.cat([self(x, t), self(x, t)], dim=1)
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """Return a recipe whose sampler takes so many steps."""
+    return recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"steps": steps})})
+
+
+def count_calls(recipe: Recipe, split: Split) -> int:
+    """Return how often a recipe's sampler calls a network that stands for the recipe's.
+
+    Raises:
+        UserError: the sampler cannot be used.
+    """
+    if wants_loss_curve(recipe.sampler.w):  # which says nothing of calls, and is measured on images
+        sampler = recipe.sampler.model_copy(update={"w": Sampler().w})
+        recipe = recipe.model_copy(update={"sampler": sampler})
+    bare = replace(split, decode=lambda x: x.to(torch.uint8))
+    labels = torch.zeros(1, dtype=torch.int64) if split.classes else None
+    try:
+        return SampleGenerator(_Stand(), recipe, bare, 0)(torch.zeros(1, dtype=torch.int64), labels).calls
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def within(recipe: Recipe, split: Split, calls: int) -> Recipe:
+    """Return a recipe with as many steps as make no more than `calls` calls.
+
+    Raises:
+        UserError: one step makes more, or the sampler cannot be used.
+    """
+    steps = calls
+    while (counted := count_calls(with_steps(recipe, steps), split)) > calls:
+        if steps == 1:
+            raise UserError(f"one step makes {counted} calls, and {calls} are allowed")
+        steps = max(1, min(steps - 1, steps * calls // counted))
+    while counted < calls and counted < (more := count_calls(with_steps(recipe, steps + 1), split)) <= calls:
+        steps, counted = steps + 1, more
+    return with_steps(recipe, steps)

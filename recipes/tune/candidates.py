@@ -1,0 +1,143 @@
+"""What `sitkit tune` varies: keys of the sampler and the guidance with their values, and recipes that have them.
+
+A w belongs to an SDE, so that a value of `sampler.w` makes the sampler one; `ode` among them is w = 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sitkit.objectives import LossCurve
+
+from ..experiment.components import dump
+from ..experiment.reading import asked, change
+from ..experiment.recipe import Guidance, Recipe, Sampler
+from ..experiment.settings import toml, word
+from ..study.definition import Axis, Variant
+from ..support.errors import UserError
+from ..support.names import nearest
+from ..support.schema import Section
+from .default_values import NO_NOISE, USUAL, usual_values
+
+W = "sampler.w"
+SECTIONS: dict[str, type[Section]] = {"sampler": Sampler, "guidance": Guidance}
+AUTOMATIC = ("sampler.solver=auto", "sampler.last=auto")
+"""What fits every kind of sampler."""
+
+
+def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None, guided: bool = True) -> tuple[Axis, ...]:
+    """Return what is to be varied of a recipe.
+
+    Args:
+        texts: keys, several with commas between them, as `sampler.w`, each with its values if they are not to be the
+            usual ones, as `guidance.scale=1.0|1.5|2.0`; values are as `--set` has them.
+        recipe: the run's.
+        curve: its loss curve, if there are data to measure it on, of which some usual values are made.
+        guided: whether it has classes to guide by.
+
+    Raises:
+        UserError: a key or value is none, or is given twice.
+    """
+    parts = [part.strip() for text in texts for part in split(text, ",") if part.strip()]
+    axes = tuple(_axis(part, recipe, curve, guided) for part in parts)
+    for axis in axes:
+        if [other.name for other in axes].count(axis.name) > 1:
+            raise UserError(f"--over {axis.name} is given twice: put all its values into one, with | between them")
+    if not axes:
+        raise UserError(f"--over names what to vary, such as {', '.join(USUAL)}")
+    return axes
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Return the parts of a text between separators that stand in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote or letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        depth += 0 if quote else (letter in "[{") - (letter in "]}")
+        if letter == separator and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _axis(text: str, recipe: Recipe, curve: LossCurve | None, guided: bool) -> Axis:
+    key, given, values = (part.strip() for part in text.partition("="))
+    section = SECTIONS.get(key.partition(".")[0])
+    if section is None or "." not in key:
+        raise UserError(f"--over {key}: of a trained run keys of sampler and guidance can be varied, such as sampler.w")
+    if key == "sampler.steps":
+        raise UserError("--over sampler.steps: --calls says how many there are, as many of each solver as it allows")
+    if (name := key.split(".")[1]) not in section.model_fields:
+        known = [*section.model_fields]
+        raise UserError(f"--over {key}: unknown key{nearest(name, known)}; known: {', '.join(known)}")
+    if section is Guidance and not guided:
+        raise UserError(f"--over {key}: this run has no classes, so that there is nothing to guide by")
+    written = [value.strip() for value in split(values, "|") if value.strip()]
+    variants = [variant(key, value) for value in written] or [
+        variant(key, toml(value), word(value)) for value in usual_values(key, curve)
+    ]
+    if not variants:
+        raise UserError(f"--over {key}: name its values, as {key}=...|...; there are usual ones of {', '.join(USUAL)}")
+    for one in variants if given else ():
+        _check(one, key, recipe)
+    return Axis(key, tuple(variants))
+
+
+def variant(key: str, value: str, name: str = "") -> Variant:
+    """Return a value, as `--set` has it, of a key."""
+    if key == W and value.strip("\"'") == NO_NOISE:
+        return Variant(NO_NOISE, NO_NOISE, ("sampler.kind=ode",))
+    noisy = ("sampler.kind=sde",) if key == W or key.startswith(f"{W}.") else ()
+    return Variant(name or value, value, (*noisy, f"{key}={value}"))
+
+
+def _check(one: Variant, key: str, recipe: Recipe) -> None:
+    """Raise a problem if a value fits no kind of sampler."""
+    problems = []
+    for kind in ("ode", "sde"):
+        try:
+            changed(recipe, Variant(kind, kind, (f"sampler.kind={kind}",)), one)
+        except UserError as problem:
+            problems.append(problem)
+    if len(problems) == 2:
+        raise UserError(f"--over {key}={one.value}: {'; '.join(str(problems[0]).splitlines())}")
+
+
+def changed(recipe: Recipe, *variants: Variant) -> Recipe:
+    """Return a recipe with other values; solver and last step are `auto` if they do not fit those, unless they are.
+
+    What samples do not depend on is as usual, so that recipes of the same samples are the same: the w of an ODE, and
+    where and how there would be guidance if there were any.
+
+    Raises:
+        UserError: the values do not go together.
+    """
+    settings = tuple(setting for one in variants for setting in one.settings)
+    trust = asked(settings)  # they are of `--over`, or usual ones
+    try:
+        found = change(recipe, settings, trust)
+    except UserError:
+        found = change(recipe, (*AUTOMATIC, *settings), trust)
+    sampler: dict[str, Any] = {}
+    if found.sampler.kind == "ode":
+        sampler["w"] = Sampler().w
+    if dump(found.sampler.path) == dump(found.path):
+        sampler["path"] = None
+    guidance = Guidance() if found.guidance.scale == 1 else found.guidance
+    return found.model_copy(update={"sampler": found.sampler.model_copy(update=sampler), "guidance": guidance})
+
+
+def words(recipe: Recipe, keys: Sequence[str]) -> tuple[str, ...]:
+    """Return what a recipe has at some keys, in words."""
+    return tuple(_words(recipe, keys))
+
+
+def _words(recipe: Recipe, keys: Sequence[str]) -> Iterator[str]:
+    table = recipe.model_dump(mode="json")
+    for key in keys:
+        value: Any = table
+        for part in key.split("."):
+            value = value.get(part, "-") if isinstance(value, dict) else "-"
+        noiseless = recipe.sampler.kind == "ode" and (key == W or key.startswith(f"{W}."))
+        yield NO_NOISE if noiseless else word(value)
