@@ -24,7 +24,7 @@ from trials import parts, recipe_of
 from turns import clocked
 
 from sitkit.recipes.data.images import Split, to_pixels
-from sitkit.recipes.data.latents.reader.reader import CachedLatents
+from sitkit.recipes.data.latents.reader import CachedLatents
 from sitkit.recipes.support import random_streams
 from sitkit.recipes.training.batches import Batches
 from sitkit.recipes.training.process_group import ProcessGroup

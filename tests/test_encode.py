@@ -24,7 +24,7 @@ from sitkit.recipes.data import latents as open_latents
 from sitkit.recipes.data.folder import folder
 from sitkit.recipes.data.latents import vae
 from sitkit.recipes.data.latents.cache import SourceRecord
-from sitkit.recipes.data.latents.reader.reader import verify
+from sitkit.recipes.data.latents.reader import verify
 from sitkit.recipes.support.errors import UserError
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from latent_caches import COUNT, Numbered, noise_of, small, write
 from sitkit.recipes.data import latents as open_latents
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.data.latents import vae
-from sitkit.recipes.data.latents.reader.reader import verify
+from sitkit.recipes.data.latents.reader import verify
 from sitkit.recipes.support.errors import UserError
 
 

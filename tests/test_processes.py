@@ -41,7 +41,7 @@ class Member(ProcessGroup):
 
     def gather(self, value: Any) -> list[Any]:
         self.said[self.rank] = value
-        return [self.said.get(rank, {}) for rank in range(self.world)]
+        return [self.said.get(rank, {}) for rank in range(self.world_size)]
 
 
 def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:

@@ -72,15 +72,15 @@ def of_images(
             blocks,
             batch=how.batch,
             device=how.device,
-            share=how.share,
+            partition=how.partition,
             what=f"looking at {source}",
             check=how.check_features,
         )
-        if how.share.is_main:
-            how.share.wait(lambda: len(blocks.missing()), f"blocks of {parts}")
+        if how.partition.is_main:
+            how.partition.wait(lambda: len(blocks.missing()), f"blocks of {parts}")
             found = gather(stored(blocks), len(images), images.labels, keep)
             save(found, {"source": source, "features": how.describe()}, file)
-    if not how.share.is_main:
+    if not how.partition.is_main:
         return None
     shutil.rmtree(parts, ignore_errors=True)
     statistics, about = load(file)
@@ -123,7 +123,7 @@ def of_path(
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path} is neither a folder of images nor an npz: {why}") from error
     if ABOUT in names:
-        return _of_statistics(path, image, how) if how.share.is_main else None
+        return _of_statistics(path, image, how) if how.partition.is_main else None
     pictures = open_array(path, image, classes) if images else None
     whole = "mu" in names and how.extractor.frechet == "FID"
     if pictures is None and not whole:
@@ -135,7 +135,7 @@ def of_path(
     if pictures:
         identity = _identity(pictures, image, False, state_of_files(path.parent, [path.name]))
         some = of_images(pictures, str(path), identity, how)
-    if not how.share.is_main:
+    if not how.partition.is_main:
         return None
     about = {"source": str(path), "sha256": sha256(path)}
     if not whole:

@@ -160,7 +160,9 @@ def decays(ema: EMA) -> dict[str, Callable[[int], float]]:
     if len({ema.decay, *ema.more}) + len({*ema.widths}) < len(ema.names):
         raise UserError(f"ema: every average once, got decays {[ema.decay, *ema.more]} and widths {list(ema.widths)}")
     widths = dict(zip(ema.names[len(named) :], ema.widths, strict=True))
-    exponentials = {name: partial(exponential, decay) for name, decay in named.items()}
+    exponentials: dict[str, Callable[[int], float]] = {
+        name: partial(exponential, decay) for name, decay in named.items()
+    }
     return exponentials | {name: partial(power, exponent(width)) for name, width in widths.items()}
 
 

@@ -1,15 +1,10 @@
-"""Experiments on experiments: a study of recipes from one file, and the choice of a sampler for a trained run.
+"""`sitkit study`: many recipes trained and measured from one file.
 
-| to | look in |
+| to find | look in |
 | --- | --- |
-| read a study | `definition`, `settings` |
-| know what is to be trained and measured | `cells`, `folder` |
-| do one piece of it | `cell` |
-| do all of it | `study`, `local`, `slurm` |
-| read what came out | `results`, `statistics`, `tables`, `plots` |
-| choose a sampler for a run | `tuning`, `tune`, `chosen` |
-| know what is tried, and in which order | `candidates`, `usual`, `search` |
-| measure it within its calls | `bench`, `budget` |
-| know what theory says of a w | `bound` |
-| read what came out of that | `tune_page`, `tune_plots` |
+| the file of a study | `definition` |
+| what is trained and measured | `layout`, `folder` |
+| one training or one measurement | `measure_cell` |
+| all of them, on this machine or by Slurm | `run`, `local_jobs`, `slurm` |
+| results, tables and plots | `results`, `statistics`, `record`, `tables`, `plots`, `published` |
 """

@@ -1,10 +1,15 @@
-"""Training, from a recipe to a run's folder.
+"""Training, from a recipe to the folder of a run. Read `loop` first.
 
-| to | look in |
+| to find | look in |
 | --- | --- |
-| read it from top to bottom | `loop` |
-| see what a step is made of, and what it does | `batches`, `step`, `state`, `averages` |
-| see how many processes work together | `processes`, `sharding` |
-| see what is written, and when | `saving`, `journal`, `meters`, `sinks` |
-| know what it takes before it starts, or look at a step again | `estimate`, `replay` |
+| the loop | `loop` |
+| the loss, the gradient, the update of the weights | `step` |
+| the images, noise and times of a step | `batches` |
+| weights, optimiser and EMA, and how they are saved | `state`, `checkpoint_writer` |
+| DDP and FSDP2 | `process_group`, `fsdp` |
+| metrics, TensorBoard, wandb | `metrics_logger`, `meters`, `sinks` |
+| image grids during training | `sample_grid` |
+| pretrained weights | `initial_weights` |
+| size and memory before training (`--dry-run`) | `cost_estimate`, `data_summary` |
+| one step repeated (`sitkit replay`) | `replay` |
 """
