@@ -34,6 +34,6 @@ def test_the_wheel_has_every_file_of_every_package_and_no_other(tmp_path: Path) 
 def test_the_root_folders_are_the_packages() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
-    files = [*ROOT.glob("*/__init__.py"), *ROOT.glob("recipes/*/__init__.py")]
+    files = [*ROOT.glob("*/__init__.py"), *ROOT.glob("recipes/*/**/__init__.py")]
     folders = [".".join(("sitkit", *file.relative_to(ROOT).parts[:-1])) for file in files]
     assert sorted(listed) == sorted(folders)

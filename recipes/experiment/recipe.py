@@ -93,7 +93,7 @@ class Train(Section):
     times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
     """How times are distributed over the interval."""
     interval: Interval = "auto"
-    """The times to learn from; `auto`: all that the objective is finite at (`intervals.py`)."""
+    """The times to learn from; `auto`: all that the objective is finite at (`experiment.intervals`)."""
     init: str = "none"
     """The weights to start from: a file of released ones, or the folder of a run; `none` is at random."""
     coupling: Annotated[Component | None, slots.COUPLING] = None
@@ -143,7 +143,7 @@ class Sampler(Section):
 
     `steps` of `solver` lead through `interval` along `times`; the last of them is `last`, if there is one, of length
     `last_step`. `auto` stands for `samplers.plan`, one call of the network a step, and for what other solvers need
-    (`intervals.py`).
+    (`experiment.intervals`).
     """
 
     kind: Literal["ode", "sde"] = "ode"
