@@ -10,22 +10,22 @@ import torch
 from shapes import Setup
 from trials import build
 
-from sitkit.recipes.data.record import open_data
-from sitkit.recipes.heap import keep_freed_memory
-from sitkit.recipes.reading import read
-from sitkit.recipes.train.batches import Batches
-from sitkit.recipes.train.processes import Processes
-from sitkit.recipes.train.state import State
-from sitkit.recipes.train.step import Step
+from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.runs.data_record import open_data
+from sitkit.recipes.support.allocator import keep_freed_memory
+from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.process_group import ProcessGroup
+from sitkit.recipes.training.state import TrainingState
+from sitkit.recipes.training.step import TrainingStep
 
 
 def digits_step() -> Callable[[], object]:
     """Return a training step of the preset `digits`, as `sitkit train` takes it."""
     keep_freed_memory()
-    recipe, processes, numbers = read("digits"), Processes(device=torch.device("cpu")), count(1)
+    recipe, processes, numbers = read("digits"), ProcessGroup(device=torch.device("cpu")), count(1)
     split = open_data(recipe.data, None)
-    state, batches = State(recipe, split, processes), Batches(recipe, split, processes)
-    step = Step(recipe, split, state, processes)
+    state, batches = TrainingState(recipe, split, processes), Batches(recipe, split, processes)
+    step = TrainingStep(recipe, split, state, processes)
 
     def run() -> None:
         number = next(numbers)
