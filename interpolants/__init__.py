@@ -1,7 +1,7 @@
-"""Paths from noise to data: x_t = alpha(t) x + sigma(t) eps, and what follows from them.
+"""Paths from noise to data, x_t = alpha(t) x + sigma(t) eps, and conversions between velocity, noise, score and data.
 
-Time runs from noise, t = 0, to data, t = 1, as in SiT's released code. The paper (arXiv 2401.08740) runs the other
-way, and other libraries do either; this table translates.
+Time runs from noise, t = 0, to data, t = 1, as in SiT's released code. The paper (arXiv 2401.08740) and some other
+libraries use the opposite direction. This table translates the notation.
 
 | here | SiT's paper | SiT's code | flow_matching | diffusers' flow matching |
 | --- | --- | --- | --- | --- |
@@ -13,13 +13,13 @@ way, and other libraries do either; this table translates.
 | lambda(t) = alpha_dot sigma / alpha - sigma_dot | lambda at 1 - t | drift's variance / sigma | - | - |
 | w(t) of the SDE | w at 1 - t | 2 diffusion | - | - |
 
-A path of one's own is a subclass of `Interpolant` with two methods, which `check` proves.
+A custom path is a subclass of `Interpolant` that defines `alpha` and `sigma`. `check` tests that it is a valid one.
 """
 
+from .check import check as check
 from .ddpm import DDPM as DDPM
 from .gvp import GVP as GVP
 from .interpolant import Interpolant as Interpolant
 from .interpolant import Posterior as Posterior
-from .laws import check as check
 from .linear import Linear as Linear
 from .vp import VP as VP

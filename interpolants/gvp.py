@@ -1,4 +1,4 @@
-"""The path of generalised variance preservation."""
+"""The generalised variance-preserving path."""
 
 import math
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from .interpolant import Interpolant
 class GVP(Interpolant):
     r"""$\alpha(t) = \sin(\pi t/2)$, $\sigma(t) = \cos(\pi t/2)$ (SiT, arXiv 2401.08740, sec. 2.3).
 
-    The variance is preserved: $\alpha^2 + \sigma^2 = 1$.
-    The cosine is computed as the sine of 1 - t, so that both ends are exact zeros: in float32 cos(pi/2) is negative.
+    The path preserves the variance: $\alpha^2 + \sigma^2 = 1$. The cosine is computed as the sine of pi/2 (1 - t), so
+    that sigma(1) is exactly 0: in float32, cos(pi/2) is a small negative number.
     """
 
     def alpha(self, t: Tensor) -> Tensor:

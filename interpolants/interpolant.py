@@ -1,4 +1,4 @@
-"""The path from noise to data, and what follows from its two functions."""
+"""The base class of paths from noise to data."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -12,73 +12,74 @@ from torch import Tensor
 class Interpolant(ABC):
     r"""$x_t = \alpha(t)\,x + \sigma(t)\,\epsilon$, from noise at t = 0 to data at t = 1 (SiT, arXiv 2401.08740, eq. 1).
 
-    Write `alpha` and `sigma`; all else follows. Times are scalars or have shape (B,), states have shape (B, *).
+    Subclasses define `alpha` and `sigma`. Times are scalars or have shape (B,), and states have shape (B, *).
 
-    Given $x_t$, the velocity $v = \dot\alpha x + \dot\sigma\epsilon$ and each of noise, score and data determine one
-    another for 0 < t < 1 (eq. 9 and appendix A). With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma > 0$,
+    Given $x_t$ and 0 < t < 1, the velocity $v = \dot\alpha x + \dot\sigma\epsilon$, the noise, the score and the data
+    determine one another (eq. 9 and appendix A). With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma > 0$,
 
     $$\epsilon = (\dot\alpha x_t - \alpha v) / \Delta, \quad s = -\epsilon / \sigma, \quad
     x = (\sigma v - \dot\sigma x_t) / \Delta.$$
 
-    Where a conversion is infinite it raises ValueError, if t is on the CPU: a device is not waited for.
+    A conversion raises ValueError at a time where it is infinite. This is checked only for times on the CPU, to avoid
+    a synchronisation with the GPU.
 
-    All six conversions are linear in what they are given, so they convert expectations as well. Their
-    coefficients are computed in the precision of t, and the result has that of the states (float32 at least).
+    All six conversions are linear, so they also convert expectations. Coefficients are computed in the dtype of t, and
+    results have the dtype of the states, float32 at least.
     """
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Return the share of the data at times t, of t's shape: 0 at t = 0, 1 at t = 1."""
+        """Return the coefficient of the data at times t, of t's shape: 0 at t = 0, 1 at t = 1."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """Return the share of the noise at times t, of t's shape: 1 at t = 0, 0 at t = 1."""
+        """Return the coefficient of the noise at times t, of t's shape: 1 at t = 0, 0 at t = 1."""
 
     def alpha_dot(self, t: Tensor) -> Tensor:
-        """Return the derivative of `alpha`, by forward-mode differentiation unless overridden."""
+        """Return the derivative of `alpha`, by forward-mode automatic differentiation unless overridden."""
         return _derivative(self.alpha, t)
 
     def sigma_dot(self, t: Tensor) -> Tensor:
-        """Return the derivative of `sigma`, by forward-mode differentiation unless overridden."""
+        """Return the derivative of `sigma`, by forward-mode automatic differentiation unless overridden."""
         return _derivative(self.sigma, t)
 
     def mix(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
-        """Return the state x_t, of shape (B, *), of data x and noise eps."""
+        """Return the state x_t = alpha x + sigma eps, (B, *)."""
         return self._combine("state", t, self.alpha(t), x, self.sigma(t), eps)
 
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
-        """Return the velocity of the state of data x and noise eps, (B, *)."""
+        """Return the velocity alpha_dot x + sigma_dot eps, (B, *)."""
         return self._combine("velocity of a sample", t, self.alpha_dot(t), x, self.sigma_dot(t), eps)
 
     def noise_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the noise, (B, *). Where alpha = 0 it is x_t / sigma, whatever the velocity.
+        """Return the noise, (B, *). Where alpha = 0 it is x_t / sigma and does not depend on the velocity.
 
         Raises:
-            ValueError: sigma_dot is infinite: the velocity says nothing of the noise.
+            ValueError: sigma_dot is infinite, so that the velocity does not determine the noise.
         """
         a, b = self._noise_coefficients(t)
         return self._combine("noise of a velocity", t, a, velocity, b, x_t)
 
     def score_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the score (eq. 9), (B, *): -x_t / sigma^2 where alpha = 0.
+        """Return the score (eq. 9), (B, *). Where alpha = 0 it is -x_t / sigma^2.
 
-        It is the score only if eps is Gaussian and independent of x.
+        The result is the score only if eps is Gaussian and independent of x.
 
         Raises:
-            ValueError: sigma = 0, where it would be infinite.
+            ValueError: sigma = 0, where the score is infinite.
         """
         a, b = self._noise_coefficients(t)
         sigma = self.sigma(t)
         return self._combine("score of a velocity", t, -a / sigma, velocity, -b / sigma, x_t)
 
     def data_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
-        """Return the data, (B, *). Where sigma = 0 they are x_t / alpha, whatever the velocity.
+        """Return the data, (B, *). Where sigma = 0 they are x_t / alpha and do not depend on the velocity.
 
         Raises:
-            ValueError: alpha_dot and alpha are 0: the velocity says nothing of the data.
+            ValueError: alpha_dot and alpha are 0, so that the velocity does not determine the data.
         """
         sigma, delta = self.sigma(t), self._delta(t)
-        limit = (sigma == 0) & _unusable(delta)  # there sigma_dot, and with it delta, may be infinite
+        limit = (sigma == 0) & _zero_or_infinite(delta)  # where sigma = 0, sigma_dot and delta may be infinite
         a = torch.where(limit, 0.0, sigma / delta)
         b = torch.where(limit, 1 / torch.where(limit, self.alpha(t), 1.0), -self.sigma_dot(t) / delta)
         return self._combine("data of a velocity", t, a, velocity, b, x_t)
@@ -87,7 +88,7 @@ class Interpolant(ABC):
         """Return the velocity, (B, *).
 
         Raises:
-            ValueError: alpha = 0 or sigma_dot is infinite, where it would be infinite.
+            ValueError: alpha = 0 or sigma_dot is infinite, where the velocity is infinite.
         """
         alpha = self.alpha(t)
         return self._combine(
@@ -98,7 +99,7 @@ class Interpolant(ABC):
         """Return the velocity (eq. 44), (B, *).
 
         Raises:
-            ValueError: alpha = 0 or sigma_dot is infinite, where it would be infinite.
+            ValueError: alpha = 0 or sigma_dot is infinite, where the velocity is infinite.
         """
         alpha = self.alpha(t)
         a, b = self.sigma(t) * self._delta(t) / alpha, self.alpha_dot(t) / alpha
@@ -108,17 +109,18 @@ class Interpolant(ABC):
         """Return the velocity, (B, *).
 
         Raises:
-            ValueError: sigma = 0, where it would be infinite.
+            ValueError: sigma = 0, where the velocity is infinite.
         """
         sigma = self.sigma(t)
         a, b = self._delta(t) / sigma, self.sigma_dot(t) / sigma
         return self._combine("velocity of predicted data", t, a, data, b, x_t)
 
     def posterior(self, t: Tensor, s: Tensor, /) -> "Posterior":
-        r"""Return what is known of x_s, s > t, from the state x_t and the data x; times of one shape.
+        r"""Return the distribution of x_s given x_t and the data x, for times t < s of one shape.
 
-        For the Markov chain of which $x_t$ is $a x_s$ and fresh noise, $a = \alpha_t/\alpha_s$ (DDPM, arXiv 2006.11239,
-        eq. 6-7, here for any path). It is the reverse chain of w = KL, in steps of any length.
+        It is the posterior of the Markov chain in which $x_t$ is $a x_s$ plus independent noise,
+        $a = \alpha_t/\alpha_s$ (DDPM, arXiv 2006.11239, eq. 6-7, generalised to any path). Steps may have any length.
+        The reverse chain is that of the SDE with w = KL.
         """
         a, sigma_t, sigma_s = self.alpha(t) / self.alpha(s), self.sigma(t), self.sigma(s)
         forward = sigma_t**2 - (a * sigma_s) ** 2
@@ -131,7 +133,7 @@ class Interpolant(ABC):
     def _noise_coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and b such that the noise is a velocity + b x_t."""
         alpha, delta = self.alpha(t), self._delta(t)
-        limit = (alpha == 0) & _unusable(delta)  # there delta may be 0 as well, if the path is slow to leave the noise
+        limit = (alpha == 0) & _zero_or_infinite(delta)  # where alpha = alpha_dot = 0, delta is 0
         a = torch.where(limit, 0.0, -alpha / delta)
         b = torch.where(limit, 1 / torch.where(limit, self.sigma(t), 1.0), self.alpha_dot(t) / delta)
         return a, b
@@ -140,8 +142,8 @@ class Interpolant(ABC):
         """Return a x + b y for coefficients of t's shape, () or (B,), and states (B, *).
 
         Raises:
-            ValueError: shapes that do not fit, or coefficients that are not finite. Left to broadcasting, times (B,)
-                would silently scale the columns of images whose width is B.
+            ValueError: shapes do not match, or coefficients are not finite. Shapes are checked because broadcasting
+                would silently apply times (B,) to the columns of images of width B.
         """
         if x.shape != y.shape:
             raise ValueError(f"states must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -149,7 +151,7 @@ class Interpolant(ABC):
             raise ValueError(
                 f"t must be a scalar or have shape (B,) with B = {len(x)} as the states, got {tuple(t.shape)}"
             )
-        if can_be_read(t):
+        if _has_readable_values(t):
             self._check_finite(what, t, a + b)
         dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         shape = (len(x),) + (1,) * (x.ndim - 1) if t.ndim else ()
@@ -165,40 +167,40 @@ class Interpolant(ABC):
         cure = (
             "start later, at t = 0.001 or the like"
             if time < 0.5
-            else "end before, at t = 0.999 or the like, or take the last step by a solver that lands on the data"
+            else "end before it, at t = 0.999 or the like, or take the last step by a solver that ends on the data"
         )
         raise ValueError(f"{self}: the {what} is not finite at t = {float(time):.6g}, where {values}: {cure}")
 
 
 class Posterior(NamedTuple):
-    """x_s given x_t and x: normal, with mean data x + state x_t. Each has the shape of the times."""
+    """The normal distribution of x_s given x_t and x, with mean data x + state x_t. All have the times' shape."""
 
     data: Tensor
     state: Tensor
     variance: Tensor
     forward: Tensor
-    """The variance of x_t given x_s, the upper bound that DDPM gives for that of x_s given x_t alone."""
+    """The variance of x_t given x_s. It is DDPM's upper bound of the variance of x_s given x_t alone."""
 
 
-def can_be_read(t: Tensor) -> bool:
-    """Return whether values of times can be looked at for free: on the CPU, and not in a traced function."""
+def _has_readable_values(t: Tensor) -> bool:
+    """Return whether the values of t can be read without a synchronisation: on the CPU, not traced or transformed."""
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
     return t.device.type == "cpu" and not traced
 
 
-def _unusable(delta: Tensor) -> Tensor:
-    """Return where quotients by delta may be no numbers; elsewhere they are right at the ends too, with derivatives."""
+def _zero_or_infinite(delta: Tensor) -> Tensor:
+    """Return a mask of the values by which a division may give NaN. Other values are kept exact and differentiable."""
     return (delta == 0) | ~delta.isfinite()
 
 
 def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    t = t.contiguous()  # jvp refuses the views that expand makes
+    t = t.contiguous()  # jvp does not accept expanded views
     if torch.compiler.is_compiling():
         return _jvp(function, t)
-    if torch.is_inference_mode_enabled():  # where torch 2.9 takes every derivative for 0
+    if torch.is_inference_mode_enabled():  # in inference mode, jvp of torch 2.9 returns 0
         with torch.inference_mode(False):
             return _derivative(function, t.clone())
-    with warnings.catch_warnings():  # on its first call, torch 2.13's jvp uses what torch 2.13 deprecates
+    with warnings.catch_warnings():  # the first jvp of torch 2.13 warns about torch.jit.script
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
         return _jvp(function, t)
 

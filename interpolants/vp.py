@@ -13,11 +13,11 @@ from .interpolant import Interpolant
 class VP(Interpolant):
     r"""$\alpha = \exp(-\frac12\int_0^u\beta)$, $\sigma^2 = 1 - \alpha^2$, u = 1 - t (SiT, arXiv 2401.08740, eq. 10-11).
 
-    $\beta(u)$ = beta_min + u (beta_max - beta_min); the paper leaves it open, the values are its code's. Neither end
-    is exact: alpha(0) = .0066, so that p_0 is not quite N(0, I), and sigma_dot(1) is infinite, unless beta_min = 0.
+    $\beta(u)$ = beta_min + u (beta_max - beta_min), with the default values of SiT's code. The distribution at t = 0 is
+    only approximately N(0, I), because alpha(0) = 0.0066. sigma_dot(1) is infinite, unless beta_min = 0.
 
     Raises:
-        ValueError: beta that is negative, falls with u, is 0 everywhere or not finite.
+        ValueError: beta is negative, decreases with u, is 0 everywhere, or is not finite.
     """
 
     beta_min: float = 0.1
@@ -30,11 +30,11 @@ class VP(Interpolant):
             )
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Return the share of the data."""
+        """Return exp of minus half the integral of beta from 0 to 1 - t."""
         return torch.exp(self._log_alpha(t))
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return the share of the noise, by expm1: near t = 1 the difference 1 - alpha^2 has few digits left."""
+        """Return sqrt(1 - alpha^2), computed by `expm1` because 1 - alpha^2 loses digits near t = 1."""
         return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))
 
     def alpha_dot(self, t: Tensor) -> Tensor:
@@ -42,9 +42,9 @@ class VP(Interpolant):
         return self.alpha(t) * self._beta(t) / 2
 
     def sigma_dot(self, t: Tensor) -> Tensor:
-        """Return -alpha^2 beta / (2 sigma), minus infinity at t = 1 but for beta_min = 0."""
+        """Return -alpha^2 beta / (2 sigma). At t = 1 it is minus infinity, or finite if beta_min = 0."""
         rate = -(self.alpha(t) ** 2) * self._beta(t) / (2 * self.sigma(t))
-        return rate if self.beta_min else torch.where(t == 1, -math.sqrt(self.beta_max / 2), rate)  # 0 / 0 there
+        return rate if self.beta_min else torch.where(t == 1, -math.sqrt(self.beta_max / 2), rate)  # the limit of 0 / 0
 
     def _beta(self, t: Tensor) -> Tensor:
         return self.beta_min + (1 - t) * (self.beta_max - self.beta_min)

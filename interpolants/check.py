@@ -1,4 +1,4 @@
-"""What every interpolant must satisfy, checked by numbers."""
+"""A numerical check of custom interpolants."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,17 @@ from .interpolant import Interpolant
 
 
 def check(path: Interpolant) -> None:
-    """Check that `path` is an interpolant; its author calls this once, in a test.
+    """Check that `path` is a valid interpolant. Call it once, in a test of a custom path.
 
-    The laws: alpha and sigma act on each time alone and keep its shape and precision; they join noise to data
-    (alpha goes from 0 to 1 and sigma from 1 to 0, each end to 1e-2); inside (0, 1) both are positive, alpha_dot and
-    sigma_dot are their derivatives, and alpha / sigma grows, which is what makes velocity and noise equivalent.
+    The laws:
+
+    - alpha and sigma are functions of each time separately and keep its shape and dtype;
+    - alpha goes from 0 to 1 and sigma from 1 to 0, up to 1e-2 at each end;
+    - inside (0, 1), alpha and sigma are positive, and alpha_dot and sigma_dot are their derivatives;
+    - alpha / sigma increases, so that velocity and noise determine one another.
 
     Raises:
-        ValueError: a law does not hold; the message says which, and where.
+        ValueError: a law does not hold. The message names the law and the time.
     """
     inside = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
     functions = {name: getattr(path, name) for name in ("alpha", "sigma", "alpha_dot", "sigma_dot")}
