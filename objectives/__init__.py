@@ -1,20 +1,22 @@
-"""What a network learns, and how its output is read.
+"""Training objectives: losses, and conversions of network outputs to velocity fields.
 
-`Matching` is regression of one quantity (`Velocity`, `Noise`, `Score` or `Data`) along a path, its error measured in
-the same or another one, with a weight over time (`weights`); `Hybrid` is DiT's objective on a discrete chain. Losses
-are pure: data, noise and times are arguments. Where those times come from (`Uniform`, `Stratified`, `LogitNormal`,
-`Shifted`, `Grid`), and which noise goes with which data (`independent`, `OptimalTransport`), are functions of their
-own. `usable_times` says where the velocity of a prediction is finite. `check` proves an objective of one's own; a
-`LossCurve` says what training left.
+- `Matching` regresses one quantity (`Velocity`, `Noise`, `Score` or `Data`) along a path. The error can be measured in
+  another quantity and weighted over time (`weights`).
+- `Hybrid` is DiT's objective on a discrete chain.
+- `Uniform`, `Stratified`, `LogitNormal`, `Shifted` and `Grid` are distributions of training times.
+- `independent` and `OptimalTransport` are couplings of noise with data.
+- `usable_times` returns the times at which the velocity of a prediction is finite.
+- `LossCurve` is the error of a trained velocity as a function of time.
+- `check` tests a custom objective.
+
+Losses are pure functions of the model, the data, the noise and the times.
 """
 
 from . import weights as weights
+from .check import check as check
 from .couplings import OptimalTransport as OptimalTransport
 from .couplings import independent as independent
-from .ends import usable_times as usable_times
-from .ends import usable_times_of as usable_times_of
 from .hybrid import Hybrid as Hybrid
-from .laws import check as check
 from .loss_curve import LossCurve as LossCurve
 from .matching import Matching as Matching
 from .protocols import Coupling as Coupling
@@ -32,3 +34,5 @@ from .times import LogitNormal as LogitNormal
 from .times import Shifted as Shifted
 from .times import Stratified as Stratified
 from .times import Uniform as Uniform
+from .usable_times import usable_times as usable_times
+from .usable_times import usable_times_of as usable_times_of

@@ -1,8 +1,7 @@
-"""Which noise goes with which data: functions of (x, eps, y) to eps in another order.
+"""Couplings of noise with data: functions (x, eps, y) -> eps that permute the noise of a batch.
 
-With any coupling but `independent` the noise tells of the data, and eps given x is no longer standard normal: what
-`score_from_velocity` returns is then not the score, and no SDE with w > 0 keeps the marginals. The velocity and its ODE
-stay right.
+Under any coupling but `independent`, eps given x is not standard normal. The result of `score_from_velocity` is then
+not the score, and an SDE with w > 0 does not keep the marginals. The velocity and its ODE remain valid.
 """
 
 from dataclasses import dataclass
@@ -13,24 +12,25 @@ from torch import Tensor
 
 
 def independent(x: Tensor, eps: Tensor, y: Tensor | None = None, /) -> Tensor:
-    """Return eps as it is."""
+    """Return eps unchanged."""
     return eps
 
 
 @dataclass(frozen=True)
 class OptimalTransport:
-    """The pairing of least total squared distance within each block of consecutive samples.
+    """Minibatch optimal transport: the pairing of least total squared distance within each block of samples.
 
-    Tong et al., arXiv 2302.00482, and Pooladian et al., arXiv 2304.14772; solved exactly by scipy. As blocks are of a
-    fixed size, it does not matter how many processes share a batch, provided that none of them cuts a block.
+    The assignment problem is solved exactly by scipy (Tong et al., arXiv 2302.00482; Pooladian et al.,
+    arXiv 2304.14772). Blocks are consecutive samples and have a fixed size, so the result does not depend on the number
+    of processes, as long as each process holds whole blocks.
 
     Args:
-        block: samples in a block.
-        classwise: whether noise changes places among samples of one label only. Without, noise would tell of the label,
-            and a network that is conditioned on labels would learn to sample from less than all the noise.
+        block: the number of samples in a block.
+        classwise: whether to permute noise among samples of the same label only. Use it for networks that are
+            conditioned on labels: otherwise the noise depends on the label, and sampling from N(0, I) is wrong.
 
     Raises:
-        ValueError: the block is empty.
+        ValueError: `block` is less than 1.
     """
 
     block: int
@@ -41,10 +41,10 @@ class OptimalTransport:
             raise ValueError(f"block must be a whole number, at least 1, got {self.block}")
 
     def __call__(self, x: Tensor, eps: Tensor, y: Tensor | None = None, /) -> Tensor:
-        """Return the noise, (B, *), in the order in which it goes with x, (B, *).
+        """Return the noise, (B, *), permuted so that row n is paired with row n of x, (B, *).
 
         Raises:
-            ValueError: B is no multiple of the block, shapes differ, or there are no labels (B,) to respect.
+            ValueError: B is not a multiple of `block`, shapes differ, or `classwise` is set and y is not of shape (B,).
         """
         if x.shape != eps.shape or len(x) % self.block:
             raise ValueError(
@@ -53,35 +53,36 @@ class OptimalTransport:
             )
         if self.classwise and (y is None or y.shape != x.shape[:1]):
             raise ValueError(f"classwise transport needs labels of shape ({len(x)},)")
-        gains, labels = _gains(x, eps, self.block), _on_host(y) if self.classwise and y is not None else None
+        products = _inner_products(x, eps, self.block)
+        labels = _to_cpu(y) if self.classwise and y is not None else None
         order = torch.arange(len(x), device="cpu")
-        for block, gain in enumerate(gains):
+        for block, product in enumerate(products):
             rows = torch.arange(block * self.block, (block + 1) * self.block, device="cpu")
-            own = torch.zeros_like(rows) if labels is None else labels[rows]
-            for label in torch.unique(own):
-                alike = torch.nonzero(own == label)[:, 0]
-                order[rows[alike]] = rows[alike[_assign(gain[alike][:, alike])]]
-        order = order.pin_memory() if eps.is_cuda else order  # or else its copy would wait for the device
+            block_labels = torch.zeros_like(rows) if labels is None else labels[rows]
+            for label in torch.unique(block_labels):
+                members = torch.nonzero(block_labels == label)[:, 0]
+                order[rows[members]] = rows[members[_assign(product[members][:, members])]]
+        order = order.pin_memory() if eps.is_cuda else order  # the copy is then asynchronous
         return eps[order.to(eps.device, non_blocking=True)]
 
 
-def _gains(x: Tensor, eps: Tensor, block: int) -> Tensor:
-    """Return x eps for all pairs in a block, (N, block, block), on the CPU: it waits once for a device."""
-    each = [
+def _inner_products(x: Tensor, eps: Tensor, block: int) -> Tensor:
+    """Return the inner products of all pairs in each block, (N, block, block), on the CPU, by one synchronisation."""
+    products = [
         one.reshape(block, -1).double() @ other.reshape(block, -1).double().T
         for one, other in zip(torch.split(x, block), torch.split(eps, block), strict=True)
         if len(one)
     ]
-    return _on_host(torch.stack(each)) if each else torch.empty(0, block, block, device="cpu")
+    return _to_cpu(torch.stack(products)) if products else torch.empty(0, block, block, device="cpu")
 
 
-def _on_host(values: Tensor) -> Tensor:
+def _to_cpu(values: Tensor) -> Tensor:
     return values.detach().cpu()
 
 
-def _assign(gains: Tensor) -> Tensor:
-    """Return the number of the noise that goes with each row: |x - eps|^2 is least where x eps is largest."""
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 (few objectives need it)
+def _assign(products: Tensor) -> Tensor:
+    """Return the index of the noise for each row of data, which maximises the sum of <x, eps>."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 (imported on use)
 
-    _, columns = linear_sum_assignment(gains.numpy(), maximize=True)
+    _, columns = linear_sum_assignment(products.numpy(), maximize=True)
     return torch.from_numpy(columns)

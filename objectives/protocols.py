@@ -1,4 +1,4 @@
-"""What objectives ask of the outside: a path and a network."""
+"""Protocols of objectives: the paths and networks that they use, and the interfaces that they implement."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -6,11 +6,14 @@ from typing import Protocol, TypeAlias
 from torch import Tensor
 
 Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""A function of states (B, *) and times (B,) to (B, *); `partial(network, y=y)` is one."""
+"""A function of states (B, *) and times (B,) to (B, *), such as `functools.partial(network, y=labels)`."""
 
 
 class Posterior(Protocol):
-    """x_s given x_t and x: normal, with mean data x + state x_t; and `forward`, the variance of x_t given x_s."""
+    """The normal distribution of x_s given x_t and x, with mean data x + state x_t.
+
+    `forward` is the variance of x_t given x_s.
+    """
 
     @property
     def data(self) -> Tensor: ...
@@ -23,7 +26,7 @@ class Posterior(Protocol):
 
 
 class Path(Protocol):
-    """The part of an interpolant that objectives use; `sitkit.interpolants.Interpolant` has it."""
+    """The methods of an interpolant that objectives use. `sitkit.interpolants.Interpolant` implements them."""
 
     def alpha(self, t: Tensor) -> Tensor: ...
     def sigma(self, t: Tensor) -> Tensor: ...
@@ -37,36 +40,36 @@ class Path(Protocol):
 
 
 class MarkovPath(Path, Protocol):
-    """A path that also knows its Markov chain; `sitkit.interpolants.Interpolant` does."""
+    """A path with the posteriors of its Markov chain. `sitkit.interpolants.Interpolant` implements it."""
 
     def posterior(self, t: Tensor, s: Tensor, /) -> Posterior: ...
 
 
 class Objective(Protocol):
-    """What a network learns, and how its output is read."""
+    """A loss, and the conversion of a network's output to the velocity."""
 
     def __call__(self, model: Field, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the loss of each sample, (B,), for data and noise (B, *) and times (B,)."""
         ...
 
     def field(self, model: Field, /) -> Field:
-        """Return the velocity that the network stands for."""
+        """Return the velocity field of the model's output."""
         ...
 
 
 class Weight(Protocol):
-    """A weight of the loss: times (B,) to (B,)."""
+    """A weight of the loss: a function of times (B,) to weights (B,)."""
 
     def __call__(self, t: Tensor, /) -> Tensor: ...
 
 
 class Times(Protocol):
-    """A distribution of times, as a function of uniform numbers (B,) in [0, 1) to times (B,) in [0, 1]."""
+    """A distribution of times: a function of uniform numbers (B,) in [0, 1) to times (B,) in [0, 1]."""
 
     def __call__(self, uniforms: Tensor, /) -> Tensor: ...
 
 
 class Coupling(Protocol):
-    """Who is paired with whom: data (B, *), noise (B, *) and labels (B,) or None to the noise in another order."""
+    """A pairing of noise with data: a function of data, noise and labels to the noise in another order."""
 
     def __call__(self, x: Tensor, eps: Tensor, y: Tensor | None = None, /) -> Tensor: ...

@@ -1,12 +1,12 @@
-r"""The four quantities that a network may predict, and that an error may be measured in.
+r"""The four quantities that a network may predict and in which an error may be measured: velocity, noise, score, data.
 
-Given the state x_t, an error e in one of them is an error in the others, and only the factor between them depends on
-time. With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma$, and up to sign,
+Given the state x_t, an error in one quantity is proportional to the error in any other, with a factor that depends on
+time only. With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma$, and up to sign,
 
 $$e_v : e_\epsilon : e_s : e_x = \Delta : \alpha : \alpha/\sigma : \sigma$$
 
-(from SiT, arXiv 2401.08740, eq. 9 and 44). `error_rate` is that proportion. Ratios of two rates are finite wherever the
-conversion itself is, which conversions made one after the other would not be.
+(from SiT, arXiv 2401.08740, eq. 9 and 44). `error_rate` returns these terms. The ratio of two rates is finite wherever
+the conversion between the two quantities is.
 """
 
 from typing import Protocol
@@ -21,27 +21,27 @@ class Quantity(Protocol):
 
     @staticmethod
     def residual(path: Path, output: Tensor, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Return the error of the output (B, *), in the unit that `unit` names."""
+        """Return the error of the output, (B, *), measured in the quantity that `unit` returns."""
         ...
 
     @staticmethod
     def unit() -> "type[Quantity]":
-        """Return the quantity that the residual is an error in: itself, but for `Score`."""
+        """Return the quantity in which the residual is measured: this one, or `Noise` for `Score`."""
         ...
 
     @staticmethod
     def error_rate(path: Path, t: Tensor) -> Tensor:
-        """Return how large an error in this quantity is, in the proportion above, (B,)."""
+        """Return this quantity's term in the proportion above, (B,)."""
         ...
 
     @staticmethod
     def to_velocity(path: Path, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity, (B, *), of an output that stands for this quantity."""
+        """Return the velocity, (B, *), of a prediction of this quantity."""
         ...
 
 
 class Velocity:
-    r"""$v = \dot\alpha x + \dot\sigma\epsilon$, whose error is that of SiT's L_v (eq. 6)."""
+    r"""The velocity $v = \dot\alpha x + \dot\sigma\epsilon$. Its error is that of SiT's L_v (eq. 6)."""
 
     @staticmethod
     def residual(path: Path, output: Tensor, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Velocity:
 
 
 class Noise:
-    r"""$\epsilon$, as DDPM predicts it."""
+    r"""The noise $\epsilon$, as DDPM predicts it."""
 
     @staticmethod
     def residual(path: Path, output: Tensor, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -84,16 +84,16 @@ class Noise:
 
     @staticmethod
     def to_velocity(path: Path, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity: infinite where alpha = 0."""
+        """Return the velocity. It is infinite where alpha = 0."""
         return path.velocity_from_noise(output, x_t, t)
 
 
 class Score:
-    r"""$s = -\epsilon/\sigma$, whose error is taken as $\sigma s + \epsilon$, that of SiT's L_s (eq. 7)."""
+    r"""The score $s = -\epsilon/\sigma$. Its error is $\sigma s + \epsilon$, as in SiT's L_s (eq. 7)."""
 
     @staticmethod
     def residual(path: Path, output: Tensor, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Return sigma output + eps, which stays finite where sigma = 0."""
+        """Return sigma output + eps. It is finite where sigma = 0."""
         sigma = path.sigma(t).reshape(-1, *[1] * (x.ndim - 1))
         return sigma.to(eps.dtype) * output + eps
 
@@ -109,12 +109,12 @@ class Score:
 
     @staticmethod
     def to_velocity(path: Path, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity: infinite where alpha = 0."""
+        """Return the velocity. It is infinite where alpha = 0."""
         return path.velocity_from_score(output, x_t, t)
 
 
 class Data:
-    """x, as JiT predicts it (arXiv 2511.13720)."""
+    """The data x, as JiT predicts them (arXiv 2511.13720)."""
 
     @staticmethod
     def residual(path: Path, output: Tensor, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -133,5 +133,5 @@ class Data:
 
     @staticmethod
     def to_velocity(path: Path, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity: infinite where sigma = 0."""
+        """Return the velocity. It is infinite where sigma = 0."""
         return path.velocity_from_data(output, x_t, t)

@@ -1,6 +1,7 @@
-r"""Weights of the squared error in the noise, as functions of time (SiT, arXiv 2401.08740, sec. 3.1 and appendix A).
+r"""Weights, as functions of time, of the squared error in the noise (SiT, arXiv 2401.08740, sec. 3.1 and appendix A).
 
-With noise-to-data derivatives $\lambda = \dot\alpha\sigma/\alpha - \dot\sigma$, which is infinite where alpha = 0.
+They use $\lambda = \dot\alpha\sigma/\alpha - \dot\sigma$, with derivatives in the direction from noise to data. It is
+infinite where alpha = 0.
 """
 
 from torch import Tensor
@@ -9,12 +10,12 @@ from .protocols import Path, Weight
 
 
 def velocity(path: Path) -> Weight:
-    """Return t -> lambda(t)^2: the error in the noise becomes the error in the velocity (eq. 46-50)."""
+    """Return t -> lambda(t)^2, which turns the squared error in the noise into that in the velocity (eq. 46-50)."""
     return lambda t: _lambda(path, t) ** 2
 
 
 def likelihood(path: Path) -> Weight:
-    """Return t -> lambda(t) / sigma(t): the integrand of the bound on the negative log-likelihood."""
+    """Return t -> lambda(t) / sigma(t), the weight in the bound on the negative log-likelihood."""
     return lambda t: _lambda(path, t) / path.sigma(t)
 
 

@@ -73,7 +73,7 @@ class LearnedAncestral(StochasticStep):
         output = at(self.model, x, t)
         if x.ndim < 2 or output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
             raise ValueError(
-                f"the model must return noise and range stacked on x's channels, got {tuple(output.shape)} "
+                f"the model must return noise and variance range in twice the channels of x, got {tuple(output.shape)} "
                 f"for x {tuple(x.shape)}"
             )
         eps, between = torch.chunk(output, 2, dim=1)

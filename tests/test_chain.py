@@ -187,12 +187,12 @@ def test_the_path_is_never_asked_outside_its_interval() -> None:
 
 def test_chains_refuse_what_does_not_fit() -> None:
     x, eps, t = batch(3)
-    with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3, 1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"noise and variance range .* got \(3, 1, 2, 2\)"):
         Hybrid(PATH)(lambda x, t: x, x, eps, t)
     numbers = x.flatten(1)[:, 0]  # have no channels to be twice as many
-    with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3,\)"):
+    with pytest.raises(ValueError, match=r"noise and variance range .* got \(3,\)"):
         Hybrid(PATH)(lambda x, t: x, numbers, numbers, t)
-    with pytest.raises(ValueError, match=r"noise and range stacked .* got \(3,\)"):
+    with pytest.raises(ValueError, match=r"noise and variance range .* got \(3,\)"):
         sample(LearnedAncestral(lambda x, t: x, PATH), numbers, PATH.times(3))
     with pytest.raises(ValueError, match="t must have shape"):
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[:2])
@@ -200,7 +200,7 @@ def test_chains_refuse_what_does_not_fit() -> None:
         Hybrid(PATH)(lambda x, t: torch.cat([x, x], 1), x, eps, t[0])
     with pytest.raises(ValueError, match="steps must be a whole number, at least 2"):
         Hybrid(PATH, steps=1)
-    with pytest.raises(ValueError, match="noise and range stacked"):
+    with pytest.raises(ValueError, match="noise and variance range"):
         sample(LearnedAncestral(lambda x, t: x, PATH), x, PATH.times(3))
 
 

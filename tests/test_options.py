@@ -162,7 +162,7 @@ def test_times_are_nested_and_stratified_over_the_batch() -> None:
     recipe = tiny("train.times={kind='shifted', shift=0.5, times={kind='stratified', times='logit_normal'}}")
     times = recipe.train.times.build()
     assert repr(times) == "Shifted(times=Stratified(times=LogitNormal(mean=0.0, std=1.0)), shift=0.5)"
-    with pytest.raises(UserError, match="stratified already"):
+    with pytest.raises(UserError, match="already stratified"):
         tiny("train.times={kind='stratified', times='stratified'}").train.times.build()
     with pytest.raises(UserError, match="shift must be positive"):
         tiny("train.times={kind='shifted', shift=-1.0}").train.times.build()

@@ -132,7 +132,7 @@ def test_distributions_refuse_what_they_cannot_be() -> None:
     with pytest.raises(ValueError, match="steps must be"):
         Grid(0)
     for inner in (Stratified(), Shifted(Stratified(), 2.0)):  # would leave most of the unit interval out
-        with pytest.raises(ValueError, match="are stratified already"):
+        with pytest.raises(ValueError, match="is already stratified"):
             Stratified(inner)
     with pytest.raises(ValueError, match="block must be"):
         OptimalTransport(0)

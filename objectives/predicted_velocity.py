@@ -1,4 +1,4 @@
-"""The velocity of a network that predicts any quantity."""
+"""The velocity field of a network that predicts velocity, noise, score or data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,18 +13,18 @@ from .protocols import Field
 
 @dataclass(frozen=True, eq=False)
 class PredictedVelocity:
-    """A field: the velocity that the network's output stands for. One call costs one call of the network.
+    """A velocity field: the output of a network, converted to the velocity. NFE: one per call.
 
-    A time at which the velocity is infinite raises ValueError. Times on a device are not looked at, since that waits:
-    there the time counts that the solver leaves in the attribute `known_time` of t.
+    A call raises ValueError at a time at which the velocity is infinite. Reading times on a GPU would cause a
+    synchronisation. There, the check uses the attribute `known_time` of t, which solvers set.
 
-    What the network says of itself holds for it as well: `rows`, which restricts it to some of its rows, and `jumps`,
-    the times at which it is discontinuous.
+    The attributes `jumps` (times of discontinuities) and `rows` (restriction to some rows of the batch) of the network
+    are forwarded.
 
     Args:
         model: the network as a field.
         convert: (output, x_t, t) -> velocity (B, *).
-        channels: how many times the channels of a state the output has.
+        channels: the ratio of the output's channels to those of the state.
     """
 
     model: Field
@@ -35,13 +35,13 @@ class PredictedVelocity:
         """Return the velocity, (B, *), at states x_t and times t (B,).
 
         Raises:
-            ValueError: it is infinite there.
+            ValueError: the velocity is infinite.
         """
         self._check_known_time(t)
         return self.convert(self.model(x_t, t), x_t, t)
 
     def _check_known_time(self, t: Tensor) -> None:
-        """Raise ValueError if times on a device are known to be one at which the velocity is infinite."""
+        """Raise ValueError if the velocity is infinite at the `known_time` of times on a GPU."""
         time = None if t.device.type == "cpu" else getattr(t, "known_time", None)
         if time is not None:
             output, state = (torch.zeros(1, count, device="cpu") for count in (self.channels, 1))
@@ -57,12 +57,12 @@ class PredictedVelocity:
 
     @property
     def rows(self) -> Callable[[Tensor], "PredictedVelocity"]:
-        """The function from `index` (N,) to the field of those rows; only of a network that has it.
+        """A function that maps `index` (N,) to the field of those rows. It exists only if the network has `rows`.
 
         Raises:
             AttributeError: the network has no method `rows`.
         """
         restrict: Any = getattr(self.model, "rows", None)
         if not callable(restrict):
-            raise AttributeError("rows: the network must have this method")
+            raise AttributeError("the network has no method `rows`, so this field has none")
         return lambda index: replace(self, model=restrict(index))
