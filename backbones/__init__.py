@@ -1,14 +1,16 @@
 """Networks (x, t, y) -> output.
 
-`SiT` is the transformer of the paper, in the published sizes `sit_s`, `sit_b`, `sit_l`, `sit_xl`; `load_sit`,
-`load_dit` and `load_repa` read released weights, and `state_dict` those of any network; `MLP` serves points in the
-plane, and `Mixture` is data of which every field is known. A network knows nothing of paths, objectives or samplers:
-what its output means is decided by the objective that trains it.
+- `SiT` is the transformer of the paper. `sit_s`, `sit_b`, `sit_l` and `sit_xl` build its published sizes.
+- `DiT` is the Diffusion Transformer, on discrete timesteps.
+- `load_sit`, `load_dit` and `load_repa` load released weights. `state_dict` reads the weights of any network.
+- `MLP` is a small network for points in few dimensions.
+- `Mixture` is a Gaussian mixture, with exact velocity, score, noise and data prediction along any path.
+
+Networks do not depend on paths, objectives or samplers. The objective defines what the output of a network means.
 """
 
 from .dit import DiT as DiT
 from .dit import dit as dit
-from .files import state_dict as state_dict
 from .loading import load_dit as load_dit
 from .loading import load_repa as load_repa
 from .loading import load_sit as load_sit
@@ -20,3 +22,4 @@ from .sizes import sit_b as sit_b
 from .sizes import sit_l as sit_l
 from .sizes import sit_s as sit_s
 from .sizes import sit_xl as sit_xl
+from .state_dicts import state_dict as state_dict

@@ -1,7 +1,7 @@
 """The blocks of a Diffusion Transformer with adaLN-Zero conditioning (DiT, arXiv 2212.09748, fig. 3).
 
-Every block reads the condition c (B, D) through `adaLN_modulation`, which starts at zero: at initialisation a
-block is the identity and the network's output is zero.
+Every block receives the condition c (B, D) through the linear layer `adaLN_modulation`, which is initialised to zero.
+At initialisation, a block is therefore the identity, and the output of the network is zero.
 """
 
 import math
@@ -13,12 +13,12 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Shift and scale tokens x (B, N, D) by vectors (B, D)."""
+    """Return x (1 + scale) + shift for tokens x (B, N, D) and vectors (B, D)."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
 def norm(width: int) -> nn.LayerNorm:
-    """Return the layer norm whose shift and scale are the condition's affair."""
+    """Return a layer norm without learnt shift and scale, which the condition provides."""
     return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
 
 
@@ -32,28 +32,28 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend from every token to every token."""
-        parts = self.qkv(x).chunk(3, dim=-1)  # cut here, their gradients are put together by one copy
+        """Return the tokens after attention."""
+        parts = self.qkv(x).chunk(3, dim=-1)  # chunking before rearranging saves copies in the backward pass
         q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.num_heads) for part in parts)
         heads = scaled_dot_product_attention(q, k, v)
         return self.proj(rearrange(heads, "b h n d -> b n (h d)"))  # type: ignore[no-any-return]
 
 
 class GELU(nn.Module):
-    """x Phi(x) by the tanh formula (arXiv 1606.08415, sec. 2): the gate is (1 + tanh u) / 2 = sigmoid(2 u)."""
+    """GELU by the tanh approximation (arXiv 1606.08415, sec. 2): x (1 + tanh u) / 2 = x sigmoid(2 u)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map every number alike."""
+        """Apply the activation elementwise."""
         if not torch.compiler.is_compiling() or x.device.type != "cpu":
             return gelu(x, approximate="tanh")
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        # torch 2.13 compiles tanh for CPUs to a function that costs as much as all the rest of a block but its products
+        # torch 2.13 compiles tanh on CPUs to code that is as slow as the rest of a block without its matmuls
         gate = torch.sigmoid(2 * math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
         return (wide * gate).to(x.dtype)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between them: (B, N, D) -> (B, N, D)."""
+    """Two linear layers with hidden width 4 D and GELU: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -62,12 +62,12 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map every token alike."""
+        """Apply the layers to each token."""
         return self.fc2(self.act(self.fc1(x)))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each modulated and gated by the condition: (B, N, D), (B, D) -> (B, N, D)."""
+    """A transformer block with adaLN-Zero conditioning: (B, N, D), (B, D) -> (B, N, D)."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
@@ -78,7 +78,7 @@ class Block(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Add both branches to the tokens."""
+        """Add the modulated and gated outputs of attention and feed-forward to the tokens."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.adaLN_modulation(c).chunk(6, dim=-1)
         x = x + gate_1[:, None] * self.attn(modulate(self.norm1(x), shift_1, scale_1))
         x = x + gate_2[:, None] * self.mlp(modulate(self.norm2(x), shift_2, scale_2))
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """From tokens to pixels of patches: (B, N, D), (B, D) -> (B, N, patch_size^2 out_channels)."""
+    """The map from tokens to the pixels of patches: (B, N, D), (B, D) -> (B, N, patch_size^2 out_channels)."""
 
     def __init__(self, width: int, patch_size: int, out_channels: int):
         super().__init__()
@@ -95,6 +95,6 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Modulate the tokens and read them out."""
+        """Modulate the tokens and apply the linear layer."""
         shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
         return self.linear(modulate(self.norm_final(x), shift, scale))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The Diffusion Transformer, whose time is counted in timesteps of a discrete chain."""
+"""The Diffusion Transformer (DiT), a network of discrete timesteps."""
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +7,18 @@ from .sit import SiT
 
 
 class DiT(nn.Module):
-    """DiT's network (arXiv 2212.09748) as a backbone of t in [0, 1] that returns the noise prediction.
+    """DiT's network (arXiv 2212.09748) as a backbone of t in [0, 1] that predicts the noise.
 
-    Its layers are those of `SiT`; it was trained on timesteps k of a chain of `steps`, and time t is timestep
-    steps (1 - t) - 1, as in `sitkit.interpolants.DDPM`; past the last timestep before the data, it is asked at that.
+    The layers are those of `SiT`, but the network takes timesteps of a discrete chain. Time t is converted to timestep
+    steps (1 - t) - 1, as in `sitkit.interpolants.DDPM`. Negative timesteps are clamped to 0, the timestep nearest to
+    the data.
     """
 
     def __init__(self, network: SiT, steps: int = 1000):
-        """Build it from a network of timesteps.
+        """Wrap a network that takes timesteps 0 ... steps - 1.
 
         Raises:
-            ValueError: no steps.
+            ValueError: `steps` is less than 1.
         """
         super().__init__()
         if steps < 1:
@@ -27,18 +28,18 @@ class DiT(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; that is also the null label."""
+        """The number of classes, which is also the null label."""
         return self.network.num_classes
 
     def forward(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
-        """Return the noise, (B, C, H, W), for x (B, C, H, W), t (B,) in [0, 1] and labels y (B,)."""
+        """Return the predicted noise, (B, C, H, W), for x (B, C, H, W), t (B,) in [0, 1] and labels y (B,)."""
         return self.full(x, t, y)[:, : self.network.in_channels]
 
     def full(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
-        """Return all output channels: noise, and range of the variance, (B, 2 C, H, W), where it was learnt.
+        """Return all output channels: the noise and, with `learn_sigma`, the variance range, (B, 2 C, H, W).
 
         Raises:
-            ValueError: x, t or y of another shape.
+            ValueError: x, t or y has a wrong shape.
         """
         timestep = (self.steps * (1 - t.to(torch.promote_types(t.dtype, torch.float32))) - 1).clamp(min=0)
         return self.network.full(x, timestep, y)
@@ -56,7 +57,7 @@ def dit(
     learn_sigma: bool = True,
     steps: int = 1000,
 ) -> DiT:
-    """Return a DiT of these sizes, with the initial weights of `SiT`, whose arguments and errors these are."""
+    """Return a DiT with the initial weights of `SiT`. Arguments and errors are those of `SiT`."""
     network = SiT(
         input_size=input_size,
         patch_size=patch_size,

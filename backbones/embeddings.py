@@ -1,4 +1,4 @@
-"""Patches, positions, times and labels as vectors of the transformer's width (DiT, arXiv 2212.09748, sec. 3.2)."""
+"""Embeddings of patches, positions, times and labels (DiT, arXiv 2212.09748, sec. 3.2)."""
 
 import math
 from contextlib import nullcontext
@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 
 def sincos_positions(width: int, side: int) -> Tensor:
-    """Return fixed 2-D sine-cosine positions, of shape (1, side^2, width), for a square of patches read row by row.
+    """Return fixed 2-D sine-cosine position embeddings, (1, side^2, width), for side x side patches in row-major order.
 
-    The first half of the width encodes the column, the second half the row; each is `sincos` of the whole
-    number that counts the patches.
+    The first half of the width is `sincos` of the column index, and the second half that of the row index.
     """
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     halves = [sincos(axis.flatten().double(), width // 2) for axis in (columns, rows)]
@@ -20,7 +19,7 @@ def sincos_positions(width: int, side: int) -> Tensor:
 
 
 def sincos(positions: Tensor, width: int) -> Tensor:
-    """Return sin and cos of positions (N,) at geometric frequencies from 1 to 1 / 10,000, of shape (N, width)."""
+    """Return sin and cos, (N, width), of positions (N,) at geometric frequencies from 1 to 1 / 10,000."""
     frequencies = 10_000.0 ** -(torch.arange(width // 2, dtype=positions.dtype) / (width // 2))
     angles = torch.outer(positions, frequencies)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -34,17 +33,17 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed the patches, row by row."""
+        """Return the tokens of the patches in row-major order."""
         patches: Tensor = self.proj(x)
         tokens = rearrange(patches, "b d h w -> b (h w) d")
-        return tokens.contiguous()  # or every block would be strided so, and torch 2.13 compiles it wrongly for CPUs
+        return tokens.contiguous()  # torch 2.13 compiles strided tokens wrongly on CPUs
 
 
 class TimeEmbedding(nn.Module):
-    """Cosines and sines of `time_scale` t at 128 frequencies, then an MLP of two layers: (B,) -> (B, width).
+    """Cosines and sines of `time_scale` t at 128 frequencies, followed by a two-layer MLP: (B,) -> (B, width).
 
-    Whatever autocast says, the angles are taken in t's own precision (float32 at least), for bfloat16 has some 1,290
-    values in [0, 1] only, and the MLP in that of its weights: from B rows it makes what every token of them sees.
+    Autocast is disabled: angles are computed in t's dtype, float32 at least, and the MLP in the dtype of its weights.
+    Times in bfloat16 would be too coarse, and the MLP is cheap, as it has B rows only.
     """
 
     frequencies: Tensor
@@ -56,23 +55,23 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed the times."""
+        """Return the embeddings of times t (B,)."""
         angles = t[:, None].to(torch.promote_types(t.dtype, torch.float32)) * self.frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        # There is no autocast on `meta`. torch before 2.13 cannot compile torch.amp.is_autocast_available.
+        # The meta device has no autocast, and torch before 2.13 cannot compile torch.amp.is_autocast_available.
         with nullcontext() if t.is_meta else torch.autocast(t.device.type, enabled=False):
             vectors: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return vectors
 
 
 class LabelEmbedding(nn.Module):
-    """A row for every class, and one more, the last, for the null class: (B,) -> (B, width)."""
+    """A table with one vector per class and, as the last row, one for the null class: (B,) -> (B, width)."""
 
     def __init__(self, num_classes: int, width: int):
         super().__init__()
         self.embedding_table = nn.Embedding(num_classes + 1, width)
 
     def forward(self, y: Tensor) -> Tensor:
-        """Look the labels up."""
+        """Return the embeddings of labels y (B,)."""
         vectors: Tensor = self.embedding_table(y)
         return vectors

@@ -1,4 +1,4 @@
-"""The released weights of SiT and DiT, and checkpoints of whoever trained such networks (`files.py`)."""
+"""Loads weights of SiT, DiT and REPA: the released files, and checkpoints in other layouts (`state_dicts.py`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,61 +7,64 @@ from typing import Any
 from torch import Tensor
 
 from .dit import DiT
-from .files import MOST, state_dict
-from .repa import turned
+from .repa import convert_repa
 from .sit import SiT
+from .state_dicts import MAX_NAMES, state_dict
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
-"""Heads by width, in the published sizes (SiT, arXiv 2401.08740, table 9)."""
+"""The number of attention heads of the published sizes, by width (SiT, arXiv 2401.08740, table 9)."""
 
 ANCHOR = "x_embedder.proj.weight"
-"""A weight that all of these networks have."""
+"""The name of a weight that all of these networks have."""
 
 Source = str | Path | Mapping[str, Any]
 
 
 def load_sit(source: Source, *, num_heads: int | None = None, ema: bool = True) -> SiT:
-    """Return the SiT whose weights these are, in evaluation mode; its sizes are read off the weights.
+    """Load a SiT, in evaluation mode. Its sizes are inferred from the weights.
 
     Args:
-        source: a file (of `torch.save`, or safetensors), or a state dict, or a table that holds some, such as one under
-            `ema` and one under `model`; what wrappers put before the names of weights is taken off.
-        num_heads: of the attention, which the weights do not tell; by default that of the published size of this width.
-        ema: whether to take the averaged weights or the raw ones, where there is a choice.
+        source: a file, of `torch.save` or safetensors; a state dict; or a dict that contains state dicts, such as
+            `ema` and `model`. Prefixes that wrappers add to the names of weights are removed.
+        num_heads: the number of attention heads, which cannot be inferred. Default: that of the published size of the
+            same width.
+        ema: whether to load the EMA weights or the raw weights, if the source contains both.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken or no file of weights, or the weights are not, or not only, those of a SiT.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is broken or not a file of weights, or the weights are not exactly those of a SiT.
     """
     state = _state(source, ema)
     try:
         network = SiT(**_sizes(state, num_heads))
-        fits = network.load_state_dict(state, strict=False)
+        result = network.load_state_dict(state, strict=False)
     except (KeyError, RuntimeError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: {said[:300]}") from None
-    for what, keys in (("lacks", fits.missing_keys), ("also has", fits.unexpected_keys)):
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: {reason[:300]}") from None
+    for verb, keys in (("lacks", result.missing_keys), ("also has", result.unexpected_keys)):
         if keys:
-            named = ", ".join(keys[:MOST]) + (f" and {len(keys) - MOST} more" if len(keys) > MOST else "")
-            raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: it {what} {named}")
+            names = ", ".join(keys[:MAX_NAMES]) + (
+                f" and {len(keys) - MAX_NAMES} more" if len(keys) > MAX_NAMES else ""
+            )
+            raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: it {verb} {names}")
     return network.eval()
 
 
 def load_dit(source: Source, *, num_heads: int | None = None, ema: bool = True) -> DiT:
-    """Return the DiT whose weights these are, in evaluation mode; arguments and errors are those of `load_sit`."""
+    """Load a DiT, in evaluation mode. Arguments and errors are those of `load_sit`."""
     return DiT(load_sit(source, num_heads=num_heads, ema=ema)).eval()
 
 
 def load_repa(source: Source, *, num_heads: int | None = None, ema: bool = True) -> SiT:
-    """Return the SiT that REPA's weights stand for, time and velocity turned; arguments and errors as of `load_sit`."""
+    """Load REPA's SiT, converted to time from noise to data. Arguments and errors are those of `load_sit`."""
     state = _state(source, ema)
     if "t_embedder.mlp.0.weight" not in state:
         raise ValueError(f"{_name(source)} does not hold the weights of a SiT or DiT: it lacks t_embedder.mlp.0.weight")
-    return load_sit(turned(state), num_heads=num_heads)
+    return load_sit(convert_repa(state), num_heads=num_heads)
 
 
 def _state(source: Source, ema: bool) -> dict[str, Tensor]:
-    """Return the state dict in a source."""
+    """Return the state dict of a SiT or DiT in a source."""
     try:
         return state_dict(source, ANCHOR, ema=ema)
     except ValueError as error:
@@ -69,10 +72,10 @@ def _state(source: Source, ema: bool) -> dict[str, Tensor]:
 
 
 def _sizes(state: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Any]:
-    """Return the arguments of the SiT that has these weights."""
+    """Return the arguments of the SiT with these weights."""
     embedding, positions = state["x_embedder.proj.weight"], state["pos_embed"]
     if (embedding.ndim, positions.ndim) != (4, 3):
-        raise RuntimeError(f"its first layer is of shape {tuple(embedding.shape)}, pos_embed {tuple(positions.shape)}")
+        raise RuntimeError(f"its first layer has shape {tuple(embedding.shape)} and pos_embed {tuple(positions.shape)}")
     hidden_size, in_channels, patch_size, _ = embedding.shape
     heads = num_heads or HEADS.get(hidden_size)
     if heads is None:

@@ -1,4 +1,4 @@
-"""A small network for points in a space of few dimensions."""
+"""A small network for points in few dimensions."""
 
 import math
 
@@ -8,10 +8,10 @@ from torch.nn.functional import silu
 
 
 class MLP(nn.Module):
-    """A residual network over points (B, features) whose every layer also sees the time.
+    """A residual MLP: points (B, features) and times (B,) -> (B, features).
 
-    Time enters as sines and cosines of pi t times 1, 2, 4, ..., 128, and points as they are: (B, features) and
-    t (B,) to (B, features). The output starts at zero.
+    The input is a linear map of the points plus a linear map of sines and cosines of pi t times 1, 2, 4, ..., 128. The
+    output is initialised to zero.
     """
 
     frequencies: Tensor
@@ -20,11 +20,11 @@ class MLP(nn.Module):
         """Build the network.
 
         Raises:
-            ValueError: a size below 1.
+            ValueError: a size is less than 1.
         """
         super().__init__()
         if min(features, hidden_size, depth) < 1:
-            raise ValueError(f"sizes are at least 1, got {features=}, {hidden_size=}, {depth=}")
+            raise ValueError(f"sizes must be at least 1, got {features=}, {hidden_size=}, {depth=}")
         self.features = features
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(8), persistent=False)
         self.embed = nn.Linear(features, hidden_size)
@@ -38,7 +38,7 @@ class MLP(nn.Module):
         """Return the output, of x's shape.
 
         Raises:
-            ValueError: x that is not (B, features), t that is not (B,), or labels: this network has no use for any.
+            ValueError: x is not (B, features), t is not (B,), or y is given: the network is unconditional.
         """
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ValueError(f"this MLP takes x of shape (B, {self.features}), got {tuple(x.shape)}")

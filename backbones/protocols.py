@@ -1,4 +1,4 @@
-"""What backbones ask of the outside, and what one is to the rest of the world."""
+"""Protocols of backbones: the paths that exact fields use, and the interface of networks."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -10,7 +10,7 @@ Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Path(Protocol):
-    """The part of an interpolant that exact fields use; `sitkit.interpolants.Interpolant` has it."""
+    """The methods of an interpolant that exact fields use. `sitkit.interpolants.Interpolant` implements them."""
 
     def alpha(self, t: Tensor) -> Tensor: ...
     def sigma(self, t: Tensor) -> Tensor: ...
@@ -19,7 +19,7 @@ class Path(Protocol):
 
 
 class Backbone(Protocol):
-    """A network over states, times and, where it is conditional, labels."""
+    """A network of states, times and, if it is conditional, labels."""
 
     def __call__(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
         """Return the network's output, of shape (B, *), for states (B, *), times (B,) and labels (B,)."""

@@ -1,9 +1,11 @@
-"""REPA's weights (arXiv 2410.06940), whose time runs from data, 0, to noise, 1, turned to run as it does here.
+"""Conversion of REPA's weights (arXiv 2410.06940), whose time runs from data, 0, to noise, 1, to the time of sitkit.
 
-The network is SiT's, but for layers beside it that only training needs. With tau = 1 - t its velocity is
-v(x, t) = -u(x, 1 - t). Both turns are linear in the weights next to them, so that the same layers with other weights
-are the velocity: the last layer's are negated, and the time embedding's first layer takes
-cos w(1 - t) = cos w cos wt + sin w sin wt and sin w(1 - t) = sin w cos wt - cos w sin wt.
+REPA's network u is SiT's, plus projectors that only training uses. The velocity from noise to data is
+v(x, t) = -u(x, 1 - t). Both the sign and the reversed time can be absorbed in the weights:
+
+- the weights of the last layer are negated;
+- the first layer of the time embedding is changed by cos w(1 - t) = cos w cos wt + sin w sin wt and
+  sin w(1 - t) = sin w cos wt - cos w sin wt.
 """
 
 import math
@@ -12,23 +14,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-BESIDE = "projectors."
-"""How the names begin of what only training needs."""
-TIMES, LAST = "t_embedder.mlp.0.weight", "final_layer.linear."
+PROJECTORS = "projectors."
+"""The prefix of the weights that only training uses."""
+TIME_WEIGHT, LAST_LAYER = "t_embedder.mlp.0.weight", "final_layer.linear."
 
 
-def turned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict of the SiT that is the velocity from noise to data, exact but for rounding.
+def convert_repa(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict of the SiT that computes the velocity from noise to data, exact up to rounding.
 
     Args:
-        state: of REPA's network.
+        state: the state dict of REPA's network.
 
     Raises:
-        KeyError: it has no time embedding.
+        KeyError: `state` has no time embedding.
     """
-    network = {key: value for key, value in state.items() if not key.startswith(BESIDE)}
-    kept = {key: -value if key.startswith(LAST) else value for key, value in network.items()}
-    weight = kept[TIMES].double()
+    network = {key: value for key, value in state.items() if not key.startswith(PROJECTORS)}
+    converted = {key: -value if key.startswith(LAST_LAYER) else value for key, value in network.items()}
+    weight = converted[TIME_WEIGHT].double()
     count = weight.shape[1] // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(count, dtype=torch.float64) / count)
     cosines, sines = weight[:, :count], weight[:, count:]
@@ -36,4 +38,4 @@ def turned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cosines * frequencies.cos() + sines * frequencies.sin(),
         cosines * frequencies.sin() - sines * frequencies.cos(),
     )
-    return {**kept, TIMES: torch.cat(halves, dim=1).to(kept[TIMES].dtype)}
+    return {**converted, TIME_WEIGHT: torch.cat(halves, dim=1).to(converted[TIME_WEIGHT].dtype)}

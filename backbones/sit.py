@@ -1,7 +1,7 @@
-"""The Scalable Interpolant Transformer: the Diffusion Transformer's network, unchanged.
+"""The Scalable Interpolant Transformer (SiT). The network is that of the Diffusion Transformer (DiT).
 
-Sources: SiT, arXiv 2401.08740, appendix E; DiT, arXiv 2212.09748, sec. 3.2. Modules and parameters carry the
-names of the released checkpoints, whose state dicts therefore load as they are.
+Sources: SiT, arXiv 2401.08740, appendix E; DiT, arXiv 2212.09748, sec. 3.2. Modules and parameters have the names of
+the released checkpoints, so that their state dicts load unchanged.
 """
 
 import torch
@@ -13,14 +13,21 @@ from .embeddings import LabelEmbedding, PatchEmbedding, TimeEmbedding, sincos_po
 
 
 class SiT(nn.Module):
-    """A transformer over patches, conditioned on time and class by adaLN-Zero.
+    """A transformer over image patches, conditioned on time and class by adaLN-Zero.
 
-    Label `num_classes`, or `y=None`, is the null class of classifier-free guidance; with `num_classes=0` the
-    network is unconditional. With `learn_sigma` the network has twice as many output channels, of which the
-    call returns the first half, as the official code does.
-
-    `time_scale` multiplies t before its sinusoidal embedding. The released weights have 1; networks trained
-    from scratch tell times apart better with 1,000, the scale that the embedding was made for.
+    Args:
+        input_size: the height and width of the input, in pixels or latents.
+        patch_size: the height and width of a patch.
+        in_channels: the number of channels of the input.
+        hidden_size: the width of the tokens.
+        depth: the number of blocks.
+        num_heads: the number of attention heads.
+        num_classes: the number of classes. Label `num_classes`, or `y=None`, is the null class of classifier-free
+            guidance. With 0 the network is unconditional.
+        learn_sigma: whether the network has twice as many output channels. A call then returns the first half, as in
+            the official code, and `full` returns all.
+        time_scale: the factor of t before its sinusoidal embedding. The released weights have 1. Networks that are
+            trained from scratch distinguish times better with 1,000, for which the embedding was designed.
     """
 
     pos_embed: Tensor
@@ -41,16 +48,18 @@ class SiT(nn.Module):
         """Build the network for images (in_channels, input_size, input_size).
 
         Raises:
-            ValueError: a size that does not divide as it must, or is not positive.
+            ValueError: a size is not positive, or sizes do not divide as required.
         """
         super().__init__()
         sizes = (input_size, patch_size, in_channels, hidden_size, depth, num_heads)
         if min(sizes) < 1 or num_classes < 0:
-            raise ValueError("sizes of a SiT are positive, num_classes is at least 0")
+            raise ValueError("the sizes of a SiT must be positive, and num_classes at least 0")
         if input_size % patch_size:
             raise ValueError(f"patch_size must divide input_size, got {patch_size} and {input_size}")
         if hidden_size % num_heads or hidden_size % 4:
-            raise ValueError(f"hidden_size must divide by num_heads and by 4, got {hidden_size} and {num_heads} heads")
+            raise ValueError(
+                f"hidden_size must be divisible by num_heads and by 4, got {hidden_size} and {num_heads} heads"
+            )
         self.input_size = input_size
         self.patch_size = patch_size
         self.in_channels = in_channels
@@ -68,14 +77,14 @@ class SiT(nn.Module):
         """Return the first `in_channels` channels, (B, C, H, W), for x (B, C, H, W), t (B,) and labels y (B,)."""
         output = self.full(x, t, y)
         if output.shape[1] == self.in_channels:
-            return output  # not a view of it: FSDP2 warns about modules that return views
+            return output  # without slicing, because FSDP2 warns about modules that return views
         return output[:, : self.in_channels]
 
     def full(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
         """Return all output channels: (B, C, H, W), or (B, 2 C, H, W) with `learn_sigma`.
 
         Raises:
-            ValueError: x, t or y of another shape, or labels for an unconditional network.
+            ValueError: x, t or y has a wrong shape, or y is given to an unconditional network.
         """
         c = self._condition(x, t, y)  # (B, D)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, D)
@@ -104,13 +113,13 @@ class SiT(nn.Module):
         return c + self.y_embedder(y)  # type: ignore[no-any-return]
 
     def _initialise(self) -> None:
-        """Set the official initial weights: Xavier for linear maps, normal .02 for embeddings, zero for the ends."""
+        """Initialise as the official code does: Xavier linear layers, N(0, 0.02^2) embeddings, other layers zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         patches = self.x_embedder.proj
-        nn.init.xavier_uniform_(patches.weight.view(len(patches.weight), -1))  # a linear map of whole patches
+        nn.init.xavier_uniform_(patches.weight.view(len(patches.weight), -1))  # as a linear layer of flattened patches
         nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
         for layer in self.t_embedder.mlp:
             if isinstance(layer, nn.Linear):

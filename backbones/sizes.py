@@ -1,4 +1,4 @@
-"""The four published sizes of SiT (arXiv 2401.08740, table 9), each a function of what the data asks for.
+"""Builders of the four published sizes of SiT (arXiv 2401.08740, table 9).
 
 | size | depth | width | heads | parameters at patch 2 |
 | --- | --- | --- | --- | --- |
@@ -14,7 +14,7 @@ from .sit import SiT
 
 
 class Size(Protocol):
-    """Builds a SiT of one size."""
+    """A function that builds a SiT of one size."""
 
     def __call__(
         self,
@@ -26,7 +26,7 @@ class Size(Protocol):
         learn_sigma: bool = False,
         time_scale: float = 1.0,
     ) -> SiT:
-        """Return the network; the arguments are those of `SiT`."""
+        """Return the network. The arguments are those of `SiT`."""
         ...
 
 

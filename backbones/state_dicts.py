@@ -1,10 +1,11 @@
-"""State dicts in files and tables as others lay them out, read without running code.
+"""Reads state dicts from checkpoints of any layout, without running code from the file.
 
-A file may hold a state dict, or tables around it: `ema` and `model` of the official training scripts, `state_dict` of
-Lightning and many others, and whatever a wrapper puts before each name (`module.` of DDP, `_orig_mod.` of
-`torch.compile`, `model.` of a LightningModule, `ema_model.`, ...). A state dict is found by a weight that it must have:
-what stands before that weight's name stands before all. Objects that are no tensors, numbers, strings or containers
-are never made: what has their class in the file is passed over.
+A checkpoint may be a state dict or nested dicts that contain state dicts, such as `ema` and `model` of the official
+training scripts or `state_dict` of Lightning. The names of weights may have a prefix, such as `module.` (DDP),
+`_orig_mod.` (`torch.compile`), `model.` (LightningModule) or `ema_model.`. State dicts are found by the name of one
+weight that the network has, the anchor. Whatever precedes that name is the prefix of all weights.
+
+Only tensors, numbers, strings and containers are loaded. Objects of other classes are replaced by `ForeignObject`.
 """
 
 import argparse
@@ -20,19 +21,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-DEEPEST = 4
-"""How many tables may lie around a state dict."""
-MOST = 6
-"""How many names a message has."""
-AVERAGED = re.compile(r"(^|[^a-z])ema([^a-z]|$)|^ema|averag", re.IGNORECASE)
-"""How averaged weights are known by the names around them."""
-UNREADABLE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
-"""What reading a damaged file raises besides."""
-FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
-NOT_WEIGHTS = (
+MAX_DEPTH = 4
+"""The maximum number of nested dicts around a state dict."""
+MAX_NAMES = 6
+"""The maximum number of names in a message."""
+EMA_NAME = re.compile(r"(^|[^a-z])ema([^a-z]|$)|^ema|averag", re.IGNORECASE)
+"""The pattern of the names of EMA weights."""
+READ_ERRORS = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
+"""Further exceptions that damaged files cause."""
+CLASS_NAME = re.compile(r"GLOBAL ([\w.]+)")
+"""The pattern of the class name in the message of an `UnpicklingError`."""
+OTHER_FORMATS = (
     (
         b"version https://git-lfs",
-        "is a pointer of Git LFS, and not the file that it stands for: `git lfs pull` fetches it",
+        "is a pointer of Git LFS instead of the file itself: run `git lfs pull` to fetch it",
     ),
     (b"<!doctype html", "is a web page that was saved under this name: download the file itself"),
     (b"<html", "is a web page that was saved under this name: download the file itself"),
@@ -41,77 +43,80 @@ NOT_WEIGHTS = (
 )
 
 
-class _Refused(Exception):
-    """The file holds what is not loaded."""
+class _UnsafeFileError(Exception):
+    """The file contains an object that is not loaded."""
 
 
-class Foreign:
-    """What stands for an object of a class that is not loaded; `named` is that class."""
+class ForeignObject:
+    """A placeholder for an object whose class is not loaded. `class_name` is the name of that class."""
 
-    named = ""
+    class_name = ""
 
     def __init__(self, *_: Any, **__: Any):
-        """Take what the object would be made of, and forget it."""
+        """Ignore the arguments of the object."""
 
     def __setstate__(self, state: Any) -> None:
-        """Forget it."""
+        """Ignore the state of the object."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A state dict: the names of the tables that lead to it, what stands before the names of weights, and these."""
+class StateDict:
+    """A state dict in a checkpoint."""
 
-    tables: tuple[str, ...]
+    keys: tuple[str, ...]
+    """The keys of the nested dicts that lead to it."""
     prefix: str
+    """The common prefix of the names of its weights."""
     weights: Mapping[str, Any]
+    """The weights, by their names without the prefix."""
 
     @property
-    def is_average(self) -> bool:
-        """Whether names say that these are averaged weights."""
-        return any(AVERAGED.search(word) for word in (*self.tables, *self.prefix.split(".")))
+    def is_ema(self) -> bool:
+        """Whether these are EMA weights, according to the keys or the prefix."""
+        return any(EMA_NAME.search(name) for name in (*self.keys, *self.prefix.split(".")))
 
     def __str__(self) -> str:
-        return ".".join((*self.tables, self.prefix.removesuffix("."))).strip(".") or "the whole"
+        return ".".join((*self.keys, self.prefix.removesuffix("."))).strip(".") or "the whole"
 
 
 def state_dict(source: str | Path | Mapping[str, Any], anchor: str, *, ema: bool = True) -> dict[str, Tensor]:
-    """Return the state dict in a source, names as its network has them.
+    """Return the state dict of a network from a checkpoint, without a prefix of the names.
 
     Args:
-        source: a file (of `torch.save`, or safetensors), or a table.
+        source: a file, of `torch.save` or safetensors, or a dict.
         anchor: the name of a weight that the network has.
-        ema: whether to take averaged weights or raw ones, where names tell them apart.
+        ema: whether to return EMA weights or raw weights, if the checkpoint contains both.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken or no file of weights, there is no such state dict, or there are several.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is broken or not a file of weights, or it contains no or several matching state dicts.
     """
     name = "the state dict" if isinstance(source, Mapping) else str(source)
-    table = source if isinstance(source, Mapping) else read(Path(source))
-    found = [*_find(table, anchor)]
-    wanted, others = ([one for one in found if one.is_average == what] for what in (ema, not ema))
-    if not wanted and others:
+    checkpoint = source if isinstance(source, Mapping) else read(Path(source))
+    candidates = [*_find_state_dicts(checkpoint, anchor)]
+    matching, others = ([each for each in candidates if each.is_ema == kind] for kind in (ema, not ema))
+    if not matching and others:
         if not ema:
             raise ValueError(f"{name} has no 'model' weights, but '{others[0]}': give ema=True")
-        if others[0].tables[-1:] == ("model",):
+        if others[0].keys[-1:] == ("model",):
             raise ValueError(f"{name} has no 'ema' weights, but 'model': give ema=False")
-    chosen = wanted or others
+    chosen = matching or others
     if not chosen:
-        raise ValueError(f"{name} {_nothing(table, anchor)}")
+        raise ValueError(f"{name} {_explain_absence(checkpoint, anchor)}")
     if len(chosen) > 1:
-        raise ValueError(f"{name} has several state dicts: {', '.join(map(str, chosen))}: save the one that is meant")
+        raise ValueError(f"{name} has several state dicts: {', '.join(map(str, chosen))}: save only the one to load")
     for key, value in chosen[0].weights.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{name} holds no state dict: {key} is {_kind(value)}")
+            raise ValueError(f"{name} holds no state dict: {key} is {_type_of(value)}")
     return dict(chosen[0].weights)
 
 
 def read(file: Path) -> Any:
-    """Return what a file of `torch.save` or safetensors holds, with a `Foreign` for each object of another class.
+    """Return the content of a file of `torch.save` or safetensors, with a `ForeignObject` for each unsafe object.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken or no file of weights.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is broken or not a file of weights.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
@@ -122,92 +127,97 @@ def read(file: Path) -> Any:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if not head:
         raise ValueError(f"{file} is broken: it is empty")
-    for start, said in NOT_WEIGHTS:
+    for start, description in OTHER_FORMATS:
         if head.lstrip().lower().startswith(start):
-            raise ValueError(f"{file} {said}")
-    if len(head) > 2 and head.isascii() and "".join(head.decode().split()).isprintable():  # 2: the PK of a cut zip
-        raise ValueError(f"{file} is text: name a file of weights, as torch.save and safetensors write them")
+            raise ValueError(f"{file} {description}")
+    if (
+        len(head) > 2 and head.isascii() and "".join(head.decode().split()).isprintable()
+    ):  # the first 2 bytes of a zip file are text
+        raise ValueError(f"{file} is text: name a file of weights, as written by torch.save or safetensors")
     try:
         if head[8:9] == b"{" or (file.suffix == ".safetensors" and not head.startswith(b"PK")):
             return load_file(file)
         return _unpickle(file)
-    except _Refused as error:
+    except _UnsafeFileError as error:
         raise ValueError(f"{file} {error}") from None
-    except (SafetensorError, pickle.UnpicklingError, OSError, *UNREADABLE) as error:
+    except (SafetensorError, pickle.UnpicklingError, OSError, *READ_ERRORS) as error:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
         why = "" if isinstance(error, pickle.UnpicklingError | OSError) else f" ({reason})"
-        raise ValueError(f"{file} is broken, or holds more than weights: copy or download it again{why}") from None
+        raise ValueError(f"{file} is broken, or contains more than weights: copy or download it again{why}") from None
 
 
 def _unpickle(file: Path) -> Any:
+    """Return the content of a file of `torch.save`, with placeholders for objects of other classes.
+
+    Raises:
+        _UnsafeFileError: the file contains an object for which there can be no placeholder.
+    """
     try:
         foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    except (ValueError, RuntimeError, pickle.UnpicklingError):  # of an old layout: what it names is met below
+    except (ValueError, RuntimeError, pickle.UnpicklingError):  # a file of an old format, whose classes are not listed
         foreign = set()
-    known: dict[str, Any] = {"argparse.Namespace": argparse.Namespace, "collections.defaultdict": _plain}
-    stand_ins = {name: type("Foreign", (Foreign,), {"named": name}) for name in foreign - known.keys()}
-    with torch.serialization.safe_globals([(made, name) for name, made in (known | stand_ins).items()]):
+    known: dict[str, Any] = {"argparse.Namespace": argparse.Namespace, "collections.defaultdict": _new_dict}
+    placeholders = {name: type("Foreign", (ForeignObject,), {"class_name": name}) for name in foreign - known.keys()}
+    with torch.serialization.safe_globals([(made, name) for name, made in (known | placeholders).items()]):
         try:
-            with file.open("rb") as stream:  # by its name, torch would take it for safetensors
+            with file.open("rb") as stream:  # given a name, torch might read it as safetensors
                 return torch.load(stream, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # an object that no stand-in can be made for, or damage
-            named = [*FOREIGN.findall(str(error)), *sorted(stand_ins)]
-            if named:
-                raise _Refused(_refused(named[0])) from None
+        except pickle.UnpicklingError as error:  # an object without a possible placeholder, or damage
+            names = [*CLASS_NAME.findall(str(error)), *sorted(placeholders)]
+            if names:
+                raise _UnsafeFileError(_unsafe_class(names[0])) from None
             raise
 
 
-def _plain(*_: Any) -> dict[Any, Any]:
-    """Return the table that stands for a defaultdict."""
+def _new_dict(*_: Any) -> dict[Any, Any]:
+    """Return an empty dict, which replaces a defaultdict."""
     return {}
 
 
-def _find(table: Any, anchor: str, tables: tuple[str, ...] = ()) -> Iterator[Found]:
-    """Yield the state dicts in a table and in the tables in it."""
-    if not isinstance(table, Mapping) or len(tables) > DEEPEST:
+def _find_state_dicts(checkpoint: Any, anchor: str, keys: tuple[str, ...] = ()) -> Iterator[StateDict]:
+    """Yield the state dicts in a dict and in the dicts nested in it."""
+    if not isinstance(checkpoint, Mapping) or len(keys) > MAX_DEPTH:
         return
-    named = {key: value for key, value in table.items() if isinstance(key, str)}
-    prefixes = [key.removesuffix(anchor) for key in named if key == anchor or key.endswith(f".{anchor}")]
+    entries = {key: value for key, value in checkpoint.items() if isinstance(key, str)}
+    prefixes = [key.removesuffix(anchor) for key in entries if key == anchor or key.endswith(f".{anchor}")]
     for prefix in prefixes:
-        others = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-        own = {key: value for key, value in named.items() if key.startswith(prefix) and not key.startswith(others)}
-        yield Found(tables, prefix, {key.removeprefix(prefix): value for key, value in own.items()})
-    for key, value in table.items():
-        yield from _find(value, anchor, (*tables, str(key)))
+        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        own = {key: value for key, value in entries.items() if key.startswith(prefix) and not key.startswith(longer)}
+        yield StateDict(keys, prefix, {key.removeprefix(prefix): value for key, value in own.items()})
+    for key, value in checkpoint.items():
+        yield from _find_state_dicts(value, anchor, (*keys, str(key)))
 
 
-def _nothing(table: Any, anchor: str) -> str:
-    """Return why there is no state dict in a table, in words."""
-    if not isinstance(table, Mapping):
-        return _refused(table.named) if isinstance(table, Foreign) else "holds no weights"
-    for value in table.values():
-        if isinstance(value, Foreign) and not any(isinstance(one, Tensor) for one in _leaves(table)):
-            return _refused(value.named)
-    names = [key for key, value in _named(table) if isinstance(value, Tensor)]
+def _explain_absence(checkpoint: Any, anchor: str) -> str:
+    """Return the reason why a checkpoint contains no matching state dict, as the end of a sentence."""
+    if not isinstance(checkpoint, Mapping):
+        return _unsafe_class(checkpoint.class_name) if isinstance(checkpoint, ForeignObject) else "holds no weights"
+    leaves = [*_leaves(checkpoint)]
+    names = [key for key, value in leaves if isinstance(value, Tensor)]
+    for value in checkpoint.values():
+        if isinstance(value, ForeignObject) and not names:
+            return _unsafe_class(value.class_name)
     if not names:
         return "holds no state dict"
-    few = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
-    return f"does not hold the weights of such a network: it lacks {anchor}, and has {few}"
+    listed = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+    return f"does not hold the weights of such a network: it lacks {anchor}, and has {listed}"
 
 
-def _named(table: Mapping[Any, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _leaves(table: Mapping[Any, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of nested dicts that are not dicts, with their innermost keys."""
     for key, value in table.items():
-        if isinstance(value, Mapping) and depth < DEEPEST:
-            yield from _named(value, depth + 1)
+        if isinstance(value, Mapping) and depth < MAX_DEPTH:
+            yield from _leaves(value, depth + 1)
         else:
             yield str(key), value
 
 
-def _leaves(table: Mapping[Any, Any]) -> Iterator[Any]:
-    return (value for _, value in _named(table))
+def _type_of(value: Any) -> str:
+    return f"of class {value.class_name}" if isinstance(value, ForeignObject) else f"a {type(value).__name__}"
 
 
-def _kind(value: Any) -> str:
-    return f"of class {value.named}" if isinstance(value, Foreign) else f"a {type(value).__name__}"
-
-
-def _refused(named: str) -> str:
+def _unsafe_class(name: str) -> str:
     return (
-        f"holds an object of class {named}, which is not loaded, as it could run code: where that class is at hand, "
-        "save the weights alone, torch.save(network.state_dict(), FILE)"
+        f"holds an object of class {name}, which is not loaded because it could run code: where the class is "
+        "available, save the weights alone by torch.save(network.state_dict(), FILE)"
     )

@@ -142,7 +142,7 @@ SIT = "--family sit --num-heads 2"
 REFUSED = [
     (f"{{none}} {SIT} --out {{new}}", "there is no file"),
     (f"{{folder}} {SIT} --out {{new}}", "there is no file"),
-    (f"{{cut}} {SIT} --out {{new}}", "is broken, or holds more than weights"),
+    (f"{{cut}} {SIT} --out {{new}}", "is broken, or contains more than weights"),
     (f"{{list}} {SIT} --out {{new}}", "holds no weights"),
     (f"{{repa}} {SIT} --out {{new}}", "it also has projectors.0.0.weight, projectors.0.0.bias"),
     (f"{{lightning}} {SIT} --out {{new}}", "it lacks blocks.0.mlp.fc1.weight"),
