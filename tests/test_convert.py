@@ -147,7 +147,7 @@ REFUSED = [
     (f"{{repa}} {SIT} --out {{new}}", "it also has projectors.0.0.weight, projectors.0.0.bias"),
     (f"{{lightning}} {SIT} --out {{new}}", "it lacks blocks.0.mlp.fc1.weight"),
     (f"{{less}} {SIT} --out {{new}}", "it lacks 'pos_embed'"),
-    (f"{{flat}} {SIT} --out {{new}}", "its first layer is of shape (16, 16)"),
+    (f"{{flat}} {SIT} --out {{new}}", "its first layer has shape (16, 16)"),
     ("{good} --family dit --out {new}", "no published size has width 16: give --num-heads"),
     (f"{{raw}} {SIT} --out {{new}}", "has no 'ema' weights, but 'model'"),
     (f"{{good}} {SIT} --out {{run}}", "holds a run already; give another --out"),
