@@ -3,7 +3,6 @@
 import functools
 import inspect
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,16 +102,9 @@ def resample(
     trust: bool = False,
 ) -> "Recipe":
     """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""
-    from ..experiment.reading import asked, change
-    from ..experiment.sampler_files import with_sampler
+    from ..experiment.changes import change_trained
 
-    for setting in settings or ():
-        key = setting.partition("=")[0]
-        if key not in allowed and key.partition(".")[0] not in allowed:
-            raise UserError(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
-    if sampler is not None:
-        recipe = with_sampler(recipe, sampler, trust_of(trust))
-    return change(recipe, settings or (), asked(settings or ()))
+    return change_trained(recipe, settings or (), allowed, of=of, sampler=sampler, trust=trust_of(trust))
 
 
 def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
@@ -132,23 +124,6 @@ def writable(file: Path) -> None:
 
 def device_of(name: str) -> "torch.device":
     """Return the device of that name, and make this process ready to compute there."""
-    import torch
+    from ..network.device import device_of
 
-    from ..storage.work_partition import WorkPartition
-    from ..support.allocator import keep_freed_memory
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        with warnings.catch_warnings():  # of kinds that torch has given up
-            warnings.simplefilter("ignore")
-            device = torch.device(name)
-        own = WorkPartition.of_environment().device(device)  # or all processes would open the first GPU
-        torch.ones(2, device=own).sum().item()
-    except Exception as error:  # each kind of device raises its own: those without a backend, or without numbers
-        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
-        raise UserError(f"--device {name} cannot be used here: {reason}; cpu, cuda and cuda:1 are devices") from None
-    if device.type != "cpu":
-        return device
-    keep_freed_memory()
-    return torch.device("cpu")  # which has no numbers
+    return device_of(name)

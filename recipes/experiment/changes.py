@@ -1,0 +1,41 @@
+"""Changes to the recipe of a trained run: its sampler, guidance, evaluation, and the paths of its data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..support.errors import UserError
+from ..support.trust import NOTHING, Trust
+from .reading import asked, change
+from .recipe import Recipe
+from .sampler_files import with_sampler
+
+
+def change_trained(
+    recipe: Recipe,
+    settings: Sequence[str],
+    allowed: Sequence[str],
+    *,
+    of: str = "a trained run",
+    sampler: Path | None = None,
+    trust: Trust = NOTHING,
+) -> Recipe:
+    """Return a recipe with the sampler of a file, and then with settings of which only some keys are allowed.
+
+    Args:
+        recipe: the recipe.
+        settings: `key=value`, as `--set` takes them. What they name is imported.
+        allowed: the keys, or the sections, that may be set.
+        of: what the recipe describes, for the message.
+        sampler: a file of a sampler and guidance (`sampler_files`).
+        trust: what that file may name that is not part of sitkit.
+
+    Raises:
+        UserError: a setting is not allowed or not valid, or the file does not fit the recipe.
+    """
+    for setting in settings:
+        key = setting.partition("=")[0]
+        if key not in allowed and key.partition(".")[0] not in allowed:
+            raise UserError(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
+    if sampler is not None:
+        recipe = with_sampler(recipe, sampler, trust)
+    return change(recipe, settings, asked(settings))
