@@ -131,10 +131,8 @@ def test_orientation_of_jpeg() -> None:
     upright, exif = np.zeros((32, 32, 3), np.uint8), Image.Exif()
     upright[:, 16:] = 255
     exif[ORIENTATION] = 6
-    image_decoding = square(
-        encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it"
-    ).float()
-    assert (image_decoding.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
+    decoded = square(encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it").float()
+    assert (decoded.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
 
 
 def test_damaged_exif_is_passed_over() -> None:
