@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sitkit.recipes.cli.threads import WAIT_SETTINGS, choose_wait_policy, wait_settings
-from sitkit.recipes.study.local import threads
+from sitkit.recipes.study.local_jobs import threads
 
 PRINTS = """import os
 print(*(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")), flush=True)

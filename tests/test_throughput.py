@@ -190,4 +190,4 @@ def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
 def test_what_cannot_be_timed_is_refused() -> None:
     for wrong in (["run", "--mode", "tf32"], ["grow", "--axis", "width"], ["divide", "--batch", "3"]):
         result = CliRunner().invoke(throughput.app, wrong)
-        assert type(result.exception).__name__ == "Problem"
+        assert type(result.exception).__name__ == "UserError"
