@@ -16,7 +16,7 @@ MODES = {
     "float32": (),
     "bf16": ("train.precision=bf16",),
     "tf32": ("train.precision=tf32",),
-    "recomputed in two pieces": ("compute.recompute=true", "compute.accumulate=2"),
+    "recomputed in two pieces": ("compute.activation_checkpointing=true", "compute.gradient_accumulation=2"),
 }
 """Settings by name, in the order of their worth; the first is trained on the CPU as well."""
 SAMPLERS = {

@@ -110,9 +110,9 @@ def recipe_of(setup: Setup) -> Recipe:
             f"train.batch={setup.batch}",
             f"train.precision={setup.mode}",
             "optimizer.clip=1.0",
-            f"compute.accumulate={setup.accumulate}",
+            f"compute.gradient_accumulation={setup.accumulate}",
             f"compute.compile={str(setup.compiled).lower()}",
-            f"compute.recompute={str(setup.recompute).lower()}",
+            f"compute.activation_checkpointing={str(setup.recompute).lower()}",
         ],
     )
 

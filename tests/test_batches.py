@@ -50,7 +50,7 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
     whole = parts(tiny(*settings), step)
     assert torch.equal(whole["numbers"], torch.arange(24 * (step - 1), 24 * step))
     for count, processes in ((2, 1), (4, 1), (1, 2), (3, 4)):
-        cut = parts(tiny(*settings, f"compute.accumulate={count}"), step, processes)
+        cut = parts(tiny(*settings, f"compute.gradient_accumulation={count}"), step, processes)
         for name in FIELDS:
             assert torch.equal(cut[name], whole[name]), name
     split = tiny().data.build()
@@ -64,9 +64,9 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
 
 @pytest.mark.parametrize(("count", "processes"), [(5, 1), (1, 7), (4, 4)])
 def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_line(count: int, processes: int) -> None:
-    said = rf"^train.batch = 24 must divide by processes times compute.accumulate, {processes} x {count}$"
+    said = rf"^train.batch = 24 must divide by processes times compute.gradient_accumulation, {processes} x {count}$"
     with pytest.raises(UserError, match=said):
-        parts(tiny(f"compute.accumulate={count}"), 1, processes)
+        parts(tiny(f"compute.gradient_accumulation={count}"), 1, processes)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
@@ -162,7 +162,7 @@ def test_no_more_is_prepared_than_there_are_workers_for(workers: int) -> None:
 
 @pytest.mark.usefixtures("_no_thread_stays")
 def test_workers_change_no_bit(tmp_path: Path) -> None:
-    settings = ("train.flip=0.5", "train.times.kind=stratified", "compute.accumulate=2")
+    settings = ("train.flip=0.5", "train.times.kind=stratified", "compute.gradient_accumulation=2")
     for workers in (0, 2):
         train(tiny(*settings, f"compute.workers={workers}"), tmp_path / str(workers), torch.device("cpu"), quiet)
     none, two = (Run(tmp_path / workers) for workers in ("0", "2"))

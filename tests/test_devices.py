@@ -210,7 +210,7 @@ RECIPES = (
     ("path=vp", "objective.predict=score", "train.times.kind=stratified", "objective.weight=likelihood"),
     ("path=ddpm", "objective=hybrid", "backbone.learn_sigma=true", "train.times.kind=grid"),
     ("optimizer.clip=0.1", "ema.widths=[0.1]", "ema.more=[0.9]", "train.flip=0.5"),
-    ("compute.accumulate=2", "compute.recompute=true", "compute.workers=1"),
+    ("compute.gradient_accumulation=2", "compute.activation_checkpointing=true", "compute.workers=1"),
 )
 
 

@@ -98,14 +98,14 @@ def test_activations_grow_with_the_batch_and_pieces_make_them_small() -> None:
     recipe = small()
     one, two, four = (activations(recipe, (1, 8, 8), 10, batch) for batch in (1, 2, 4))
     assert four - two == 2 * (two - one)
-    halves = memory(small("compute.accumulate=2"), DIGITS)
+    halves = memory(small("compute.gradient_accumulation=2"), DIGITS)
     assert halves["activations"] == activations(recipe, (1, 8, 8), 10, 6)
     assert memory(recipe, DIGITS, processes=4)["activations"] == activations(recipe, (1, 8, 8), 10, 3)
 
 
 def test_recomputed_activations_are_one_block_and_the_inputs_of_all() -> None:
     def cost(depth: int, recompute: str) -> int:
-        recipe = small(f"backbone.depth={depth}", f"compute.recompute={recompute}")
+        recipe = small(f"backbone.depth={depth}", f"compute.activation_checkpointing={recompute}")
         return activations(recipe, (1, 8, 8), 10, 4)
 
     tokens = 4 * 16 * 32 * 4
@@ -139,7 +139,7 @@ class Plain(torch.nn.Module):
         return self.linear(x) * t[:, None, None, None]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("more", [(), ("compute.parallel=fsdp", "compute.recompute=true")])
+@pytest.mark.parametrize("more", [(), ("compute.parallel=fsdp", "compute.activation_checkpointing=true")])
 def test_any_network_can_be_described(more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Plain)
     recipe = read("digits", ["backbone.kind=mine:Plain", *more])

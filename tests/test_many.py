@@ -35,7 +35,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: str) -> None:
     """In two pieces each, of which the last is treated as a batch that is whole."""
-    trains(tmp_path / "run", tmp_path / "log", mode, "compute.accumulate=2")
+    trains(tmp_path / "run", tmp_path / "log", mode, "compute.gradient_accumulation=2")
     one, two = Run(alone).metrics(), Run(tmp_path / "run").metrics()
     assert [record["step"] for record in two] == [*range(1, 21)]
     for key in ("loss", "gradient"):

@@ -18,7 +18,10 @@ from stepping import CPU, made
 
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("more", [(), ("compute.recompute=true",), ("train.precision=bf16", "compute.accumulate=2")])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("compute.activation_checkpointing=true",), ("train.precision=bf16", "compute.gradient_accumulation=2")],
+)
 def test_steps_are_compiled_once_whole_and_never_again(more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter, fullgraph=True))
@@ -105,7 +108,7 @@ def test_gradients_below_the_limit_are_left_alone(norm: float, monkeypatch: pyte
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="of GPUs")
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_step_waits_once_for_the_gpu(pieces: int) -> None:
-    take, batches = made(f"compute.accumulate={pieces}", "optimizer.clip=0.1", device=torch.device("cuda"))
+    take, batches = made(f"compute.gradient_accumulation={pieces}", "optimizer.clip=0.1", device=torch.device("cuda"))
     for step in (1, 2):
         take(step, batches(step))
     ready = batches(3)

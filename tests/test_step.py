@@ -67,7 +67,7 @@ def test_pieces_make_the_step_of_the_whole(settings: tuple[str, ...]) -> None:
     one = whole.take(1, whole.batches(1))
     assert one.gradient == norm
     for count in (2,) if "train.coupling.block=4" in settings else (2, 4):
-        cut = Alone(*settings, f"compute.accumulate={count}")
+        cut = Alone(*settings, f"compute.gradient_accumulation={count}")
         assert len(cut.batches(1)) == count
         losses, theirs = cut.backward()
         torch.testing.assert_close(losses, expected, rtol=1e-6, atol=0)
@@ -80,7 +80,7 @@ def test_pieces_make_the_step_of_the_whole(settings: tuple[str, ...]) -> None:
 
 def test_what_a_process_takes_at_once_keeps_blocks_of_the_coupling_whole() -> None:
     with pytest.raises(UserError, match=r"^train.coupling.block must divide what a process takes at once, 2 images$"):
-        Alone(*TRANSPORT, "compute.accumulate=4")
+        Alone(*TRANSPORT, "compute.gradient_accumulation=4")
     with pytest.raises(UserError, match=r"^train.coupling: where there are classes, give classwise = true[^\n]*$"):
         Alone(*TRANSPORT[:2])
 
@@ -204,7 +204,7 @@ def test_compiled_blocks_have_the_same_gradients() -> None:
 
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("more", [(), ("compute.recompute=true",), ("train.precision=bf16",)])
+@pytest.mark.parametrize("more", [(), ("compute.activation_checkpointing=true",), ("train.precision=bf16",)])
 def test_blocks_are_compiled_once_for_all(more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter, fullgraph=True))
@@ -237,13 +237,13 @@ def test_recomputing_keeps_the_state_of_chance_for_networks_that_may_use_it(monk
         return read_state()
 
     monkeypatch.setattr(torch, "get_rng_state", counted)
-    alone = Alone("compute.recompute=true")
+    alone = Alone("compute.activation_checkpointing=true")
     asked.clear()
     alone.backward()
     assert not asked
     found = []
     for recompute in ("false", "true"):
-        alone = Alone("backbone={kind = 'test_step:Dropping'}", f"compute.recompute={recompute}")
+        alone = Alone("backbone={kind = 'test_step:Dropping'}", f"compute.activation_checkpointing={recompute}")
         torch.manual_seed(0)
         asked.clear()
         found.append(alone.backward()[1])
@@ -255,7 +255,9 @@ def test_recomputing_keeps_the_state_of_chance_for_networks_that_may_use_it(monk
 def test_recomputing_keeps_less_and_changes_no_bit(precision: str) -> None:
     kept, found = [], []
     for recompute in ("false", "true"):
-        alone = Alone("backbone.depth=4", f"train.precision={precision}", f"compute.recompute={recompute}")
+        alone = Alone(
+            "backbone.depth=4", f"train.precision={precision}", f"compute.activation_checkpointing={recompute}"
+        )
         weights = {p.untyped_storage().data_ptr() for p in alone.state.network.parameters()}
         storages: dict[int, Tensor] = {}
 

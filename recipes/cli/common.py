@@ -60,7 +60,8 @@ RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a 
 
 
 LESS_MEMORY = (
-    "lower train.batch, raise compute.accumulate, set compute.recompute = true, or use a smaller network and images"
+    "lower train.batch, raise compute.gradient_accumulation, set compute.activation_checkpointing = true, or use a "
+    "smaller network and images"
 )
 
 

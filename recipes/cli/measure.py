@@ -69,6 +69,7 @@ def evaluate(
     from ..evaluation.text_table import table
     from ..experiment.reading import override, read
     from ..experiment.recipe import Evaluation
+    from ..experiment.renamed_keys import with_new_keys
     from ..runs.run import Run
     from ..sampling.sample_folder import SampleFolder
     from ..storage.work_partition import WorkPartition
@@ -85,7 +86,7 @@ def evaluate(
         recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
     elif kind == "samples":
         drawn: Any = SampleFolder.open(source).content.manifest.get("recipe")
-        recipe = override(drawn, trust=trust_of(trust, settings))
+        recipe = override(with_new_keys(drawn), trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
         run = Run.find(source)

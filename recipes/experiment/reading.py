@@ -17,6 +17,7 @@ from ..support.trust import EVERYTHING, NOTHING, Trust
 from .components import ComponentFields, Slot
 from .intervals import resolve
 from .recipe import Recipe
+from .renamed_keys import settings_with_new_keys, with_new_keys
 
 LONGEST = 200
 """How many letters of a value an error repeats."""
@@ -73,7 +74,8 @@ def _read_json(source: str, text: str, settings: Sequence[str], trust: Trust) ->
 def override(table: dict[str, Any], settings: Sequence[str] = (), trust: Trust = NOTHING) -> Recipe:
     """Return the recipe of a table, with `key=value` settings put over it.
 
-    A value is TOML, or else a string. A new kind of component drops the fields of the old one.
+    A value is TOML, or else a string. A new kind of component drops the fields of the old one. A note is printed for
+    an old name of a key (`renamed_keys`).
 
     Args:
         table: the recipe, in full or without what is as usual.
@@ -85,9 +87,10 @@ def override(table: dict[str, Any], settings: Sequence[str] = (), trust: Trust =
     """
     if not isinstance(table, dict):
         raise UserError(f"a recipe should be a table, got {shortened(repr(table))}")
-    for setting in settings:
+    table = with_new_keys(table, notify=True)
+    for setting in settings_with_new_keys(settings):
         keys, value = _parts(setting)
-        table = _put(table, keys, value)
+        table = with_new_keys(_put(table, keys, value), notify=True)
     try:
         return Recipe.model_validate_json(json.dumps(table, default=str), context=trust)
     except ValidationError as error:
@@ -119,8 +122,7 @@ def _parts(setting: str) -> tuple[list[str], Any]:
         except UnicodeEncodeError:
             raise UserError(f"--set {shortened(ascii(setting))} is not UTF-8: rename what it names") from None
     keys, found, value = setting.partition("=")
-    parts = keys.split(".")
-    if not found or not all(parts) or len(parts) > DEEPEST:
+    if not found or not all(parts := keys.split(".")) or len(parts) > DEEPEST:
         raise UserError(f"--set takes key=value, such as train.steps=100, got '{shortened(setting)}'")
     return parts, _value(value)
 
@@ -146,7 +148,7 @@ def stored(table: dict[str, Any], trust: Trust = NOTHING) -> Recipe:
                 f'towards the noise: write "shift": {1 / shift:.6g}, "towards": "noise" there'
             )
         times, key = times.get("times"), f"{key}.times"
-    return override(table, trust=trust)
+    return override(with_new_keys(table), trust=trust)
 
 
 def _value(text: str) -> Any:

@@ -105,12 +105,12 @@ class Compute(Section):
 
     parallel: Literal["ddp", "fsdp", "hybrid"] = "ddp"
     """Many processes: each holds all weights, or a part of them, or a part of those that its machine holds."""
-    accumulate: Count = 1
-    """In how many pieces a process takes its share of a batch."""
+    gradient_accumulation: Count = 1
+    """Micro-batches per process and step, over which gradients are accumulated."""
     compile: bool = False
     """Whether the network's blocks are compiled, to train and, unless it is said otherwise then, to sample."""
-    recompute: bool = False
-    """Whether a block's activations are computed again for its gradient, instead of kept."""
+    activation_checkpointing: bool = False
+    """Whether activations inside a block are recomputed in the backward pass, instead of stored."""
     deterministic: bool = False
     """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
     workers: Threads = 0

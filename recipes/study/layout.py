@@ -15,6 +15,7 @@ from typing import Any
 from ..experiment.intervals import resolve
 from ..experiment.reading import override, read
 from ..experiment.recipe import Recipe
+from ..experiment.renamed_keys import with_old_keys
 from ..support.errors import UserError
 from ..support.names import nearest
 from ..support.trust import EVERYTHING
@@ -145,7 +146,7 @@ def _model(recipe: Recipe, where: str) -> Model:
     table = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in OF_SAMPLING}
     trained = override(table, trust=EVERYTHING)
     resolved = {key: value for key, value in _resolved(trained, where).items() if key not in OF_SAMPLING}
-    return Model(_key(resolved), trained)
+    return Model(_key(with_old_keys(resolved)), trained)
 
 
 def _resolved(recipe: Recipe, where: str) -> dict[str, Any]:

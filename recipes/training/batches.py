@@ -45,10 +45,10 @@ class Batches:
     """The pieces that a process takes of each step, which together with those of the others make up its batch."""
 
     def __init__(self, recipe: Recipe, split: Split, group: ProcessGroup):
-        pieces = recipe.compute.accumulate
+        pieces = recipe.compute.gradient_accumulation
         if recipe.train.batch % (group.world_size * pieces):
             raise UserError(
-                f"train.batch = {recipe.train.batch} must divide by processes times compute.accumulate, "
+                f"train.batch = {recipe.train.batch} must divide by processes times compute.gradient_accumulation, "
                 f"{group.world_size} x {pieces}"
             )
         self.size = recipe.train.batch // (group.world_size * pieces)
@@ -76,7 +76,7 @@ class Batches:
 
     @property
     def _pieces(self) -> int:
-        return self.recipe.compute.accumulate
+        return self.recipe.compute.gradient_accumulation
 
     def _piece(self, numbers: Tensor, t: Tensor) -> Batch:
         seed, train = self.recipe.seed, self.recipe.train

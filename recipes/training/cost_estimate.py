@@ -6,8 +6,8 @@ The network is built where tensors have shapes and no numbers, so that a count i
   what DiT and SiT call GFLOPs (arXiv 2212.09748, table 1: 118.6 for XL/2 at 256); as operations they are twice as many.
   Training takes three times the forward pass: the gradients by weights and by inputs cost as much again each.
 - Activations are what autograd keeps of a forward pass over one piece of the batch, each storage once, with the copies
-  of weights in bf16. With `compute.recompute` they are the inputs of all blocks and the inside of one. A block is a
-  member of the network's `blocks`; a network without them is one block.
+  of weights in bf16. With `compute.activation_checkpointing` they are the inputs of all blocks and the inside of one.
+  A block is a member of the network's `blocks`; a network without them is one block.
 - Weights, gradients, AdamW's two moments and averages are float32. `fsdp` gives each process a part of all of them,
   `hybrid` a part of those of its machine, and both gather the weights outside blocks, and of two blocks at a time.
 
@@ -145,7 +145,7 @@ def activations(recipe: Recipe, shape: tuple[int, int, int], classes: int, batch
             _forward(network, batch, shape, classes).square().mean()
         sizes = [sum(tensor.untyped_storage().nbytes() for tensor in table.values()) for table in kept]
     inside = sizes[1::2]
-    if not recipe.compute.recompute:
+    if not recipe.compute.activation_checkpointing:
         return sum(sizes)
     return sum(sizes[::2]) + sum(entered) + max(inside)
 
@@ -181,10 +181,10 @@ def _forward(network: nn.Module, batch: int, shape: tuple[int, int, int], classe
 
 def _shares(recipe: Recipe, processes: int) -> tuple[int, int]:
     """Return the images of a process a step, and of one of its pieces."""
-    pieces = recipe.compute.accumulate
+    pieces = recipe.compute.gradient_accumulation
     if recipe.train.batch % (processes * pieces):
         raise UserError(
-            f"train.batch = {recipe.train.batch} must divide by processes times compute.accumulate, "
+            f"train.batch = {recipe.train.batch} must divide by processes times compute.gradient_accumulation, "
             f"{processes} x {pieces}"
         )
     return recipe.train.batch // processes, recipe.train.batch // processes // pieces

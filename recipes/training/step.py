@@ -140,7 +140,7 @@ def _economise(network: nn.Module, recipe: Recipe) -> None:
     """Let the parts of a network be compiled, and computed again for their gradient, as the recipe says."""
     if recipe.compute.compile:
         compile_parts(network)
-    if recipe.compute.recompute:  # outside: torch 2.13 leaves a block alone, without a word, that does this inside
+    if recipe.compute.activation_checkpointing:  # outside compile: torch 2.13 silently compiles no block that does it
         for part in parts(network):
             keep = type(network) is not SiT  # which draws nothing at random; another network may have dropout
             part.forward = partial(recomputed, part.forward, use_reentrant=False, preserve_rng_state=keep)
