@@ -20,5 +20,41 @@ Folders, from the bottom up. Each imports only from those above it in this table
 | `tune/` | `sitkit tune` |
 | `cli/` | the command line |
 
-Nothing is imported here, so that the command line answers at once.
+In Python, three lines do what the command line does:
+
+    from sitkit.recipes import load_recipe, train
+    run = train(load_recipe("digits"), "runs/digits")
+    images = run.sample(16, seed=0)
+
+`load_run("runs/digits")` loads a run again. Its `velocity(labels)` and `path` fit every solver of `sitkit.samplers`.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .evaluation.evaluate_run import evaluate as evaluate
+    from .experiment.load_recipe import load_recipe as load_recipe
+    from .sampling.load_run import load_run as load_run
+    from .sampling.load_run import sample as sample
+    from .sampling.trained_run import TrainedRun as TrainedRun
+    from .support.errors import UserError as UserError
+    from .training.train_recipe import train as train
+
+_EXPORTED = {
+    "TrainedRun": "sampling.trained_run",
+    "UserError": "support.errors",
+    "evaluate": "evaluation.evaluate_run",
+    "load_recipe": "experiment.load_recipe",
+    "load_run": "sampling.load_run",
+    "sample": "sampling.load_run",
+    "train": "training.train_recipe",
+}
+__all__ = [*_EXPORTED]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name on its first use: torch takes seconds, and the command line answers at once."""
+    if name not in _EXPORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTED[name]}", __name__), name)

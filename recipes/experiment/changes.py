@@ -9,6 +9,11 @@ from .reading import asked, change
 from .recipe import Recipe
 from .sampler_files import with_sampler
 
+SAMPLING = ("sampler", "guidance", "compute")
+"""The sections of a recipe that may change after training."""
+DATA_PATHS = ("data.path", "data.heldout", "data.vae")
+"""The keys that say where data are now; the data are compared with those that the run was created with."""
+
 
 def change_trained(
     recipe: Recipe,

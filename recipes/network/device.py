@@ -13,7 +13,7 @@ def device_of(name: str) -> torch.device:
     """Return the device of a name, and prepare this process to compute on it.
 
     Args:
-        name: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ... Under torchrun, `cuda` is GPU number LOCAL_RANK.
+        name: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ... Under torchrun, `cuda` is GPU LOCAL_RANK.
 
     Raises:
         UserError: there is no such device, or it cannot be used.

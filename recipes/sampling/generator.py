@@ -1,5 +1,6 @@
 """Drawing samples: a network, a resolved sampler and guidance, put together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -127,7 +128,7 @@ def _sample(
     path = sampled_path(recipe)
     objective = recipe.objective.build(path=recipe.path.build())
     sampler = resolve_sampler(recipe)
-    model: Field = network if y is None else _conditioned(network, recipe, y, null, objective, x.shape[1])
+    model: Field = network if y is None else conditioned(network, recipe, y, null, objective, x.shape[1])
     velocity = sampled_velocity(recipe, objective.field(model))
     times = grid(sampler, path)
     x = x * path.sigma(times[0])
@@ -159,8 +160,8 @@ def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> Loss
     return LossCurve.measure(objective.field(labelled), path, x, eps, times)
 
 
-def _conditioned(
-    network: Counted, recipe: Recipe, y: Tensor, null: int, objective: Objective, in_channels: int
+def conditioned(
+    network: Callable[..., Tensor], recipe: Recipe, y: Tensor, null: int, objective: Objective, in_channels: int
 ) -> Field:
     """Return the network with its labels, guided if the recipe says so; never guided is the range of a variance."""
     guidance = recipe.guidance
