@@ -58,3 +58,8 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_EXPORTED[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that this module has, and those that it imports on their first use."""
+    return sorted({*globals(), *__all__})
