@@ -14,6 +14,7 @@ from torch import Tensor
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.samplers import (
     KL,
+    RK4,
     SDE,
     Counted,
     EulerMaruyama,
@@ -112,7 +113,7 @@ def test_a_measured_grid_is_better_than_equal_steps() -> None:
     path = GVP()
     for world in (RING, random_mixture(6, 2, 1)):
         velocity, x = world.velocity(path), noise(200)
-        exact = sample(Heun(velocity), x, torch.linspace(0, 1, 1001, dtype=torch.float64))
+        exact = sample(RK4(velocity), x, torch.linspace(0, 1, 101, dtype=torch.float64))
 
         def error(times: Tensor, velocity=velocity, x=x, exact=exact) -> float:  # type: ignore[no-untyped-def]
             return float((sample(Exponential(velocity, path), x, times) - exact).square().mean().sqrt())
@@ -171,7 +172,7 @@ def test_ten_planned_calls_come_closer_than_fourteen_of_heun(path: Interpolant) 
     ours, heuns = [], []
     for seed in range(4):
         velocity, x = random_mixture(5, 2, 100 + seed).velocity(path), noise(200)
-        exact = sample(Heun(velocity), x, torch.linspace(0, 1, 1001, dtype=torch.float64))
+        exact = sample(RK4(velocity), x, torch.linspace(0, 1, 101, dtype=torch.float64))
         made = plan(velocity, path, evaluations=10)
         ours.append(sample(made.solver, x, made.times) - exact)
         heuns.append(sample(Heun(velocity), x, torch.linspace(0, 1, 8, dtype=torch.float64)) - exact)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -33,17 +34,22 @@ from sitkit.samplers import reparametrise as read_along
 from sitkit.samplers.times import know
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
-GRIDS = [32, 64, 128, 256]
+GRIDS = [32, 64, 128]
 SOLVERS: dict[type[OneStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
 """With the calls that a step costs."""
+
+
+@cache
+def exact_flow(path: Interpolant) -> tuple[Field, Tensor, Tensor]:
+    """Return a velocity, states at t = 0.1 and where it carries them until t = 0.9."""
+    velocity, x = random_mixture(2, 1, seed=0).velocity(path), doubles(-1.0, 0.0, 2.0)[:, None]
+    return velocity, x, adaptive(velocity, x, 0.1, 0.9, method="dopri8", rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 @pytest.mark.parametrize("solver", [*SOLVERS, DDIM])
 def test_solvers_have_their_stated_order(path: Interpolant, solver: type[OneStep]) -> None:
-    x = doubles(-1.0, 0.0, 2.0)[:, None]
-    velocity = random_mixture(2, 1, seed=0).velocity(path)
-    exact = adaptive(velocity, x, 0.1, 0.9, method="dopri8", rtol=1e-12, atol=1e-13)
+    velocity, x, exact = exact_flow(path)
     errors = []
     for steps in GRIDS:
         times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
