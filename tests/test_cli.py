@@ -267,7 +267,8 @@ def test_interrupted_training_saves_and_goes_on(tmp_path: Path) -> None:
         ["objective.predict=noise", "objective.weight=likelihood", "sampler.kind=sde", "sampler.w.kind=constant"],
         ["sampler.kind=sde", "sampler.w.kind=sine_squared", "sampler.last=none"],
         ["sampler.kind=sde", "sampler.w.kind=kl", "sampler.last=euler", "guidance.channels=1"],
-        ["backbone.kind=sit_s", "guidance.interval=[0.2, 0.8]"],
+        ["guidance.interval=[0.2, 0.8]"],
+        pytest.param(["backbone.kind=sit_s"], marks=pytest.mark.slow),  # 33 million parameters
         ["train.label_dropout=0.0", "guidance.scale=1.0", "sampler.interval=[0.1, 0.9]", "sampler.last_step=0.2"],
     ],
     ids=" ".join,

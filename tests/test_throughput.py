@@ -101,6 +101,7 @@ def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Setup("matrix").operations() == 2 * 8**3
 
 
+@pytest.mark.slow
 def test_turns_are_taken_by_processes_of_their_own_among_which_a_batch_is_divided() -> None:
     alone = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
     setups = [replace(alone, contender="plain"), alone, replace(alone, processes=2)]
