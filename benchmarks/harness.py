@@ -13,7 +13,7 @@ from contenders import Contender
 from problem import Axes, Options, OverBudget
 from tasks import SEARCH_SEED, Setting, Task
 
-from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.progress import Advance
 
 Record = dict[str, Any]
@@ -52,7 +52,7 @@ class Store:
         kept = {key: record for key, record in self.records.items() if record["contender"] != contender}
         dropped = len(self.records) - len(kept)
         self.records = kept
-        write_whole(self.file, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
+        write_atomic(self.file, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
         return dropped
 
     def _keep(self, record: Record) -> None:

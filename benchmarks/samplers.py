@@ -21,7 +21,7 @@ from harness import Bench, Store
 from summary import summarise, table
 from tasks import NETWORK_CALLS, Exact, Network, Sizes, Task
 
-from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.progress import progress
 
@@ -190,7 +190,7 @@ def write(store: Store, out: Path, tasks: Mapping[str, Task]) -> None:
             rows = [row for row in rows if row["task"] != name] + found
             pictures.draw(name, found, out / f"{name}.png")
     lines = ",\n".join(json.dumps(row) for row in rows)
-    write_whole(file, f"[\n{lines}\n]\n".encode())
+    write_atomic(file, f"[\n{lines}\n]\n".encode())
     typer.echo(f"{file}: {len(rows)} rows")
 
 

@@ -25,7 +25,7 @@ from shapes import MODES, SIZES, Setup
 from turns import Times, take_turns
 from verdicts import describe, usual_clock
 
-from sitkit.recipes.storage.files import write_whole
+from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.errors import UserError
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -53,7 +53,7 @@ def measure(file: Path, name: str, group: list[Setup], rounds: int, steps: bool 
     typer.echo(f"{name}: {rounds} rounds")
     times: list[Times] = take_turns(group, rounds, steps, lambda line: typer.echo(f"  {line}"))
     record = {"name": name, "setups": wanted, "rounds": rounds, "times": times, "machine": machine(group[0].device)}
-    write_whole(file, "".join(json.dumps(one) + "\n" for one in [*done, record]).encode())
+    write_atomic(file, "".join(json.dumps(one) + "\n" for one in [*done, record]).encode())
 
 
 def machine(device: str) -> dict[str, str]:
@@ -168,7 +168,7 @@ def table(
     out.mkdir(parents=True, exist_ok=True)
     if grown:
         draw(grown, out / "growth.png")
-    write_whole(out / "throughput.json", json.dumps({"runs": summary, "growth": found}, indent=1).encode())
+    write_atomic(out / "throughput.json", json.dumps({"runs": summary, "growth": found}, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from eager import PlainSiT
 from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
-from sitkit.recipes.data.images import NoiseOf, Split
+from sitkit.recipes.data.images import NoiseFunction, Split
 from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.support.allocator import keep_freed_memory
@@ -49,7 +49,7 @@ class Latents:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return the latents."""
         return self.values[numbers]
 

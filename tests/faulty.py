@@ -187,7 +187,10 @@ def die_before_picture(step: int, folder: str) -> None:
 
     def die(state: TrainingState, *args: Any) -> None:
         if state.step == step:
-            while [checkpoints.step_of(one) for one in checkpoints.found(Path(folder))] != [step - 1, step]:  # pruned
+            while [int(one.name[5:]) for one in checkpoints.list_checkpoints(Path(folder))] != [
+                step - 1,
+                step,
+            ]:  # pruned
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 

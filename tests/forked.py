@@ -130,7 +130,7 @@ def last_words(log: Path) -> str:
 
 def good(run: Path) -> list[int]:
     """Return the steps of the checkpoints of a run, each of which must be good."""
-    found = checkpoints.found(run / "checkpoints")
+    found = checkpoints.list_checkpoints(run / "checkpoints")
     for checkpoint in found:
         checkpoints.verify(checkpoint)
     return [checkpoints.step_of(checkpoint) for checkpoint in found]

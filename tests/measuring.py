@@ -84,7 +84,7 @@ def written(
         folder, ShardContent(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
     )
     samples.write()
-    for number in samples.shards.all:
+    for number in samples.shards.indices:
         rows = torch.tensor(samples.shards.rows(number))
         samples.put(number, SampleBatch(pixels[rows], None if labels is None else labels[rows], 3, 6))
     return samples

@@ -25,7 +25,7 @@ TINY += ["objective.kind=faulty:Sometimes", "objective.numbers=[100, 101, 803, 1
 def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
     """Return the step last recorded, that of the newest checkpoint, saves cut short, and checkpoints that are bad."""
     records = Run(run).metrics()
-    found = checkpoints.found(run / "checkpoints")
+    found = checkpoints.list_checkpoints(run / "checkpoints")
     bad = []
     for checkpoint in found:
         try:
@@ -42,7 +42,7 @@ def life(words: list[str], run: Path, log: Path, delay: float) -> bool:
     process = start(words, log)
     began = time.monotonic()
     while delay >= 0 and process.poll() is None and time.monotonic() - began < 120:
-        found = checkpoints.found(run / "checkpoints")
+        found = checkpoints.list_checkpoints(run / "checkpoints")
         if found and checkpoints.step_of(found[-1]) > before:
             break
         time.sleep(0.005)

@@ -16,7 +16,7 @@ from image_files import memory
 from measuring import write_arrays
 from sitkit.recipes.evaluation.feature_statistics import load
 from sitkit.recipes.evaluation.image_sources import images_in, open_array
-from sitkit.recipes.storage.arrays import ArrayError, Npz, map_npy, read_npy
+from sitkit.recipes.storage.arrays import ArrayError, NpzReader, map_npy, read_npy
 from sitkit.recipes.support.errors import UserError
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -54,7 +54,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 def test_arrays_are_those_that_numpy_has_written(save: Callable[..., None], tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
     save(file, **ARRAYS)
-    with Npz(file) as arrays:
+    with NpzReader(file) as arrays:
         assert arrays.names == tuple(ARRAYS)
         for name, expected in ARRAYS.items():
             for get in (arrays.read, arrays.map):
@@ -73,7 +73,7 @@ def test_arrays_are_those_that_numpy_has_written(save: Callable[..., None], tmp_
 def test_what_was_asked_for_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
     write_arrays(file, **ARRAYS)
-    with Npz(file) as arrays:
+    with NpzReader(file) as arrays:
         for name, kinds, shape, said in (
             ("lost", "f", None, "it has no lost; it has: floats, fortran, big"),
             ("floats", "iu", None, "floats is float64 (2, 3, 4) instead of integers"),
@@ -86,7 +86,7 @@ def test_what_was_asked_for_is_named(tmp_path: Path) -> None:
                     get(name, kinds, shape)
                 assert said in str(error.value)
     with pytest.raises(FileNotFoundError):
-        Npz(tmp_path / "lost.npz")
+        NpzReader(tmp_path / "lost.npz")
 
 
 WRONG_HEADERS: list[tuple[bytes, str]] = [
@@ -127,7 +127,7 @@ def test_headers_that_lie_are_one_line_and_nothing_is_allocated(content: bytes, 
     (tmp_path / "b.npz").write_bytes(zipped({"a": content}, zipfile.ZIP_DEFLATED))
 
     def of_zip(name: str, how: str) -> None:
-        with Npz(tmp_path / name) as arrays:
+        with NpzReader(tmp_path / name) as arrays:
             arrays.header("a") if how == "header" else getattr(arrays, how)("a", "biufcUS")
 
     readers: list[Callable[[], Any]] = [lambda: read_npy(tmp_path / "a.npy"), lambda: map_npy(tmp_path / "a.npy")]
@@ -157,7 +157,7 @@ def test_entries_that_lie_are_one_line(tmp_path: Path) -> None:
         (plain.replace(bytes(24), bytes(23) + b"\1"), "Bad CRC"),
     ):
         (tmp_path / "a.npz").write_bytes(content)
-        with memory(1 << 28), pytest.raises(ArrayError) as error, Npz(tmp_path / "a.npz") as arrays:
+        with memory(1 << 28), pytest.raises(ArrayError) as error, NpzReader(tmp_path / "a.npz") as arrays:
             arrays.read("a")
         assert said.lower() in str(error.value).lower()
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_entries_that_lie_are_one_line(tmp_path: Path) -> None:
             archive.writestr("a.npy", b"")
             archive.writestr("a.npy", b"")
     with pytest.raises(ArrayError, match="two arrays of one name"):
-        Npz(tmp_path / "a.npz")
+        NpzReader(tmp_path / "a.npz")
 
 
 def mutated(case: random.Random, members: dict[str, bytes]) -> bytes:
@@ -227,7 +227,7 @@ def test_references_that_were_mutated_are_read_or_one_line(tmp_path: Path) -> No
     file, problems = tmp_path / "r.npz", []
 
     def images() -> None:
-        with Npz(file) as arrays:
+        with NpzReader(file) as arrays:
             images_in(arrays)
 
     for number in range(400):

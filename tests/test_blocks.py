@@ -16,7 +16,7 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
     """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
     blocks = BlockStore(tmp_path, 5, 5, "do it again")
     arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
-    blocks.put(0, arrays)
+    blocks.write(0, arrays)
     file = blocks.file(0)
     content = file.read_bytes()
     problems: list[str] = []
@@ -27,7 +27,7 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :])
         blocks.missing()
         try:
-            found = blocks.get(0, WISHES)
+            found = blocks.read(0, WISHES)
         except UserError as problem:
             problems.append(str(problem))
         else:
@@ -42,11 +42,11 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
 
 def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
     blocks = BlockStore(tmp_path, 7, 5, "do it again")
-    blocks.put(1, {"x": np.zeros(2), "all": np.array(1)})
+    blocks.write(1, {"x": np.zeros(2), "all": np.array(1)})
     assert blocks.missing() == [0]
     assert BlockStore(tmp_path, 8, 5, "").missing([1]) == [1]
     with pytest.raises(UserError, match=r"x is float64 \(2,\) instead of .* of shape \(3,\)\): .* do it again"):
-        BlockStore(tmp_path, 8, 5, "do it again").get(1, {"x": ("f", (None,))})
+        BlockStore(tmp_path, 8, 5, "do it again").read(1, {"x": ("f", (None,))})
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/below cannot be written: .*; mend that, and the same command goes on"):
-        BlockStore(tmp_path / "file/below", 7, 5, "").put(0, {"x": np.zeros(5)})
+        BlockStore(tmp_path / "file/below", 7, 5, "").write(0, {"x": np.zeros(5)})

@@ -15,7 +15,7 @@ from sitkit.recipes.cli import app
 from sitkit.recipes.cli.common import device_of
 from sitkit.recipes.cli.errors import line_of, one_interrupt
 from sitkit.recipes.experiment.reading import read
-from sitkit.recipes.storage.files import draft_of
+from sitkit.recipes.storage.files import temporary_folder
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.json_toml import DEEPEST, read_json, read_toml
 
@@ -128,7 +128,7 @@ def test_memory_that_is_used_up_ends_in_a_line(tmp_path: Path) -> None:
 def test_a_second_interrupt_does_not_stop_what_the_first_cleans_up(tmp_path: Path) -> None:
     cleaned = []
     try:
-        with one_interrupt(), draft_of(tmp_path / "out") as draft:
+        with one_interrupt(), temporary_folder(tmp_path / "out") as draft:
             (draft / "half").touch()
             try:
                 os.kill(os.getpid(), signal.SIGINT)

@@ -100,7 +100,7 @@ def test_samples_are_drawn_from_the_checkpoint_before_a_damaged_one(straight: Pa
 def test_a_run_of_which_all_checkpoints_are_damaged_is_not_written_over(straight: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(straight, run)
-    for checkpoint in checkpoints.found(run / "checkpoints"):
+    for checkpoint in checkpoints.list_checkpoints(run / "checkpoints"):
         damage(checkpoint / "ema.safetensors", "cut")
     before = contents(run)
     assert finish(words(run), log) == 2

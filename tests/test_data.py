@@ -16,9 +16,9 @@ from PIL import Image
 
 from image_files import component, encode, memory, noise_of, reference
 from sitkit.recipes.data import image_decoding
-from sitkit.recipes.data.image_decoding import ORIENTATION, UnreadableImageError, square
+from sitkit.recipes.data.image_decoding import ORIENTATION, UnreadableImageError, decode_square
 from sitkit.recipes.data.images import read_all
-from sitkit.recipes.data.splits import stratified
+from sitkit.recipes.data.splits import stratified_mask
 from sitkit.recipes.experiment.reading import override, read, to_toml
 from sitkit.recipes.experiment.slots import DATA
 from sitkit.recipes.support.errors import UserError
@@ -65,7 +65,7 @@ def test_of_grey_maps_of_16_bits_the_high_byte_stays() -> None:
 
 def pixel(encoded: bytes) -> list[int]:
     """Return the one colour of an image."""
-    colours = torch.unique(square(encoded, 8, "it").flatten(1), dim=1)
+    colours = torch.unique(decode_square(encoded, 8, "it").flatten(1), dim=1)
     assert colours.shape == (3, 1)
     return [int(channel) for channel in colours]
 
@@ -76,32 +76,33 @@ def pixel(encoded: bytes) -> list[int]:
 )
 def test_crop_is_that_of_adm(sides: tuple[int, int], size: int) -> None:
     pixels = noise_of(*sides, 3)
-    assert np.array_equal(square(encode(pixels), size, "it").permute(1, 2, 0), reference(pixels, size))
+    assert np.array_equal(decode_square(encode(pixels), size, "it").permute(1, 2, 0), reference(pixels, size))
 
 
 def test_crop_of_an_image_of_four_times_the_size_is_the_mean_of_boxes() -> None:
     pixels = noise_of(32, 32, 3)
     means = pixels.reshape(8, 4, 8, 4, 3).mean((1, 3))
-    assert np.abs(square(encode(pixels), 8, "it").permute(1, 2, 0).numpy() - means).max() <= 2  # rounded four times
+    square = decode_square(encode(pixels), 8, "it").permute(1, 2, 0).numpy()
+    assert np.abs(square - means).max() <= 2  # rounded four times
 
 
 @pytest.mark.parametrize("sides", [(2, 3000), (3000, 2), (7, 900), (900, 7), (64, 1000)])
 @pytest.mark.parametrize("size", [8, 33, 64])
 def test_crop_of_a_long_image_is_made_alone(sides: tuple[int, int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_decoding, "MOST_PIXELS", 0)
-    made = square(encode(noise_of(*sides, 3)), size, "it").permute(1, 2, 0).numpy().astype(int)
+    made = decode_square(encode(noise_of(*sides, 3)), size, "it").permute(1, 2, 0).numpy().astype(int)
     assert np.abs(made - reference(noise_of(*sides, 3), size)).max() <= 1
 
 
 def test_crop_of_a_long_image_takes_little_memory() -> None:
     encoded = encode(noise_of(2, 20000, 3))
     with memory(1 << 27):  # the whole would be 256 x 2,560,000 pixels, of 4 bytes
-        assert square(encoded, 256, "it").shape == (3, 256, 256)
+        assert decode_square(encoded, 256, "it").shape == (3, 256, 256)
 
 
 def test_crop_of_an_image_of_that_size_is_the_image() -> None:
     pixels = noise_of(24, 24, 3)
-    assert np.array_equal(square(encode(pixels), 24, "it").permute(1, 2, 0), pixels)
+    assert np.array_equal(decode_square(encode(pixels), 24, "it").permute(1, 2, 0), pixels)
 
 
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -124,14 +125,16 @@ def test_images_stand_upright(orientation: int, kind: str) -> None:
     exif[ORIENTATION] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
     stored = encode(np.ascontiguousarray(TURNS[orientation](upright)), kind, exif=exif, **options)
-    assert torch.equal(square(stored, 16, "it"), square(encode(upright), 16, "it"))
+    assert torch.equal(decode_square(stored, 16, "it"), decode_square(encode(upright), 16, "it"))
 
 
 def test_orientation_of_jpeg() -> None:
     upright, exif = np.zeros((32, 32, 3), np.uint8), Image.Exif()
     upright[:, 16:] = 255
     exif[ORIENTATION] = 6
-    decoded = square(encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it").float()
+    decoded = decode_square(
+        encode(np.ascontiguousarray(TURNS[6](upright)), "JPEG", exif=exif, quality=95), 32, "it"
+    ).float()
     assert (decoded.mean((0, 1)) > 128).tolist() == [False] * 16 + [True] * 16
 
 
@@ -201,16 +204,16 @@ def test_kinds_of_pixels(encoded: bytes, colour: list[int]) -> None:
 )
 def test_unreadable_images_are_named(encoded: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"^holiday\.png cannot be read as an image: [^\n]+$"):
-        square(encoded, 8, "holiday.png")
+        decode_square(encoded, 8, "holiday.png")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_shares_are_of_every_class(share: float) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [1, 10, 100, 1000]))
-    training = stratified(labels, share)
+    training = stratified_mask(labels, share)
     drawn = np.bincount(labels[training])
     assert drawn.tolist() == [1, round(10 * share), round(100 * share), round(1000 * share)]
-    assert np.array_equal(training, stratified(labels, share))
+    assert np.array_equal(training, stratified_mask(labels, share))
 
 
 @pytest.mark.parametrize("kind", ["folder", "huggingface", "emoji", "lightningdit", "edm2"])

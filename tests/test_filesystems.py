@@ -15,13 +15,13 @@ from test_cli import SETS, sitkit
 from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints, filesystems
-from sitkit.recipes.storage.files import inside, read_inside
+from sitkit.recipes.storage.files import path_inside, read_inside
 from sitkit.recipes.support.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def _says_anew() -> None:
-    filesystems.say_once.cache_clear()
+    filesystems.warn_once.cache_clear()
 
 
 def refuse(number: int, when: Callable[..., bool], real: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
 def test_errors_of_the_disk_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO, lambda _: True, os.fsync))
     with pytest.raises(OSError, match="Input/output"):
-        filesystems.flush(tmp_path)
+        filesystems.fsync(tmp_path)
     monkeypatch.setattr(os, "replace", refuse(errno.ENOSPC, lambda *_: True, os.replace))
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="No space"):
@@ -130,11 +130,11 @@ def test_names_stay_inside(tmp_path: Path) -> None:
         "/dev/zero",
     ):
         with pytest.raises(OSError, match=r"leads out of|null byte|loop"):
-            inside(folder, name)
+            path_inside(folder, name)
 
 
 def test_a_checkpoint_reads_nothing_outside_of_it(tmp_path: Path) -> None:
-    draft = checkpoints.begin(tmp_path, 3)
+    draft = checkpoints.create_temporary(tmp_path, 3)
     checkpoints.write(draft, "ema", {"w": torch.zeros(2)})
     whole = checkpoints.finish(draft, {})
     manifest = json.loads((whole / "manifest.json").read_text())

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from image_files import encode, write_tree
 from sitkit.recipes.data import digits, edm2, folder, huggingface, lightningdit
-from sitkit.recipes.data.fingerprint import fingerprint, state
+from sitkit.recipes.data.fingerprint import cache_key, fingerprint
 from sitkit.recipes.data.images import Images, InMemory, Split
-from sitkit.recipes.data.splits import divide
+from sitkit.recipes.data.splits import split_images
 
 
 def write_folder(root: Path) -> None:
@@ -78,13 +78,13 @@ def test_a_fingerprint_goes_with_images_and_a_state_stays(kind: Any, tmp_path: P
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     one, two = (build(tmp_path / place).training for place in ("one", "two"))
     assert fingerprint(one) == fingerprint(two)
-    assert state(one) == state(build(tmp_path / "one").training)
-    assert state(one) != state(two)
-    before = state(two)
+    assert cache_key(one) == cache_key(build(tmp_path / "one").training)
+    assert cache_key(one) != cache_key(two)
+    before = cache_key(two)
     change(tmp_path / "two" / name)
     changed = build(tmp_path / "two").training
     assert fingerprint(changed) != fingerprint(one)
-    assert state(changed) != before
+    assert cache_key(changed) != before
 
 
 def test_order_and_part_are_told_apart(kind: Any, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_order_and_part_are_told_apart(kind: Any, tmp_path: Path) -> None:
     images: Images = build(tmp_path / "one").training
     numbers = [torch.tensor(some, dtype=torch.int64) for some in ([0, 1], [1, 0], [0], [0, 2], [])]
     assert len({fingerprint(images, some) for some in numbers}) == len(numbers)
-    assert len({state(images, some) for some in numbers}) == len(numbers)
-    part, rest = divide(images, None, 0.5)
+    assert len({cache_key(images, some) for some in numbers}) == len(numbers)
+    part, rest = split_images(images, None, 0.5)
     assert fingerprint(part) == fingerprint(images, part.members)  # type: ignore[attr-defined]
     assert fingerprint(part) != fingerprint(rest)
 
@@ -133,9 +133,14 @@ def test_images_that_do_not_tell_are_read_for_their_state() -> None:
     pixels = torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2)
     own: Any = Own(pixels)
     assert fingerprint(own) is None
-    assert state(own) == state(Own(pixels.clone()))  # type: ignore[arg-type]
-    assert state(own) != state(Own(pixels.flip(0)))  # type: ignore[arg-type]
+    assert cache_key(own) == cache_key(Own(pixels.clone()))  # type: ignore[arg-type]
+    assert cache_key(own) != cache_key(Own(pixels.flip(0)))  # type: ignore[arg-type]
+    unread = cache_key(own)
+    own.state = lambda numbers: f"version 1 of {len(numbers)}"  # the method's name in earlier versions
+    assert (before := cache_key(own)) != unread
+    own.cache_key = own.state
+    assert cache_key(own) == before
     labelled = InMemory(pixels, torch.zeros(3, dtype=torch.int64))
     assert fingerprint(labelled) != fingerprint(InMemory(pixels.flip(0), labelled.labels))
-    assert state(labelled) != state(InMemory(pixels, torch.ones(3, dtype=torch.int64)))
+    assert cache_key(labelled) != cache_key(InMemory(pixels, torch.ones(3, dtype=torch.int64)))
     assert fingerprint(digits().training) == fingerprint(digits().training)

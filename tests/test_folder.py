@@ -82,13 +82,13 @@ def test_a_line_says_what_was_taken_and_passed_over(tree: Path) -> None:
         (tree / name).touch()
     passed_over = "2 .pdf, 1 without an ending, 1 .html, 1 .txt"
     told = f"{tree}: 4 images of 2 classes (cat 2, dog 2); passed over: {passed_over}"
-    assert folder(str(tree), 8).told == (told,)
-    assert folder(str(tree), 8, heldout=str(tree)).told == (told, told)
+    assert folder(str(tree), 8).notes == (told,)
+    assert folder(str(tree), 8, heldout=str(tree)).notes == (told, told)
     for number in range(20):
         (tree / f"{number}").mkdir()
         for image in range(1 + number % 3):
             (tree / f"{number}/{image}.png").touch()
-    assert "43 images of 22 classes, 1 to 3 each; passed over: " in folder(str(tree), 8).told[0]
+    assert "43 images of 22 classes, 1 to 3 each; passed over: " in folder(str(tree), 8).notes[0]
 
 
 @pytest.mark.parametrize("ending", ["bmp", "tif", "tiff", "gif", "jfif", "ppm", "tga", "webp", "jp2", "ico", "PNG"])
@@ -182,7 +182,7 @@ def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.Monk
     (tree / "cat/deep/b.png").write_bytes(b"damaged")
     split = folder(str(tree), 8, unreadable="skip")
     told = "3 images of 2 classes (cat 1, dog 2); passed over: 1 .txt; 1 of 4 images are unreadable and left out"
-    assert split.told == (f"{tree}: {told}: cat/deep/b.png",)
+    assert split.notes == (f"{tree}: {told}: cat/deep/b.png",)
     expected = read_all_of(whole.training, [0, 2, 3])
     assert torch.equal(read_all(split.training), expected)
     assert split.training.labels.tolist() == [0, 1, 1]
@@ -198,7 +198,7 @@ def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.Monk
     (tree / "dog/c.png").write_bytes(b"damaged too")
     split = folder(str(tree), 8, unreadable="skip")
     assert len(split.training) == 3
-    assert split.told[0].endswith("2 of 5 images are unreadable and left out: cat/deep/b.png, dog/c.png")
+    assert split.notes[0].endswith("2 of 5 images are unreadable and left out: cat/deep/b.png, dog/c.png")
 
 
 def test_files_that_cannot_be_opened_are_never_skipped(tree: Path) -> None:

@@ -85,7 +85,7 @@ def test_labels_with_gaps_become_classes_by_their_numbers(
     assert split.classes == ("0", "7", "1000")
     assert split.training.labels.tolist() == split.heldout.labels.tolist() == [1, 0, 1, 2]
     told = f"{tmp_path}: the 3 labels that occur, up to 1000, are the classes, named by their numbers"
-    assert split.told == (told,)
+    assert split.notes == (told,)
     (tmp_path / "more").mkdir()
     torch.save({key: shards[key] for key in ("mean", "std")}, tmp_path / "more/latents_stats.pt")
     save_file(piece | {"labels": torch.tensor([7, 0, 3, 0])}, tmp_path / "more/one.safetensors")

@@ -98,7 +98,7 @@ def test_labels_without_images_are_no_classes(library: Any, rows: Any, tmp_path:
         assert split.heldout.labels.tolist() == [1, 0]
         with pytest.raises(ValueError, match=r"other of .* has the label 2, of which there is no image to train on"):
             huggingface(str(tmp_path / name), 8, label="kind", heldout="other")
-        told += split.told
+        told += split.notes
     assert told[0] == f"train of {tmp_path / 'named'}: 4 images of 2 classes (cat 2, dog 2)"
     assert told[1] == f"test of {tmp_path / 'named'}: 2 images of 2 classes (cat 1, dog 1)"
     assert told[2] == f"{tmp_path / 'named'}: 2 classes have no image and are left out: bird, cow"
@@ -154,7 +154,7 @@ def test_damaged_rows_are_skipped(
         assert split.training.labels.tolist() == [0, 1]
         expected = folder(str(tmp_path / "tree"), 8).training.read(torch.tensor([0, 3]))
         assert_images(split.training, expected)
-        assert split.told[0].endswith("; 2 of 4 images are unreadable and left out: train/1, train/2")
+        assert split.notes[0].endswith("; 2 of 4 images are unreadable and left out: train/1, train/2")
     note = path / "unreadable-train.json" if form == "saved" else tmp_path / "parquet.unreadable-train.json"
     assert json.loads(note.read_text())["unreadable"] == ["train/1", "train/2"]
     assert capsys.readouterr().err.count(f"checking train of {path} 4/4") == 1

@@ -46,7 +46,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def kept(folder: Path) -> list[int]:
-    return [checkpoints.step_of(checkpoint) for checkpoint in checkpoints.found(folder / "checkpoints")]
+    return [checkpoints.step_of(checkpoint) for checkpoint in checkpoints.list_checkpoints(folder / "checkpoints")]
 
 
 def sitkit(*arguments: object) -> tuple[int, str]:
@@ -111,7 +111,7 @@ def test_the_newest_checkpoints_stay_and_milestones(
     train(tiny(steps, *settings), tmp_path, CPU, quiet)
     assert kept(tmp_path) == left
     assert len([*(tmp_path / "checkpoints").iterdir()]) == len(left)
-    for checkpoint in checkpoints.found(tmp_path / "checkpoints"):
+    for checkpoint in checkpoints.list_checkpoints(tmp_path / "checkpoints"):
         checkpoints.verify(checkpoint)
 
 
@@ -164,7 +164,7 @@ def test_averages_follow_their_formulae_in_training(tmp_path: Path, averaged: Pa
     state = TrainingState(tiny(40), tiny(40).data.build(), ProcessGroup())
     first = {name: value.double() for name, value in state.network.state_dict().items()}
     expected = dict.fromkeys(("ema", "ema-0.9", "width-0.06", "width-0.1", "width-0.2"), first)
-    for k, checkpoint in enumerate(checkpoints.found(tmp_path / "checkpoints"), 1):
+    for k, checkpoint in enumerate(checkpoints.list_checkpoints(tmp_path / "checkpoints"), 1):
         weights = checkpoints.load(checkpoint, "model")
         decays = {"ema": min(0.5, (1 + k) / (10 + k)), "ema-0.9": min(0.9, (1 + k) / (10 + k))}
         for name, old in expected.items():

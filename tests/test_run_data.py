@@ -311,8 +311,8 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     assert record.split(data) is not None
     own = named("own_decoder")
     assert DataRecord.of(own, own.build()).split(own) is None  # only the data say what pixels are
-    assert open_data(data, None).told == ()
-    told = open_data(named("own_classes"), None).told
+    assert open_data(data, None).notes == ()
+    told = open_data(named("own_classes"), None).notes
     assert [line.split(": ", 1)[1] for line in told] == [
         "2 classes have no image to train on, and samples are drawn of them: ten, eleven"
     ]

@@ -127,7 +127,7 @@ def test_two_shares_make_one(alone: SampleFolder, run: Path, tmp_path: Path) -> 
     second = put(request_of(run), 1100, out, WorkPartition(1, 2))
     folders.wait(second, WorkPartition(0, 2), patience=0)
     assert shards(second) == shards(alone)
-    assert WorkPartition(2, 3).of(range(9)) == [2, 5, 8]
+    assert WorkPartition(2, 3).assigned(range(9)) == [2, 5, 8]
 
 
 def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_share_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, variab
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{said}$"):
-        WorkPartition.of_environment()
+        WorkPartition.from_environment()
 
 
 def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp_path: Path) -> None:

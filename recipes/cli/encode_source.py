@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from ..data.classes import checked
+from ..data.classes import check_labels
 from ..data.images import Images, InMemory, Split
 from ..data.latents import vae as autoencoders
 from ..data.latents.cache import SourceRecord
@@ -26,7 +26,7 @@ def encode_source(
     out: Path,
     *,
     size: int,
-    vae: str = autoencoders.USUAL,
+    vae: str = autoencoders.DEFAULT_VAE,
     batch: int = 32,
     device: torch.device,
     unreadable: Literal["stop", "skip"] = "stop",
@@ -51,9 +51,9 @@ def encode_source(
     Raises:
         UserError: the source is none, its images are of another size, or they cannot be encoded.
     """
-    partition = WorkPartition.of_environment()
+    partition = WorkPartition.from_environment()
     split, described = _open(source, size)
-    for line in split.told:
+    for line in split.notes:
         note(line)
     model = autoencoders.load(vae).to(partition.device(device))
     parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
@@ -78,12 +78,12 @@ def encode_source(
 def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
     """Return what a source holds, and what it is."""
     if Path(source).is_dir():
-        from ..data.file_listing import listing
+        from ..data.file_listing import list_files
         from ..data.folder import folder
-        from ..data.image_decoding import suffixes
+        from ..data.image_decoding import image_suffixes
 
         try:
-            names = listing(Path(source), suffixes()).names
+            names = list_files(Path(source), image_suffixes()).names
             return folder(source, size), SourceRecord(description=source, fingerprint="\n".join(names))
         except ValueError as error:
             raise UserError(f"{source}: {error}") from error
@@ -94,7 +94,7 @@ def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
     split = data.build()
     if not isinstance(split, Split):
         raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
-    split = checked(split, f"data = {data.kind}") if ":" in data.kind else split
+    split = check_labels(split, f"data = {data.kind}") if ":" in data.kind else split
     if split.training.shape[1:] != (size, size):
         height, width = split.training.shape[1:]
         raise UserError(f"the images of {data.kind} are {height}x{width}, and --size is {size}")

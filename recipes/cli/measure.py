@@ -77,7 +77,7 @@ def evaluate(
     kind = _kind_of(source)
     place = out or (_beside(source) if kind == "images" else source)
     writable(place / "report.json")
-    partition = WorkPartition.of_environment()
+    partition = WorkPartition.from_environment()
     where = partition.device(device_of(device))
     if kind != "run" and sampler is not None:
         raise UserError(f"--sampler {sampler}: the samples in {source} are drawn")
@@ -109,8 +109,8 @@ def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
     Raises:
         UserError: it is nothing of the kind.
     """
-    from ..data.file_listing import listing
-    from ..data.image_decoding import suffixes
+    from ..data.file_listing import list_files
+    from ..data.image_decoding import image_suffixes
     from ..sampling.sample_folder import CONTENT
 
     if (source / CONTENT).is_file():
@@ -118,7 +118,7 @@ def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
     if (source / "recipe.json").is_file():
         return "run"
     try:
-        if source.is_file() or listing(source, suffixes()).names:
+        if source.is_file() or list_files(source, image_suffixes()).names:
             return "images"
         told = ""
     except ValueError as error:
@@ -157,7 +157,7 @@ def reference(
     from ..storage.work_partition import WorkPartition
 
     writable(out)
-    partition = WorkPartition.of_environment()
+    partition = WorkPartition.from_environment()
     image = (channels, size, size)
     said = write_reference(source, out, image, features, crop, batch, partition.device(device_of(device)), partition)
     if said:

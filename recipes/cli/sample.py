@@ -70,7 +70,7 @@ def sample(
     split = run.data(recipe, images=False)
     usual = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, usual if labels == "auto" else labels, tuple(label or ()))
-    partition = WorkPartition.of_environment()
+    partition = WorkPartition.from_environment()
     request = SampleRequest(run, recipe, split, rule, seed, batch, average, partition.device(device_of(device)))
     if out.suffix == ".png":
         drawn = to_picture(request, num, out) if partition.is_main else None

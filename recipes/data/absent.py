@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..support.errors import UserError
-from .images import NoiseOf, Split, to_pixels
-from .latents.vae import USUAL, decoder
+from .images import NoiseFunction, Split, to_pixels
+from .latents.vae import DEFAULT_VAE, decoder
 
 NO_DATA = (
     "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
@@ -38,7 +38,7 @@ class AbsentImages:
             raise UserError(self.problem)
         return self.count
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Raise the problem."""
         raise UserError(self.problem)
 
@@ -48,7 +48,7 @@ class AbsentImages:
 
 
 def absent(
-    shape: tuple[int, int, int], classes: int = 0, vae: str = USUAL, scale: float = 0.18215, shift: float = 0.0
+    shape: tuple[int, int, int], classes: int = 0, vae: str = DEFAULT_VAE, scale: float = 0.18215, shift: float = 0.0
 ) -> Split:
     """Return data that are not there: enough to sample by, not to train, to measure or to compare with.
 

@@ -28,7 +28,7 @@ class Classes:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, labels: Tensor, names: Sequence[str] = ()) -> "Classes":
+    def from_labels(cls, labels: Tensor, names: Sequence[str] = ()) -> "Classes":
         """Return the classes of images with labels (N,) int64, called by `names` by label, if there are any."""
         numbers = torch.unique(labels)
         return cls(numbers, tuple(names[number] if names else str(number) for number in numbers.tolist()))
@@ -45,7 +45,7 @@ class Classes:
             raise ValueError(f"{what} has the label {int(labels[strange][0])}, of which there is no image to train on")
         return places
 
-    def left_out(self, names: Sequence[str] = ()) -> str:
+    def describe_empty(self, names: Sequence[str] = ()) -> str:
         """Return a line on labels without images, among `names` or between others; nothing if there are none."""
         numbers = self.numbers.tolist()
         if not names:
@@ -58,11 +58,11 @@ class Classes:
 
     def notes(self, path: str) -> tuple[str, ...]:
         """Return a line about data at a path whose classes are named by their numbers, if labels are missing."""
-        left_out = self.left_out()
+        left_out = self.describe_empty()
         return (f"{path}: {left_out}, named by their numbers",) if left_out else ()
 
 
-def checked(split: Split, what: str) -> Split:
+def check_labels(split: Split, what: str) -> Split:
     """Return data of the user's own, of which classes without images are told.
 
     Raises:
@@ -84,11 +84,11 @@ def checked(split: Split, what: str) -> Split:
     if missing := [name for name, here in zip(split.classes, occur.tolist(), strict=False) if not here]:
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         told = f"{what}: {len(missing):,} classes have no image to train on, and samples are drawn of them: {few}"
-        return replace(split, told=(*split.told, told))
+        return replace(split, notes=(*split.notes, told))
     return split
 
 
-def described(where: str, labels: Tensor, names: Sequence[str], *more: str) -> str:
+def describe_images(where: str, labels: Tensor, names: Sequence[str], *more: str) -> str:
     """Return a line on images with labels (N,): how many there are, of which classes; and what else is to be told."""
     counts = torch.bincount(labels, minlength=len(names)).tolist()
     if not names:

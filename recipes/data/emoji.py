@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .images import InMemory, Split
 from .lazy_images import check_size
-from .splits import divide
+from .splits import split_images
 
 BLOCKS = {
     "symbols": (0x2600, 0x27BF),
@@ -53,7 +53,7 @@ def emoji(size: int = 32, split: float = 0.9) -> Split:
     font = ImageFont.truetype(file, height, layout_engine=ImageFont.Layout.BASIC)
     pixels = np.stack([_draw(chr(point), font, size) for point, _ in points])
     images = InMemory(torch.from_numpy(pixels), torch.tensor([label for _, label in points]))
-    return Split(*divide(images, None, split), tuple(BLOCKS))
+    return Split(*split_images(images, None, split), tuple(BLOCKS))
 
 
 _ALONE = re.compile(r"([0-9A-F]+)\.svg$")

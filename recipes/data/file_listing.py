@@ -19,7 +19,7 @@ class FileListing:
     names: list[str]
     others: Counter[str]
 
-    def passed_over(self) -> str:
+    def describe_skipped(self) -> str:
         """Return a line on the other files; nothing if there are none."""
         most_first = sorted(self.others.items(), key=lambda other: (-other[1], other[0]))
         others = [(ending, count) for ending, count in most_first if count > 0]
@@ -28,7 +28,7 @@ class FileListing:
         return f"passed over: {', '.join(most)}{more}" if most else ""
 
 
-def listing(folder: Path, suffixes: tuple[str, ...]) -> FileListing:
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> FileListing:
     """Return the files with one of these suffixes, in any case.
 
     Hidden files and folders are passed over, links are followed, and no file is opened. Files are sorted by their

@@ -12,7 +12,7 @@ There are two, for two uses.
 Images tell of both by two methods, which data of the user's own may have or not:
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str
-    def state(self, numbers: Tensor, /) -> str
+    def cache_key(self, numbers: Tensor, /) -> str
 
 Both are given the numbers of some images (M,) int64. Images without them have no fingerprint; their state is the sha256
 of all pixels, which are read for it.
@@ -31,17 +31,17 @@ from torch import Tensor
 
 from ..support.digests import line
 from .images import Images
-from .lazy_images import pool
+from .lazy_images import thread_pool
 
 T = TypeVar("T")
 
-SAMPLE = 4096
+MAX_FILES_READ = 4096
 """Files of which the content is read, at most."""
 BATCH = 256
 """Files, or images, looked at by one thread at a time."""
 
 
-def fingerprint(images: Images, numbers: Tensor | None = None, sample: int = SAMPLE) -> str | None:
+def fingerprint(images: Images, numbers: Tensor | None = None, sample: int = MAX_FILES_READ) -> str | None:
     """Return the fingerprint of images, or of some (M,) int64; None if they do not tell. Labels are not covered.
 
     A million files take a million calls of `stat` and the reading of `sample` files.
@@ -53,7 +53,7 @@ def fingerprint(images: Images, numbers: Tensor | None = None, sample: int = SAM
     return None if found is None else str(found)
 
 
-def state(images: Images, numbers: Tensor | None = None) -> str:
+def cache_key(images: Images, numbers: Tensor | None = None) -> str:
     """Return a key for what is computed from images, all or some (M,) int64: another whenever a file was written.
 
     It covers labels.
@@ -62,7 +62,7 @@ def state(images: Images, numbers: Tensor | None = None) -> str:
     """
     numbers = _all(images) if numbers is None else numbers
     digest = hashlib.sha256(images.labels[numbers].numpy().tobytes())
-    tell = getattr(images, "state", None)
+    tell = getattr(images, "cache_key", None) or getattr(images, "state", None)  # its name in earlier versions
     if tell is not None:
         digest.update(str(tell(numbers)).encode())
         return digest.hexdigest()
@@ -97,7 +97,7 @@ class FileFingerprints:
             digest.update(content)
         return digest.hexdigest()
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of names, sizes, mtime and ctime of files."""
         chosen = numbers.tolist()
         digest = hashlib.sha256()
@@ -131,4 +131,6 @@ def _sha256(file: Path) -> bytes:
 def _map(function: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
     """Return what a function makes of each file, by many threads: a network's disk answers slowly, and many at once."""
     chunks = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    return [one for chunk in pool().map(lambda chunk: [function(file) for file in chunk], chunks) for one in chunk]
+    return [
+        one for chunk in thread_pool().map(lambda chunk: [function(file) for file in chunk], chunks) for one in chunk
+    ]

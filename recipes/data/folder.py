@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ..storage.files import read_regular
 from ..support.errors import UserError
-from .classes import described
-from .file_listing import listing
+from .classes import describe_images
+from .file_listing import list_files
 from .fingerprint import FileFingerprints
-from .image_decoding import square, suffixes
+from .image_decoding import decode_square, image_suffixes
 from .images import Split
 from .lazy_images import LazyImages, check_size
-from .splits import divide
-from .unreadable_images import ADVICE, readable
+from .splits import split_images
+from .unreadable_images import ADVICE, find_readable
 
-LEFT_OUT = "unreadable.json"
+UNREADABLE_FILE = "unreadable.json"
 
 
 def folder(
@@ -54,29 +54,29 @@ def folder(
     check_size(size)
     training, classes, told = _images(Path(path), size, unreadable)
     if heldout == "none":
-        return Split(*divide(training, None, split), classes, told=(told,))
+        return Split(*split_images(training, None, split), classes, notes=(told,))
     compared, others, more = _images(Path(heldout), size, unreadable)
     if others != classes:
         differing = ", ".join(sorted(set(classes) ^ set(others))[:5])
         raise ValueError(f"{path} and {heldout} must have the same folders, one a class; only one has: {differing}")
-    return Split(*divide(training, compared, split), classes, told=(told, more))
+    return Split(*split_images(training, compared, split), classes, notes=(told, more))
 
 
 def _images(root: Path, size: int, unreadable: str) -> tuple[LazyImages, tuple[str, ...], str]:
     """Return the images of a folder, their classes, and a line on them."""
-    found = listing(root, suffixes())
+    found = list_files(root, image_suffixes())
     names, skipped = found.names, ""
     if unreadable == "skip":
-        listed, file = names, root / LEFT_OUT
-        state = FileFingerprints([root / name for name in listed], listed).state(torch.arange(len(listed)))
-        kept, skipped = readable(lambda number: _read(root / listed[number], size), listed, state, file, str(root))
+        listed, file = names, root / UNREADABLE_FILE
+        state = FileFingerprints([root / name for name in listed], listed).cache_key(torch.arange(len(listed)))
+        kept, skipped = find_readable(lambda number: _read(root / listed[number], size), listed, state, file, str(root))
         names = [listed[number] for number in kept]
-    if (root / LEFT_OUT).is_file():  # which is our own
+    if (root / UNREADABLE_FILE).is_file():  # which is our own
         found.others[".json"] -= 1
     if not names:
-        raise ValueError(f"{root} holds no image that Pillow reads; {found.passed_over() or 'it is empty'}")
+        raise ValueError(f"{root} holds no image that Pillow reads; {found.describe_skipped() or 'it is empty'}")
     classes, labels = _classes(root, names)
-    told = described(str(root), labels, classes, found.passed_over(), skipped)
+    told = describe_images(str(root), labels, classes, found.describe_skipped(), skipped)
     within = [name.split("/", 1)[-1] for name in names]  # a class may be renamed, and its images be the same
     origin = FileFingerprints([root / name for name in names], within)
     return LazyImages(lambda number: _read(root / names[number], size), labels, size, origin, ADVICE), classes, told
@@ -87,7 +87,7 @@ def _read(file: Path, size: int) -> Tensor:
         encoded = read_regular(file)
     except OSError as error:
         raise UserError(f"{file} cannot be opened: {error.strerror}") from error
-    return square(encoded, size, str(file))
+    return decode_square(encoded, size, str(file))
 
 
 def _classes(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:

@@ -15,15 +15,15 @@ from torch import Tensor
 from ..storage.files import open_regular, read_regular
 from ..support.digests import of_parts
 from ..support.errors import UserError
-from .classes import Classes, described
-from .file_listing import check_utf8, listing
+from .classes import Classes, describe_images
+from .file_listing import check_utf8, list_files
 from .fingerprint import FileFingerprints
-from .huggingface_columns import columns_of, labels_of
-from .image_decoding import UnreadableImageError, square
+from .huggingface_columns import find_columns, read_labels
+from .image_decoding import UnreadableImageError, decode_square
 from .images import Split
 from .lazy_images import LazyImages, check_size
-from .splits import divide
-from .unreadable_images import ADVICE, readable
+from .splits import split_images
+from .unreadable_images import ADVICE, find_readable
 
 SAVED = ("dataset_dict.json", "state.json")
 """The files by which a folder of `save_to_disk` is known."""
@@ -69,7 +69,7 @@ def huggingface(
     for name in wanted:
         if name not in parts:
             raise ValueError(f"{path} has no part '{name}'; it has: {', '.join(map(str, parts))}")
-    chosen = columns_of(library, parts[training], path, image, label)
+    chosen = find_columns(library, parts[training], path, image, label)
     found, skipped = [], []
     for name in wanted:
         images, line = _images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip")
@@ -80,12 +80,12 @@ def huggingface(
     left_out = ""
     if chosen[1] != "none":
         given = getattr(parts[training].features[chosen[1]], "names", None) or ()
-        classes = Classes.of(found[0].labels, given)
+        classes = Classes.from_labels(found[0].labels, given)
         found = [replace(one, labels=classes.compact(one.labels, of)) for one, of in zip(found, where, strict=True)]
-        names, left_out = classes.names, classes.left_out(given)
-    told = [described(of, one.labels, names, more) for of, one, more in zip(where, found, skipped, strict=True)]
+        names, left_out = classes.names, classes.describe_empty(given)
+    told = [describe_images(of, one.labels, names, more) for of, one, more in zip(where, found, skipped, strict=True)]
     told += [f"{path}: {left_out}"] * bool(left_out)
-    return Split(*divide(found[0], found[1] if len(found) > 1 else None, split), names, told=tuple(told))
+    return Split(*split_images(found[0], found[1] if len(found) > 1 else None, split), names, notes=tuple(told))
 
 
 def _library() -> Any:
@@ -97,7 +97,7 @@ def _library() -> Any:
 
 def _open(library: Any, path: Path) -> dict[str, Any]:
     """Return the parts of a data set by name."""
-    found = listing(path, (".parquet",)) if _is_folder(path) else None
+    found = list_files(path, (".parquet",)) if _is_folder(path) else None
     try:
         if found is None:
             open_regular(path).close()
@@ -144,7 +144,7 @@ def _images(
     (image, label), where = columns, f"{part} of {path}"
     if not len(rows):
         raise ValueError(f"{where} holds no image")
-    labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else labels_of(rows, label, where)
+    labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else read_labels(rows, label, where)
     encoded = rows.select_columns([image]).cast_column(image, library.Image(decode=False))
 
     def load(number: int) -> Tensor:
@@ -156,22 +156,22 @@ def _images(
             content = row["bytes"] or read_regular(Path(row["path"]))
         except (OSError, ValueError) as error:  # a path may hold a null byte
             raise UserError(f"{name} cannot be opened: {getattr(error, 'strerror', error)}") from error
-        return square(content, size, name)
+        return decode_square(content, size, name)
 
     if not skip:
-        return LazyImages(load, labels, size, HuggingFaceImages(encoded, image), ADVICE), ""
+        return LazyImages(load, labels, size, HuggingFaceFingerprints(encoded, image), ADVICE), ""
     names = [f"{part}/{number}" for number in range(len(rows))]
     file = Path(f"{path}/unreadable-{part}.json" if path.is_dir() else f"{path}.unreadable-{part}.json")
-    state = f"{image} {HuggingFaceImages(encoded, image).state(torch.arange(len(rows)))}"
-    kept, told = readable(load, names, state, file, where)
+    state = f"{image} {HuggingFaceFingerprints(encoded, image).cache_key(torch.arange(len(rows)))}"
+    kept, told = find_readable(load, names, state, file, where)
     if not kept:
         raise ValueError(f"{where} holds no image that can be read")
-    rows = HuggingFaceImages(encoded.select(kept), image)
+    rows = HuggingFaceFingerprints(encoded.select(kept), image)
     return LazyImages(lambda number: load(kept[number]), labels[kept], size, rows, ADVICE), told
 
 
 @dataclass(frozen=True)
-class HuggingFaceImages:
+class HuggingFaceFingerprints:
     """A column of encoded images, as an origin of images: bytes in Arrow's files, or the paths of image files."""
 
     rows: Any
@@ -185,12 +185,12 @@ class HuggingFaceImages:
         some = numbers[:: max(1, -(-len(numbers) // sample))]
         return of_parts(torch.from_numpy(sizes)[numbers], of_files, *self._digests(some))
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of which images (M,) these are, and of the state of all files that hold them."""
         sizes, paths = self._table()
         files = [Path(one["filename"]) for one in self.rows.cache_files]
         files += [Path(path) for path, size in zip(paths, sizes, strict=True) if size < 0 and path]
-        of_files = FileFingerprints(files, [str(file) for file in files]).state(torch.arange(len(files)))
+        of_files = FileFingerprints(files, [str(file) for file in files]).cache_key(torch.arange(len(files)))
         held = [] if self.rows.cache_files else self._digests(numbers)  # rows in memory
         return of_parts(numbers, torch.from_numpy(sizes), of_files, *held)
 

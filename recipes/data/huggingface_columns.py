@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def columns_of(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[str, str]:
+def find_columns(library: Any, rows: Any, path: str, image: str, label: str) -> tuple[str, str]:
     """Return the columns of images and of labels.
 
     Raises:
@@ -57,7 +57,7 @@ def _kind(feature: Any) -> str:
     return str(getattr(feature, "dtype", None) or feature)[:100]
 
 
-def labels_of(rows: Any, column: str, where: str) -> Tensor:
+def read_labels(rows: Any, column: str, where: str) -> Tensor:
     """Return the labels of all rows, (N,) int64.
 
     Raises:

@@ -37,7 +37,7 @@ class UnreadableImageError(UserError):
 
 
 @cache
-def suffixes() -> tuple[str, ...]:
+def image_suffixes() -> tuple[str, ...]:
     """Return the endings of the names of image files, in lower case: those of the formats that Pillow decodes."""
     known = {ending: name for ending, name in Image.registered_extensions().items() if name not in NOT_READ}
     return tuple(ending for ending, name in known.items() if name in Image.OPEN or name == "MPO")  # MPO opens as JPEG
@@ -47,10 +47,10 @@ def suffixes() -> tuple[str, ...]:
 def _formats() -> tuple[str, ...]:
     """Return Pillow's names of the formats that are read."""
     endings = Image.registered_extensions()
-    return tuple(dict.fromkeys(endings[ending] for ending in suffixes() if endings[ending] in Image.OPEN))
+    return tuple(dict.fromkeys(endings[ending] for ending in image_suffixes() if endings[ending] in Image.OPEN))
 
 
-def square(encoded: bytes, size: int, name: str) -> Tensor:
+def decode_square(encoded: bytes, size: int, name: str) -> Tensor:
     """Return the central square of an encoded image, (3, size, size) uint8, RGB.
 
     Args:
@@ -63,13 +63,13 @@ def square(encoded: bytes, size: int, name: str) -> Tensor:
     """
     try:
         with _open(encoded) as image:
-            pixels = np.array(centre(to_rgb(upright(image)), size))
+            pixels = np.array(centre_crop(to_rgb(apply_orientation(image)), size))
     except Exception as error:  # Pillow raises what its parsers meet: OSError, SyntaxError, struct.error, and more
         raise UnreadableImageError(f"{name} cannot be read as an image: {_why(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def whole(encoded: bytes, name: str) -> Tensor:
+def decode_whole(encoded: bytes, name: str) -> Tensor:
     """Return an encoded image as it is, (3, H, W) uint8, RGB; see `square`.
 
     Raises:
@@ -77,13 +77,13 @@ def whole(encoded: bytes, name: str) -> Tensor:
     """
     try:
         with _open(encoded) as image:
-            pixels = np.array(to_rgb(upright(image)))
+            pixels = np.array(to_rgb(apply_orientation(image)))
     except Exception as error:
         raise UnreadableImageError(f"{name} cannot be read as an image: {_why(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def size_of(encoded: bytes, name: str) -> tuple[int, int]:
+def read_size(encoded: bytes, name: str) -> tuple[int, int]:
     """Return the width and height of an encoded image, as they are stored.
 
     Raises:
@@ -114,7 +114,7 @@ def _why(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def upright(image: Image.Image) -> Image.Image:
+def apply_orientation(image: Image.Image) -> Image.Image:
     """Return an image turned as its Exif orientation asks; Exif that is damaged asks for nothing."""
     image.load()  # PNG keeps Exif behind the pixels
     try:
@@ -150,7 +150,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def centre(image: Image.Image, size: int) -> Image.Image:
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """Return the central square of an image, (size, size).
 
     The image is halved by averaging boxes while its shorter side is at least twice `size`; a bicubic step brings that

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..support.digests import of_parts
 
-NoiseOf: TypeAlias = Callable[[tuple[int, ...]], Tensor]
+NoiseFunction: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """From a shape (C, H, W) to standard normal noise (B, C, H, W), of the sample numbers that are being made."""
 
 
@@ -28,7 +28,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, C, H, W) float32 on the CPU, of images (B,) int64.
 
         Args:
@@ -43,14 +43,14 @@ class Images(Protocol):
         ...
 
 
-class Origin(Protocol):
+class Fingerprints(Protocol):
     """What tells images from others (`fingerprint.py`)."""
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
         """Return the fingerprint of images (M,) int64, of which the content of so many files is read at most."""
         ...
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the state of images (M,) int64."""
         ...
 
@@ -86,7 +86,7 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, C, H, W) float32."""
         pixels = self.pixels[numbers]
         return to_states(torch.where(flips[:, None, None, None], pixels.flip(-1), pixels) if flips.any() else pixels)
@@ -97,9 +97,9 @@ class InMemory:
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
         """Return the sha256 of the pixels of images (M,), all of them."""
-        return self.state(numbers)
+        return self.cache_key(numbers)
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of the pixels of images (M,)."""
         return of_parts(self.pixels[numbers])
 
@@ -120,4 +120,4 @@ class Split:
     heldout: Images
     classes: tuple[str, ...]
     decode: Callable[[Tensor], Tensor] = to_pixels
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ..support.errors import UserError
 from .image_decoding import UnreadableImageError
-from .images import NoiseOf, Origin, to_states
+from .images import Fingerprints, NoiseFunction, to_states
 
 T = TypeVar("T")
 
 
 @cache
-def pool() -> ThreadPoolExecutor:
+def thread_pool() -> ThreadPoolExecutor:
     """Return the threads that read and decode; Pillow and files let go of the interpreter's lock."""
     return ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="images")
 
 
-def each(load: Callable[[int], T], numbers: Iterable[int]) -> list[T | UnreadableImageError]:
+def load_each(load: Callable[[int], T], numbers: Iterable[int]) -> list[T | UnreadableImageError]:
     """Return what `load` makes of every number, in their order, by many threads; what is unreadable as the error."""
 
     def attempt(number: int) -> T | UnreadableImageError:
@@ -32,16 +32,16 @@ def each(load: Callable[[int], T], numbers: Iterable[int]) -> list[T | Unreadabl
         except UnreadableImageError as error:
             return error
 
-    return list(pool().map(attempt, numbers))
+    return list(thread_pool().map(attempt, numbers))
 
 
-def load_all(load: Callable[[int], Tensor], numbers: Tensor, shape: tuple[int, ...], advice: str = "") -> Tensor:
+def load_batch(load: Callable[[int], Tensor], numbers: Tensor, shape: tuple[int, ...], advice: str = "") -> Tensor:
     """Return what `load` makes of the numbers (B,), each of that shape, as (B, *shape).
 
     Raises:
         UserError: some are unreadable; it names them all, with advice, and its cause is the first of them.
     """
-    loaded = each(load, numbers.tolist())
+    loaded = load_each(load, numbers.tolist())
     if unreadable := [one for one in loaded if isinstance(one, UnreadableImageError)]:
         reasons = dict.fromkeys(map(str, unreadable))
         raise UserError("; ".join([*reasons, advice] if advice else reasons)) from unreadable[0]
@@ -64,7 +64,7 @@ class LazyImages:
     load: Callable[[int], Tensor]
     labels: Tensor
     size: int
-    origin: Origin
+    origin: Fingerprints
     advice: str = ""
 
     @property
@@ -75,7 +75,7 @@ class LazyImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, 3, size, size) float32, mirrored where `flips` (B,) says so.
 
         Raises:
@@ -90,15 +90,15 @@ class LazyImages:
         Raises:
             UserError: some images are unreadable; it names them all.
         """
-        return load_all(self.load, numbers, self.shape, self.advice)
+        return load_batch(self.load, numbers, self.shape, self.advice)
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
         """Return the fingerprint of images (M,)."""
         return self.origin.fingerprint(numbers, sample)
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the state of images (M,)."""
-        return self.origin.state(numbers)
+        return self.origin.cache_key(numbers)
 
 
 def check_size(size: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .images import InMemory, Split
-from .splits import stratified
+from .splits import stratified_mask
 
 
 def digits(split: float = 0.5) -> Split:
@@ -41,7 +41,7 @@ def _read(package: str, file: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split(pixels: np.ndarray, labels: np.ndarray, share: float) -> Split:
-    pixels, training = pixels.astype(np.uint8), stratified(labels, share)
+    pixels, training = pixels.astype(np.uint8), stratified_mask(labels, share)
     one, other = (
         InMemory(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in (training, ~training)
     )

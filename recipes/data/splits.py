@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fingerprint import fingerprint, state
-from .images import Images, NoiseOf
+from .fingerprint import cache_key, fingerprint
+from .images import Images, NoiseFunction
 
 
-def stratified(labels: np.ndarray, share: float) -> np.ndarray:
+def stratified_mask(labels: np.ndarray, share: float) -> np.ndarray:
     """Return which images to train on, (N,) bool: that share of every class, one image of it at least.
 
     It is a function of the labels (N,) alone: the same images whatever the seed of a run.
@@ -50,7 +50,7 @@ class ImageSubset:
     def __len__(self) -> int:
         return len(self.members)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, C, H, W) float32."""
         return self.images.states(self.members[numbers], flips, noise)
 
@@ -62,12 +62,12 @@ class ImageSubset:
         """Return the fingerprint of images (M,); None if the others have none."""
         return fingerprint(self.images, self.members[numbers], sample)
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the state of images (M,)."""
-        return state(self.images, self.members[numbers])
+        return cache_key(self.images, self.members[numbers])
 
 
-def divide(images: Images, heldout: Images | None, split: float | Literal["none"]) -> tuple[Images, Images]:
+def split_images(images: Images, heldout: Images | None, split: float | Literal["none"]) -> tuple[Images, Images]:
     """Return what to train on and what to hold out: other images, a share of these, or none.
 
     Raises:
@@ -81,5 +81,5 @@ def divide(images: Images, heldout: Images | None, split: float | Literal["none"
         return images, heldout
     if split == "none":
         return images, ImageSubset(images, torch.zeros(0, dtype=torch.int64))
-    training = torch.from_numpy(stratified(images.labels.numpy(), split))
+    training = torch.from_numpy(stratified_mask(images.labels.numpy(), split))
     return ImageSubset(images, training.nonzero()[:, 0]), ImageSubset(images, (~training).nonzero()[:, 0])

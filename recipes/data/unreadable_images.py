@@ -10,12 +10,12 @@ from torch import Tensor
 from ..storage.files import read_regular
 from ..support.progress import note, progress
 from .image_decoding import UnreadableImageError
-from .lazy_images import each
+from .lazy_images import load_each
 
 ADVICE = "mend them, or set data.unreadable = skip to leave out what cannot be read"
 
 
-def readable(
+def find_readable(
     load: Callable[[int], Tensor], names: Sequence[str], state: str, file: Path, where: str
 ) -> tuple[list[int], str]:
     """Return the numbers of the images that can be read, and a line on the others if there are any.
@@ -59,7 +59,7 @@ def _find(load: Callable[[int], Tensor], names: Sequence[str], where: str) -> se
     with progress(f"checking {where}", len(names), unit="images") as advance:
         for start in range(0, len(names), 1024):
             numbers = range(start, min(start + 1024, len(names)))
-            found = each(lambda number: load(number).shape, numbers)
+            found = load_each(lambda number: load(number).shape, numbers)
             bad |= {names[n] for n, one in zip(numbers, found, strict=True) if isinstance(one, UnreadableImageError)}
             advance(len(numbers))
     return bad

@@ -33,8 +33,8 @@ from sitkit.samplers import (
 )
 
 from ..data.images import Images
-from ..storage.files import read_inside, write_whole
-from ..storage.work_partition import PATIENCE, WorkPartition
+from ..storage.files import read_inside, write_atomic
+from ..storage.work_partition import TIMEOUT, WorkPartition
 from ..support import random_streams
 from ..support.errors import UserError
 from ..support.progress import progress
@@ -167,7 +167,7 @@ class BitsStore:
             return
         found = sorted(self.read().values(), key=lambda one: (one.first, len(one.bits)))
         try:
-            write_whole(self.settled, b"".join(one.model_dump_json().encode() + b"\n" for one in found))
+            write_atomic(self.settled, b"".join(one.model_dump_json().encode() + b"\n" for one in found))
             for file in files:
                 file.unlink(missing_ok=True)
         except OSError as error:
@@ -213,7 +213,7 @@ def measure(
             be written.
     """
     known = kept.read()
-    mine = [parts[number] for number in partition.of(range(len(parts)))]
+    mine = [parts[number] for number in partition.assigned(range(len(parts)))]
     left = [part for part in mine if part not in known]
     total, missing = (sum(map(len, some)) for some in (mine, left))
     what = "likelihood" if partition.world_size == 1 else f"likelihood, process 0 of {partition.world_size},"
@@ -235,7 +235,7 @@ def measure(
 
 
 def collect(
-    parts: list[range], kept: BitsStore, partition: WorkPartition, patience: float = PATIENCE
+    parts: list[range], kept: BitsStore, partition: WorkPartition, patience: float = TIMEOUT
 ) -> list[BatchBits]:
     """Return what all batches came to, once all processes have measured theirs.
 

@@ -1,6 +1,6 @@
 """What a cell's numbers depend on besides its recipe: the images behind its words, and the weights of its extractor."""
 
-from ..data.fingerprint import fingerprint, state
+from ..data.fingerprint import cache_key, fingerprint
 from ..data.images import Images
 from ..experiment.recipe import Recipe
 from ..support.digests import of_parts
@@ -19,4 +19,4 @@ def content_of(recipe: Recipe) -> list[str] | None:
 
 
 def _digest(images: Images) -> str:
-    return of_parts(images.labels, fingerprint(images) or state(images))
+    return of_parts(images.labels, fingerprint(images) or cache_key(images))

@@ -19,7 +19,7 @@ from ..sampling.manifest import identity
 from ..sampling.sample import SampleRequest
 from ..sampling.sample_folder import SampleFolder
 from ..sampling.write_folder import begin, draw_into
-from ..storage.files import write_whole
+from ..storage.files import write_atomic
 from ..support.errors import UserError
 from .config import EvaluationConfig
 from .feature_extraction import FeatureExtraction, blocks_of, extract, missing, stored
@@ -182,8 +182,8 @@ def _report(
     )
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        write_whole(config.out / "report.json", json.dumps(report, indent=2).encode())
-        write_whole(config.out / "report.html", page(shown).encode())
+        write_atomic(config.out / "report.json", json.dumps(report, indent=2).encode())
+        write_atomic(config.out / "report.html", page(shown).encode())
     except OSError as error:
         raise UserError(f"{config.out} cannot be written: {error.strerror}") from error
     return report

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..experiment.components import Component, dump
 from ..features import Extractor, Features
-from ..storage.arrays import FLOAT, WHOLE
+from ..storage.arrays import FLOAT, INTEGER
 from ..storage.blocks import BlockStore
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
@@ -110,7 +110,7 @@ def extract(
     Raises:
         UserError: images cannot be read, or the folder cannot be written.
     """
-    mine = partition.of(blocks.all)
+    mine = partition.assigned(blocks.indices)
     todo = missing(images, blocks, mine)
     if not todo:
         return
@@ -125,7 +125,7 @@ def extract(
                     check(found[0])
                 advance(len(part))
             crc = np.array(zlib.crc32(pixels.numpy().tobytes()))
-            blocks.put(block, _arrays(found) | {"crc": crc, OF: np.array(_crc(images, blocks, block))})
+            blocks.write(block, _arrays(found) | {"crc": crc, OF: np.array(_crc(images, blocks, block))})
 
 
 def missing(images: ImageSource, blocks: BlockStore, some: Iterable[int] | None = None) -> list[int]:
@@ -137,14 +137,14 @@ def missing(images: ImageSource, blocks: BlockStore, some: Iterable[int] | None 
     absent = {*blocks.missing(some)}
     return [
         block
-        for block in (blocks.all if some is None else some)
+        for block in (blocks.indices if some is None else some)
         if block in absent or not _current(images, blocks, block)
     ]
 
 
 def _current(images: ImageSource, blocks: BlockStore, block: int) -> bool:
     try:
-        return int(blocks.get(block, {OF: (WHOLE, ())})[OF]) == _crc(images, blocks, block)
+        return int(blocks.read(block, {OF: (INTEGER, ())})[OF]) == _crc(images, blocks, block)
     except UserError:  # of an earlier version
         return False
 
@@ -160,8 +160,8 @@ def stored(blocks: BlockStore) -> Iterator[tuple[Features, int]]:
     Raises:
         UserError: a block is missing or damaged.
     """
-    for block in blocks.all:
-        arrays = blocks.get(block, {"pooled": ROWS, "crc": (WHOLE, ())}, {"spatial": ROWS, "probs": ROWS})
+    for block in blocks.indices:
+        arrays = blocks.read(block, {"pooled": ROWS, "crc": (INTEGER, ())}, {"spatial": ROWS, "probs": ROWS})
         crc = int(arrays.pop("crc")) & 0xFFFFFFFF
         yield Features(**{name: torch.from_numpy(array) for name, array in arrays.items()}), crc
 

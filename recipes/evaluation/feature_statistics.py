@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..features import Features
 from ..metrics import Moments, inception_score
-from ..storage.arrays import FLOAT, REAL, WHOLE, ArrayError, Npz
-from ..storage.files import write_whole
+from ..storage.arrays import FLOAT, INTEGER, REAL, ArrayError, NpzReader
+from ..storage.files import write_atomic
 from ..support.errors import UserError
 from ..support.random_streams import Permutation
 
@@ -159,7 +159,7 @@ def save(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> No
     np.savez(content, **{name: value.numpy() for name, value in arrays.items()}, about=np.array(json.dumps(said)))  # type: ignore[arg-type]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content.getvalue())
+        write_atomic(file, content.getvalue())
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
@@ -171,7 +171,7 @@ def load(file: Path) -> tuple[FeatureStatistics, dict[str, Any] | None]:
         UserError: the file is damaged, has no such arrays, or others than they should be.
     """
     try:
-        with Npz(file) as arrays:
+        with NpzReader(file) as arrays:
             about = _StatisticsHeader.model_validate_json(arrays.text(ABOUT)) if ABOUT in arrays.names else None
             pooled = _gaussian_in(arrays, "mu", "sigma")
             spatial = _gaussian_in(arrays, "mu_s", "sigma_s") if "mu_s" in arrays.names else None
@@ -201,7 +201,7 @@ class _StatisticsHeader(BaseModel):
     image: list[int] | None = None
 
 
-def _gaussian_in(arrays: Npz, mean: str, covariance: str) -> Gaussian:
+def _gaussian_in(arrays: NpzReader, mean: str, covariance: str) -> Gaussian:
     """Return the mean (D,) and covariance (D, D) of these names.
 
     Raises:
@@ -217,14 +217,14 @@ def _gaussian_in(arrays: Npz, mean: str, covariance: str) -> Gaussian:
     return mu, sigma
 
 
-def _kept_in(arrays: Npz, size: int, about: _StatisticsHeader | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def _kept_in(arrays: NpzReader, size: int, about: _StatisticsHeader | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the numbers (K,) of the images whose features (K, D) are kept, these, and their labels (K,)."""
     if about is None:  # foreign files may mean other things by these names
         return torch.empty(0, dtype=torch.int64), torch.empty(0, size), None
     features = torch.from_numpy(arrays.read("features", FLOAT, (None, size))).float()
     rows = features.shape[:1]
-    numbers = torch.from_numpy(arrays.read("numbers", WHOLE, tuple(rows)).astype(np.int64))
-    labels = arrays.read("labels", WHOLE, tuple(rows)).astype(np.int64) if "labels" in arrays.names else None
+    numbers = torch.from_numpy(arrays.read("numbers", INTEGER, tuple(rows)).astype(np.int64))
+    labels = arrays.read("labels", INTEGER, tuple(rows)).astype(np.int64) if "labels" in arrays.names else None
     if not features.isfinite().all():
         raise ArrayError("features are not finite")
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= (about.count or 2**63 - 1)):

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.classes import class_numbers, described
-from ..data.file_listing import listing
-from ..data.image_decoding import size_of, square, suffixes, whole
-from ..data.lazy_images import load_all
-from ..storage.arrays import WHOLE, ArrayError, Npz
+from ..data.classes import class_numbers, describe_images
+from ..data.file_listing import list_files
+from ..data.image_decoding import decode_square, decode_whole, image_suffixes, read_size
+from ..data.lazy_images import load_batch
+from ..storage.arrays import INTEGER, ArrayError, NpzReader
 from ..storage.files import read_regular
 from ..support.errors import UserError
 from ..support.progress import note
@@ -66,7 +66,7 @@ class ImageFiles:
         Raises:
             UserError: some cannot be read, or are of another size, or in colour where samples are grey.
         """
-        return load_all(self._read, numbers, self.image)
+        return load_batch(self._read, numbers, self.image)
 
     def _read(self, number: int) -> Tensor:
         file, (channels, height, width) = self.root / self.names[number], self.image
@@ -75,11 +75,11 @@ class ImageFiles:
         except OSError as error:
             raise UserError(f"{file} cannot be opened: {error.strerror}") from error
         if self.crop:
-            return in_channels(square(encoded, height, str(file)), channels, file)
-        own = size_of(encoded, str(file))
+            return in_channels(decode_square(encoded, height, str(file)), channels, file)
+        own = read_size(encoded, str(file))
         if sorted(own) != sorted((width, height)):  # which of them is the width, Exif may say
             raise self._other_size(file, *own)
-        pixels = whole(encoded, str(file))
+        pixels = decode_whole(encoded, str(file))
         if pixels.shape[1:] != (height, width):
             raise self._other_size(file, pixels.shape[2], pixels.shape[1])
         return in_channels(pixels, channels, file)
@@ -99,19 +99,19 @@ def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], 
         UserError: there is no image, or images are to be cut to what is no square.
     """
     try:
-        listed = listing(root, suffixes())
+        listed = list_files(root, image_suffixes())
     except ValueError as error:
         raise UserError(str(error)) from error
     names = listed.names
     if not names:
-        raise UserError(f"{root} holds no image that Pillow reads; {listed.passed_over() or 'it is empty'}")
+        raise UserError(f"{root} holds no image that Pillow reads; {listed.describe_skipped() or 'it is empty'}")
     if crop and image[1] != image[2]:
         raise UserError(f"images must be square, got {image[1]} x {image[2]}")
     label = {name: number for number, name in enumerate(classes)}
     found = [label.get(name.split("/", 1)[0]) if "/" in name else None for name in names]
     labels = None if None in found else torch.tensor(found, dtype=torch.int64)
     known = (torch.zeros(len(names), dtype=torch.int64), ()) if labels is None else (labels, classes)
-    return ImageFiles(root, names, image, crop, labels, described(str(root), *known, listed.passed_over()))
+    return ImageFiles(root, names, image, crop, labels, describe_images(str(root), *known, listed.describe_skipped()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def open_array(file: Path, image: tuple[int, int, int], classes: Sequence[str] =
     """
     wanted = (*image[1:], 3)
     try:
-        with Npz(file) as arrays:
+        with NpzReader(file) as arrays:
             name = images_in(arrays)
             if name is None:
                 raise ArrayError(f"it has no arr_0, and not one array (N, H, W, 3) uint8 in its place; {held(arrays)}")
@@ -165,7 +165,7 @@ def open_array(file: Path, image: tuple[int, int, int], classes: Sequence[str] =
             if not header.shape[0]:
                 raise UserError(f"{file}: {name} holds no image")
             pixels = arrays.map(name)
-            found = arrays.read("labels", WHOLE, header.shape[:1]) if "labels" in arrays.names else None
+            found = arrays.read("labels", INTEGER, header.shape[:1]) if "labels" in arrays.names else None
     except (OSError, ArrayError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{file} cannot be read as images with labels (N,) or none: {why}") from error
@@ -173,7 +173,7 @@ def open_array(file: Path, image: tuple[int, int, int], classes: Sequence[str] =
     return ImageArray(file, pixels, image, labels)
 
 
-def images_in(arrays: Npz) -> str | None:
+def images_in(arrays: NpzReader) -> str | None:
     """Return the name of the array of images in an npz, if there is one and no doubt which."""
     if "arr_0" in arrays.names:
         return "arr_0"
@@ -186,7 +186,7 @@ def images_in(arrays: Npz) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def held(arrays: Npz) -> str:
+def held(arrays: NpzReader) -> str:
     """Return what an npz holds, in words."""
     return f"it has: {', '.join(arrays.names)[:200] or 'nothing'}"
 

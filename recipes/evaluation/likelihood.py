@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sitkit.samplers import Field
 
-from ..data.fingerprint import state
+from ..data.fingerprint import cache_key
 from ..data.images import Split, to_pixels
 from ..experiment.intervals import velocity_interval
 from ..experiment.recipe import Recipe
@@ -23,7 +23,7 @@ from ..network.build import all_channels, load_network
 from ..runs.run import Run
 from ..sampling.manifest import versions
 from ..storage import checkpoints
-from ..storage.files import write_whole
+from ..storage.files import write_atomic
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from .bits_per_dim import SOLVER, BatchBits, BitsEstimator, BitsStore, batches, collect, measure
@@ -80,7 +80,7 @@ def likelihood(
         UserError: the data have no pixels or none held out, there is no good checkpoint, the ODE cannot be solved, the
             folder cannot be written, or other processes do not answer.
     """
-    partition = WorkPartition.of_environment()
+    partition = WorkPartition.from_environment()
     device = partition.device(device)
     split = run.data(recipe, heldout=True)
     num = min(num, _held_out(split))
@@ -109,7 +109,7 @@ def likelihood(
     report["versions"] = versions() | {"torchdiffeq": version("torchdiffeq")}
     file = run.folder / "likelihood.json"
     try:
-        write_whole(file, json.dumps(report, indent=2).encode())
+        write_atomic(file, json.dumps(report, indent=2).encode())
     except OSError as error:
         raise UserError(f"{run.folder} cannot be written: {error.strerror}") from error
     spread = "" if report["standard error"] is None else f" +- {report['standard error']:.4f}"
@@ -157,7 +157,7 @@ def _keep(
         **of_batches,
         "recipe": {part: dumped[part] for part in PARTS},
         "classes": split.classes,
-        "images": state(split.heldout),
+        "images": cache_key(split.heldout),
         "sitkit": version("sitkit"),
     }
     content = json.dumps(everything, indent=2, sort_keys=True).encode()
@@ -165,7 +165,7 @@ def _keep(
     try:
         folder.mkdir(exist_ok=True)
         if partition.is_main:
-            write_whole(folder / f"{kept.key}.json", content)
+            write_atomic(folder / f"{kept.key}.json", content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     return kept

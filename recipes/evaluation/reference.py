@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.file_listing import check_utf8, listing
-from ..data.fingerprint import FileFingerprints, state
-from ..data.image_decoding import suffixes
+from ..data.file_listing import check_utf8, list_files
+from ..data.fingerprint import FileFingerprints, cache_key
+from ..data.image_decoding import image_suffixes
 from ..data.images import Images
 from ..sampling.sample_folder import CONTENT, SampleFolder
-from ..storage.arrays import ArrayError, Npz
+from ..storage.arrays import ArrayError, NpzReader
 from ..storage.files import sha256
 from ..support.errors import UserError
 from ..support.progress import note
@@ -96,7 +96,7 @@ def of_heldout(images: Images, name: str, how: FeatureExtraction, keep: int = KE
     if len(images) < 2:
         raise UserError(f"the data hold {len(images)} images out: name something to compare with by --reference")
     probe = images.read(torch.tensor([0, len(images) - 1]))  # which tells how files are cut, and latents decoded
-    return of_images(images, name, _digest([name, state(images), probe.flatten().tolist()]), how, keep)
+    return of_images(images, name, _digest([name, cache_key(images), probe.flatten().tolist()]), how, keep)
 
 
 def of_path(
@@ -117,7 +117,7 @@ def of_path(
         note(files.told)
         return found
     try:
-        with Npz(path) as arrays:
+        with NpzReader(path) as arrays:
             names, images = arrays.names, images_in(arrays)
     except (OSError, ArrayError) as error:
         why = error.strerror if isinstance(error, OSError) else error
@@ -209,7 +209,7 @@ def state_of(reference: Path) -> str:
         samples = SampleFolder.open(reference)
         return str(samples.crc(range(len(samples))))
     try:
-        return state_of_files(reference, listing(reference, suffixes()).names)
+        return state_of_files(reference, list_files(reference, image_suffixes()).names)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -235,7 +235,7 @@ def _is_folder(path: Path) -> bool:
 
 def state_of_files(folder: Path, names: Sequence[str]) -> str:
     """Return the state of files in a folder, by their names below it."""
-    return FileFingerprints([folder / name for name in names], [str(folder / name) for name in names]).state(
+    return FileFingerprints([folder / name for name in names], [str(folder / name) for name in names]).cache_key(
         torch.arange(len(names))
     )
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..data.classes import Classes
-from ..data.file_listing import listing
+from ..data.file_listing import list_files
 from ..data.fingerprint import FileFingerprints as FileStates
-from ..data.image_decoding import suffixes, whole
+from ..data.image_decoding import decode_whole, image_suffixes
 from ..sampling.sample_folder import SampleFolder
 from ..sampling.write_folder import wait
-from ..storage.arrays import ArrayError, Npz
+from ..storage.arrays import ArrayError, NpzReader
 from ..storage.files import read_regular
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
@@ -102,7 +102,7 @@ def open_samples(path: Path, out: Path) -> SampleSet:
     """
     pictures, classes = _of_files(path) if os.path.isdir(path) else _of_array(path)
     names = [path.joinpath(name) for name in pictures.names] if isinstance(pictures, ImageFiles) else [path]
-    of = FileStates(names, [str(name) for name in names]).state(torch.arange(len(names)))
+    of = FileStates(names, [str(name) for name in names]).cache_key(torch.arange(len(names)))
     labels = None if pictures.labels is None else pictures.labels.tolist()
     digest = hashlib.sha256(json.dumps([of, labels]).encode()).hexdigest()[:12]
     return SampleSet(path, pictures, pictures.image, classes, out / FEATURES / digest, {"samples_from": str(path)})
@@ -110,7 +110,7 @@ def open_samples(path: Path, out: Path) -> SampleSet:
 
 def _of_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
     try:
-        with Npz(path) as arrays:
+        with NpzReader(path) as arrays:
             name = images_in(arrays)
             if name is None:
                 raise ArrayError(f"{held(arrays)}; statistics can be a --reference")
@@ -125,13 +125,13 @@ def _of_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
         return found, ()
     if (found.labels < 0).any():
         raise UserError(f"{path}: labels are numbers from 0 up, and one is {int(found.labels.min())}")
-    classes = Classes.of(found.labels)
+    classes = Classes.from_labels(found.labels)
     return replace(found, labels=classes.compact(found.labels, str(path))), classes.names
 
 
 def _of_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     try:
-        names = listing(path, suffixes()).names
+        names = list_files(path, image_suffixes()).names
     except ValueError as error:
         raise UserError(str(error)) from error
     if not names:
@@ -139,7 +139,7 @@ def _of_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     loose = any("/" not in name for name in names)
     classes = () if loose else tuple(sorted({name.split("/", 1)[0] for name in names}))
     try:
-        _, height, width = whole(read_regular(path / names[0]), str(path / names[0])).shape
+        _, height, width = decode_whole(read_regular(path / names[0]), str(path / names[0])).shape
     except OSError as error:
         raise UserError(f"{path / names[0]} cannot be opened: {error.strerror}") from error
     found = open_files(path, (3, height, width), classes, crop=False)

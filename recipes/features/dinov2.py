@@ -15,7 +15,7 @@ from ..storage.files import sha256
 from ..support.errors import UserError
 from ..support.names import nearest
 from ..support.trust import CodeFolder
-from .network import exactly, existing, read_weights, reason
+from .extractor_tools import check_file, deterministic_float32, error_summary, read_weights
 from .protocol import Features, in_colour
 
 KIND = "dinov2"
@@ -61,7 +61,7 @@ class DINOv2:
             raise UserError(
                 f"features '{KIND}': there is no hubconf.py in {self.checkout}: give a checkout of DINOv2's repository"
             )
-        existing(KIND, "weights", self.weights)
+        check_file(KIND, "weights", self.weights)
 
     @property
     def name(self) -> str:
@@ -95,11 +95,15 @@ class DINOv2:
                 warnings.simplefilter("ignore")
                 network = hub.load(self.checkout, self.model, source="local", pretrained=False)
         except Exception as error:  # code of others
-            raise UserError(f"features '{KIND}': {self.checkout} cannot make {self.model}: {reason(error)}") from error
+            raise UserError(
+                f"features '{KIND}': {self.checkout} cannot make {self.model}: {error_summary(error)}"
+            ) from error
         try:
             network.load_state_dict(read_weights(Path(self.weights)))
         except RuntimeError as error:
-            raise UserError(f"{self.weights} does not hold the weights of {self.name}: {reason(error)}") from error
+            raise UserError(
+                f"{self.weights} does not hold the weights of {self.name}: {error_summary(error)}"
+            ) from error
         return network.float().eval().requires_grad_(False)
 
     def __call__(self, pixels: Tensor, /) -> Features:
@@ -107,7 +111,7 @@ class DINOv2:
         device = pixels.device
         resized = _resized(in_colour(pixels)).to(device)
         network = self._network.to(device)
-        with exactly(device):
+        with deterministic_float32(device):
             mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (MEAN, STD))
             return Features(network((resized / 255 - mean) / std))
 

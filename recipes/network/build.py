@@ -55,7 +55,7 @@ def load_network(
     try:
         network.load_state_dict(read_average(checkpoint, average))
     except RuntimeError as error:
-        raise checkpoints.unfit(checkpoint, error) from None
+        raise checkpoints.mismatch_error(checkpoint, error) from None
     return network.to(device).eval()
 
 

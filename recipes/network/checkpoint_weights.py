@@ -49,7 +49,7 @@ class _SavedAverages(Mapping[Profile, Mapping[str, Tensor]]):
         until = checkpoints.step_of(checkpoint)
         self.files = {
             (checkpoints.step_of(file.parent), float(file.stem.removeprefix("width-"))): file
-            for one in checkpoints.found(checkpoint.parent)
+            for one in checkpoints.list_checkpoints(checkpoint.parent)
             for file in sorted(one.glob("width-*.safetensors"))
             if checkpoints.step_of(one) <= until
         }

@@ -18,13 +18,13 @@ import torch
 from sitkit.backbones import DiT, SiT, load_dit, load_repa, load_sit
 
 from ..data.images import Split
-from ..data.latents.vae import USUAL
+from ..data.latents.vae import DEFAULT_VAE
 from ..experiment.reading import override
 from ..experiment.recipe import Recipe
 from ..runs.data_record import open_data
 from ..runs.run import Run
 from ..storage import checkpoints
-from ..storage.files import draft_of, is_taken
+from ..storage.files import is_occupied, temporary_folder
 from ..storage.filesystems import move_folder
 from ..support.errors import UserError
 
@@ -75,7 +75,7 @@ def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
         "learn_sigma": _learns_sigma(sit),
     }
     if vae == "auto":
-        vae = USUAL if sit.in_channels == LATENT_CHANNELS else "none"
+        vae = DEFAULT_VAE if sit.in_channels == LATENT_CHANNELS else "none"
     shape = [sit.in_channels, sit.input_size, sit.input_size]
     parts = {
         **READ_AS[family],
@@ -110,7 +110,7 @@ def check_free(folder: Path) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} cannot be written: it is a file")
-        if is_taken(folder):
+        if is_occupied(folder):
             raise UserError(f"{folder} is not empty; give another --out")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
@@ -127,9 +127,9 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
     split = open_data(recipe.data, None)
     _check_data(network, recipe, split)
     try:
-        with draft_of(folder) as place:
+        with temporary_folder(folder) as place:
             with Run.begin(place, recipe, split) as run:
-                draft = checkpoints.begin(run.checkpoints, 0)
+                draft = checkpoints.create_temporary(run.checkpoints, 0)
                 checkpoints.write(draft, "ema", network.state_dict())
                 checkpoints.finish(draft, recipe.model_dump(mode="json"))
             move_folder(place, folder, run.recipe_file.name)  # fails if another process has filled it by now

@@ -24,7 +24,7 @@ def device_of(name: str) -> torch.device:
         with warnings.catch_warnings():  # of device types that torch has deprecated
             warnings.simplefilter("ignore")
             device = torch.device(name)
-        own = WorkPartition.of_environment().device(device)  # or all processes would open the first GPU
+        own = WorkPartition.from_environment().device(device)  # or all processes would open the first GPU
         torch.ones(2, device=own).sum().item()
     except Exception as error:  # each kind of device raises its own: those without a backend, or without numbers
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]

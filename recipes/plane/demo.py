@@ -15,7 +15,7 @@ from ..metrics import energy_distance
 from ..support.errors import UserError
 from ..support.names import nearest
 from ..support.progress import progress
-from . import pictures as plane_pictures
+from . import plots
 from .flow import flow_by_ode, flow_by_sde
 from .targets import TARGETS, Target
 
@@ -54,9 +54,9 @@ def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], N
         say(f"energy distance to fresh data, {name}: {energy_distance(flow.states[-1], fresh[0]):.5f}")
     say(f"energy distance between two fresh data sets: {floor:.5f}")
     pictures: dict[str, Callable[[Path], None]] = {
-        "transport.png": lambda file: plane_pictures.trajectories(flows, fresh[0], file),
-        "velocity.png": lambda file: plane_pictures.velocity(velocity, file),
-        "flow.gif": lambda file: plane_pictures.animation(flows, file),
+        "transport.png": lambda file: plots.trajectories(flows, fresh[0], file),
+        "velocity.png": lambda file: plots.velocity(velocity, file),
+        "flow.gif": lambda file: plots.animation(flows, file),
     }
     for name, draw in pictures.items():
         try:

@@ -10,7 +10,7 @@ from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class Trajectories:
     """Points on their way from noise to data: states (T, N, 2) at times (T,)."""
 
     times: Tensor
@@ -18,18 +18,18 @@ class Flow:
 
 
 @torch.no_grad()
-def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Flow:
+def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Trajectories:
     """Return the way of points along the velocity, by Heun's method."""
     times = torch.linspace(0, 1, steps + 1)
-    return Flow(times, torch.stack([*Heun(velocity)(noise, times)]))
+    return Trajectories(times, torch.stack([*Heun(velocity)(noise, times)]))
 
 
 @torch.no_grad()
-def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> Flow:
+def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> Trajectories:
     """Return the way of points by the SDE with w = sigma, by Euler and Maruyama's method and a noiseless last step."""
     path = Linear()
     sde = SDE(velocity, path, Sigma(path))
     times = torch.linspace(0, 1, steps + 1)
     states = [*EulerMaruyama(sde, Keyed(seed, torch.arange(len(noise))))(noise, times[:-1])]
     states.append(Mean(sde).step(states[-1], times[-2], times[-1]))
-    return Flow(times, torch.stack(states))
+    return Trajectories(times, torch.stack(states))

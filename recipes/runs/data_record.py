@@ -15,9 +15,9 @@ from ..experiment.components import Component
 from ..support.schema import Section
 from ..support.errors import UserError
 from ..data.absent import AbsentImages
-from ..data.classes import checked
+from ..data.classes import check_labels
 from .decoder_record import DecoderRecord
-from ..data.fingerprint import SAMPLE, fingerprint
+from ..data.fingerprint import MAX_FILES_READ, fingerprint
 from ..data.images import Images, Split
 from .data_paths import found_at, if_moved, placed, places_of
 from ..data.latents.lightningdit import NormalizedDecoder
@@ -158,7 +158,7 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     if not isinstance(split, Split):
         raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
     if ":" in data.kind:
-        split = checked(split, f"data = {data.kind}")
+        split = check_labels(split, f"data = {data.kind}")
     own = split.decode.decoder if isinstance(split.decode, NormalizedDecoder) else split.decode
     if record is not None and isinstance(own, Decoder):
         own.source = found_at(own.source, places.get("vae"))
@@ -173,7 +173,7 @@ def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:
         return (ClassRecord(count=len(images), fingerprint=fingerprint(images)),)
     order = torch.argsort(images.labels, stable=True)
     counts = torch.bincount(images.labels, minlength=classes)[:classes]
-    sample = max(1, SAMPLE // classes)
+    sample = max(1, MAX_FILES_READ // classes)
     members: tuple[Tensor, ...] = torch.split(order[: int(counts.sum())], counts.tolist())
     return tuple(ClassRecord(count=len(some), fingerprint=fingerprint(images, some, sample)) for some in members)
 

@@ -14,9 +14,9 @@ from ..experiment.components import Component
 from ..data.images import Split
 from .data_record import NAME as DATA
 from .data_record import DataRecord, open_data, tell
-from ..storage.files import read_inside, write_whole
+from ..storage.files import read_inside, write_atomic
 from ..storage.filesystems import lock
-from ..storage.json_lines import append, read_lines
+from ..storage.json_lines import append_record, read_records
 from ..support.errors import UserError
 from ..experiment.reading import stored
 from ..experiment.recipe import Recipe
@@ -76,7 +76,7 @@ class Run:
                     check_same(kept, recipe, folder, places=record is not None, skips=skips)
                 if record is not None or kept is None:
                     run._keep_record(record, recipe.data, split, skips)
-                write_whole(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
+                write_atomic(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise UserError(f"{folder} cannot be written: {error.strerror}") from error
             yield run
@@ -160,7 +160,7 @@ class Run:
         if found := record.differences(split):
             place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
             trained = f"fine-tune another run by --set train.init={self.folder}"
-            way = trained if checkpoints.found(self.checkpoints) else "name another --out: it has no checkpoint yet"
+            way = trained if checkpoints.list_checkpoints(self.checkpoints) else "name another --out: it has no checkpoint yet"
             raise UserError(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
 
     def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
@@ -176,7 +176,7 @@ class Run:
             self._compare(record, data, split)
             written = record.moved(data, split)
         if written != record or skips:
-            write_whole(self.folder / DATA, written.model_dump_json(indent=2).encode())
+            write_atomic(self.folder / DATA, written.model_dump_json(indent=2).encode())
 
     def complete_record(self, data: Component, split: Split, say: Say) -> None:
         """Write the record of data of a run that an earlier version created, whose weights were found to fit them.
@@ -200,17 +200,17 @@ class Run:
         """
         found = checkpoints.newest(self.checkpoints)
         if found is None:
-            which = "good checkpoint" if checkpoints.found(self.checkpoints) else "checkpoint yet"
+            which = "good checkpoint" if checkpoints.list_checkpoints(self.checkpoints) else "checkpoint yet"
             raise UserError(f"{self.folder} has no {which}: let `sitkit train` reach one")
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records that training has written whole."""
-        return read_lines(self.metrics_file)
+        return read_records(self.metrics_file)
 
     def skipped(self) -> list[dict[str, Any]]:
         """Return the records of steps that were not taken, for their numbers were not finite."""
-        return read_lines(self.skipped_file)
+        return read_records(self.skipped_file)
 
     def cut_metrics(self, step: int) -> None:
         """Drop the records after a step.
@@ -220,9 +220,9 @@ class Run:
         """
         for file in (self.metrics_file, self.skipped_file):
             if file.exists():
-                kept = [json.dumps(record) + "\n" for record in read_lines(file) if record["step"] <= step]
+                kept = [json.dumps(record) + "\n" for record in read_records(file) if record["step"] <= step]
                 try:
-                    write_whole(file, "".join(kept).encode())
+                    write_atomic(file, "".join(kept).encode())
                 except OSError as error:
                     raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
@@ -232,7 +232,7 @@ class Run:
         Raises:
             UserError: it cannot be written.
         """
-        append(self.metrics_file, record)
+        append_record(self.metrics_file, record)
 
     def write_skipped(self, record: dict[str, Any]) -> None:
         """Append a record of a step that was not taken.
@@ -240,7 +240,7 @@ class Run:
         Raises:
             UserError: it cannot be written.
         """
-        append(self.skipped_file, record)
+        append_record(self.skipped_file, record)
 
 
 def _lock(file: IO[str], folder: Path) -> None:

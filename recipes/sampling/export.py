@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..data.classes import class_numbers
-from ..storage.files import draft_of, is_taken
+from ..storage.files import is_occupied, temporary_folder
 from ..storage.filesystems import move_folder
 from ..support.errors import UserError
 from ..support.progress import progress
@@ -52,7 +52,7 @@ def _write_array(samples: SampleFolder, file: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive, progress("exporting", len(samples), unit="images") as advance:
         with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
             _write_header(stream, (len(samples), height, width, 3), np.dtype(np.uint8))
-            for shard in samples.shards.all:
+            for shard in samples.shards.indices:
                 pixels = samples.get(shard).pixels
                 stream.write(pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy().tobytes())
                 advance(len(pixels))
@@ -70,11 +70,11 @@ def _write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[np
 
 def _write_files(samples: SampleFolder, folder: Path) -> None:
     names = [f"{number:08d}.png" for number in range(len(samples))]
-    if is_taken(folder) and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {*names, LABELS}):
+    if is_occupied(folder) and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {*names, LABELS}):
         raise UserError(f"{folder} holds other files; give another --out")
-    with draft_of(folder) as draft:
+    with temporary_folder(folder) as draft:
         with progress("exporting", len(samples), unit="images") as advance:
-            for shard in samples.shards.all:
+            for shard in samples.shards.indices:
                 for number, pixels in zip(samples.shards.rows(shard), samples.get(shard).pixels, strict=True):
                     picture = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
                     Image.fromarray(picture.contiguous().numpy()).save(draft / names[number])

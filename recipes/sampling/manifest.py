@@ -76,7 +76,7 @@ def _sha256(checkpoint: Path, average: str) -> str:
         return own
     parts = [
         f"{one.name}/{part} {checkpoints.sha256_of(one, part)}"
-        for one in checkpoints.found(checkpoint.parent)
+        for one in checkpoints.list_checkpoints(checkpoint.parent)
         if checkpoints.step_of(one) <= checkpoints.step_of(checkpoint)
         for part in sorted(file.stem for file in one.glob("width-*.safetensors"))
     ]

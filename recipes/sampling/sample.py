@@ -97,7 +97,7 @@ def to_array(request: SampleRequest, count: int, out: Path, partition: WorkParti
         UserError: there is no good checkpoint, or the file cannot be written.
     """
     content = request.content(request.run.latest(), count)
-    if not (partition.is_main or partition.of(range(-(-count // SHARD)))):
+    if not (partition.is_main or partition.assigned(range(-(-count // SHARD)))):
         return None  # process 0 waits for nothing of this one, and may be done with the folder before it is seen
     digest = hashlib.sha256(json.dumps([identity(content.manifest), count]).encode()).hexdigest()[:12]
     aside = out.with_name(f".{out.name}.{digest}")

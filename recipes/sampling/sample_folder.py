@@ -16,10 +16,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from ..storage.arrays import WHOLE, Shape
+from ..storage.arrays import INTEGER, Shape
 from ..storage.blocks import BlockStore
-from ..storage.files import read_inside, write_whole
-from ..storage.filesystems import flush
+from ..storage.files import read_inside, write_atomic
+from ..storage.filesystems import fsync
 from ..support.errors import UserError
 from ..support.schema import Section
 from .generator import SampleBatch
@@ -77,8 +77,8 @@ class SampleFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / CONTENT, self.content.model_dump_json(indent=2).encode())
-            flush(self.folder)
+            write_atomic(self.folder / CONTENT, self.content.model_dump_json(indent=2).encode())
+            fsync(self.folder)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
@@ -94,7 +94,7 @@ class SampleFolder:
     def check(self) -> None:
         """Raise a problem unless all shards are there."""
         if left := len(self.shards.missing()):
-            raise UserError(f"{self.folder} lacks {left} of {len(self.shards.all)} shards: {self.shards.advice}")
+            raise UserError(f"{self.folder} lacks {left} of {len(self.shards.indices)} shards: {self.shards.advice}")
 
     def put(self, shard: int, samples: SampleBatch) -> None:
         """Write a shard.
@@ -105,7 +105,7 @@ class SampleFolder:
         arrays = {"pixels": samples.pixels.numpy(), "calls": np.array(samples.calls), "rows": np.array(samples.rows)}
         if samples.labels is not None:
             arrays["labels"] = samples.labels.numpy()
-        self.shards.put(shard, arrays)
+        self.shards.write(shard, arrays)
 
     def get(self, shard: int) -> SampleBatch:
         """Return the samples of a shard.
@@ -113,8 +113,8 @@ class SampleFolder:
         Raises:
             UserError: it is not there, damaged, or of images of another shape.
         """
-        wanted = {"pixels": (WHOLE, (None, *self.content.image)), "calls": (WHOLE, ()), "rows": (WHOLE, ())}
-        arrays = self.shards.get(shard, wanted | self._labels)
+        wanted = {"pixels": (INTEGER, (None, *self.content.image)), "calls": (INTEGER, ()), "rows": (INTEGER, ())}
+        arrays = self.shards.read(shard, wanted | self._labels)
         if arrays["pixels"].dtype != np.uint8:
             raise UserError(f"{self.shards.file(shard)} has pixels of {arrays['pixels'].dtype}, not uint8: remove it")
         pixels = torch.from_numpy(arrays["pixels"])
@@ -140,20 +140,20 @@ class SampleFolder:
             UserError: a shard is not there, or damaged.
         """
         first, last = numbers.start // self.content.shard, (numbers.stop - 1) // self.content.shard
-        return zlib.crc32(repr([self.shards.crc(shard) for shard in range(first, last + 1)]).encode())
+        return zlib.crc32(repr([self.shards.checksum(shard) for shard in range(first, last + 1)]).encode())
 
     @cached_property
     def labels(self) -> Tensor | None:
         """The label of each sample, (N,) int64; None if there are no classes."""
         if not self.content.classes:
             return None
-        found = [self._checked(shard, self.shards.get(shard, self._labels)) for shard in self.shards.all]
+        found = [self._checked(shard, self.shards.read(shard, self._labels)) for shard in self.shards.indices]
         return torch.cat([labels for labels in found if labels is not None])
 
     @property
     def _labels(self) -> dict[str, tuple[str, Shape]]:
         """The array of labels that a shard must have, if there are classes."""
-        return {"labels": (WHOLE, (None,))} if self.content.classes else {}
+        return {"labels": (INTEGER, (None,))} if self.content.classes else {}
 
     def _checked(self, shard: int, arrays: dict[str, np.ndarray]) -> Tensor | None:
         """Return the labels of a shard, (n,) int64, of which each is the number of a class."""

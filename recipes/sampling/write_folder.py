@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..storage.files import is_taken
-from ..storage.work_partition import PATIENCE, SECONDS_BETWEEN_LOOKS, WorkPartition
+from ..storage.files import is_occupied
+from ..storage.work_partition import POLL_SECONDS, TIMEOUT, WorkPartition
 from ..support.errors import UserError
 from ..support.json_toml import differing
 from ..support.progress import progress
@@ -20,7 +20,7 @@ SHARD = 256
 """Samples a shard: what a kill costs at most, in each process."""
 
 
-def begin(folder: Path, wanted: ShardContent, partition: WorkPartition, patience: float = PATIENCE) -> SampleFolder:
+def begin(folder: Path, wanted: ShardContent, partition: WorkPartition, patience: float = TIMEOUT) -> SampleFolder:
     """Return the samples of a folder, to be drawn: those that are there, perhaps more of them, or none yet.
 
     Process 0 writes what they are; the others wait until it has.
@@ -42,14 +42,14 @@ def begin(folder: Path, wanted: ShardContent, partition: WorkPartition, patience
             if len(found) >= wanted.count:
                 return found
         if partition.is_main:
-            if found is None and is_taken(folder):
+            if found is None and is_occupied(folder):
                 raise UserError(f"{folder} holds other files, and no samples: give another --out")
             grown = wanted if found is None else found.content.model_copy(update={"count": wanted.count})
             SampleFolder(folder, grown).write()
         elif time.monotonic() - since > patience:
             raise UserError(f"process 0 has begun nothing in {folder} for {patience:.0f} s: start all processes anew")
         else:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
 
 
 def draw_into(
@@ -74,7 +74,7 @@ def draw_into(
     Raises:
         UserError: the folder cannot be written.
     """
-    mine = partition.of(samples.shards.all)
+    mine = partition.assigned(samples.shards.indices)
     missing = samples.shards.missing(mine)
     if not missing:
         return
@@ -89,7 +89,7 @@ def draw_into(
             samples.put(shard, _join(pieces))
 
 
-def wait(samples: SampleFolder, partition: WorkPartition, patience: float = PATIENCE) -> None:
+def wait(samples: SampleFolder, partition: WorkPartition, patience: float = TIMEOUT) -> None:
     """Wait until other processes have drawn their shards.
 
     Raises:

@@ -24,9 +24,9 @@ from .files import open_regular
 Shape: TypeAlias = tuple[int | None, ...]
 """A shape that is wanted; None is any length."""
 
-WHOLE, FLOAT, REAL, NUMBER = "iu", "f", "fiu", "biufc"
+INTEGER, FLOAT, REAL, NUMBER = "iu", "f", "fiu", "biufc"
 """Kinds of dtypes, by NumPy's letters."""
-WORDS = {WHOLE: "integers", FLOAT: "floating-point numbers", REAL: "real numbers", NUMBER: "numbers", "U": "text"}
+WORDS = {INTEGER: "integers", FLOAT: "floating-point numbers", REAL: "real numbers", NUMBER: "numbers", "U": "text"}
 LONGEST_HEADER = 10_000
 """Bytes; NumPy's own limit."""
 LARGEST_RATIO = 1032
@@ -64,7 +64,7 @@ class ArrayHeader:
             raise ArrayError(f"{name} is {self.dtype} {self.shape} instead of {WORDS.get(kinds, kinds)}{sides}")
 
 
-class Npz:
+class NpzReader:
     """The arrays of an npz file, by name; a context manager.
 
     Args:

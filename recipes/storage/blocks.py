@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..support.errors import UserError
-from .arrays import WHOLE, ArrayError, Npz, Shape
-from .filesystems import flush
+from .arrays import INTEGER, ArrayError, NpzReader, Shape
+from .filesystems import fsync
 
 ARRAYS = "arrays"
 """The array that says how many others there are: a zip file with a bit changed may seem to hold fewer."""
@@ -39,7 +39,7 @@ class BlockStore:
     advice: str
 
     @property
-    def all(self) -> range:
+    def indices(self) -> range:
         """The numbers of all blocks."""
         return range(-(-self.count // self.size))
 
@@ -50,9 +50,9 @@ class BlockStore:
 
     def missing(self, blocks: Iterable[int] | None = None) -> list[int]:
         """Return which blocks, of all or of some, are not there, cut short, or of another number of rows."""
-        return [block for block in (self.all if blocks is None else blocks) if not self._is_whole(block)]
+        return [block for block in (self.indices if blocks is None else blocks) if not self._is_whole(block)]
 
-    def put(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def write(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a block: arrays of its rows, and arrays without dimensions.
 
         Raises:
@@ -66,7 +66,7 @@ class BlockStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(content.getbuffer())
-            flush(draft)
+            fsync(draft)
             os.replace(draft, file)
         except OSError as error:
             why = f"{self.folder} cannot be written: {error.strerror}"
@@ -75,7 +75,7 @@ class BlockStore:
             with suppress(OSError):
                 draft.unlink()
 
-    def get(
+    def read(
         self,
         block: int,
         wanted: Mapping[str, tuple[str, Shape]],
@@ -94,8 +94,8 @@ class BlockStore:
         """
         file, rows = self.file(block), len(self.rows(block))
         try:
-            with Npz(file) as arrays:
-                if int(arrays.read(ARRAYS, WHOLE, ())) != len(arrays.names) - 1:
+            with NpzReader(file) as arrays:
+                if int(arrays.read(ARRAYS, INTEGER, ())) != len(arrays.names) - 1:
                     raise ArrayError(f"of its arrays there are only {', '.join(arrays.names)}")
                 more = {name: wish for name, wish in (optional or {}).items() if name in arrays.names}
                 return {
@@ -104,7 +104,7 @@ class BlockStore:
                 }
         except FileNotFoundError:
             raise UserError(
-                f"{self.folder} lacks {len(self.missing())} of {len(self.all)} files; {self.advice}"
+                f"{self.folder} lacks {len(self.missing())} of {len(self.indices)} files; {self.advice}"
             ) from None
         except (OSError, ArrayError) as error:
             raise UserError(f"{file} is damaged ({error}): remove it; {self.advice}") from error
@@ -113,14 +113,14 @@ class BlockStore:
         """Return the file of a block."""
         return self.folder / f"{block * self.size:08d}.npz"
 
-    def crc(self, block: int) -> int:
+    def checksum(self, block: int) -> int:
         """Return a number that stands for a block's arrays: the crc32 of theirs, by the table of contents of its file.
 
         Raises:
             UserError: it is not there, or damaged.
         """
         try:
-            with Npz(self.file(block)) as arrays:
+            with NpzReader(self.file(block)) as arrays:
                 return zlib.crc32(repr(arrays.checksums).encode())
         except (OSError, ArrayError) as error:
             raise UserError(f"{self.file(block)} is missing or damaged ({error}): remove it; {self.advice}") from error
@@ -128,7 +128,7 @@ class BlockStore:
     def _is_whole(self, block: int) -> bool:
         """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
         try:
-            with Npz(self.file(block)) as arrays:
+            with NpzReader(self.file(block)) as arrays:
                 shapes = [arrays.header(name).shape for name in arrays.names]
         except (OSError, ArrayError):
             return False

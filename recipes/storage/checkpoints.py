@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..support.errors import UserError
 from ..support.json_toml import read_json
-from .files import inside, read_inside, sha256
-from .filesystems import flush, move_folder, remove_folder
+from .files import path_inside, read_inside, sha256
+from .filesystems import fsync, move_folder, remove_folder
 
 MANIFEST = "manifest.json"
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def begin(folder: Path, step: int) -> Path:
+def create_temporary(folder: Path, step: int) -> Path:
     """Return an empty draft of the checkpoint after a step."""
     draft = folder / f"{name(step)}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
@@ -54,26 +54,26 @@ def finish(draft: Path, recipe: Mapping[str, Any]) -> Path:
     files = {file.relative_to(draft).as_posix(): file for file in sorted(draft.rglob("*")) if file.is_file()}
     entries = {key: {"bytes": file.stat().st_size, "sha256": sha256(file)} for key, file in files.items()}
     for path in (*files.values(), *(path for path in draft.rglob("*") if path.is_dir())):
-        flush(path)
+        fsync(path)
     final = draft.with_suffix("")
     (draft / MANIFEST).write_text(json.dumps({"step": step_of(final), "files": entries}, indent=2))
     for path in (draft / MANIFEST, draft):
-        flush(path)
+        fsync(path)
     if final.exists():  # damaged, or of steps that are trained again
         shutil.rmtree(final)
     move_folder(draft, final, MANIFEST)
-    flush(final.parent)
+    fsync(final.parent)
     return final
 
 
-def found(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the oldest first."""
     return sorted(folder.glob("step-" + "[0-9]" * 8))
 
 
 def newest(folder: Path, say: Say = lambda line: print(line, file=sys.stderr)) -> Path | None:
     """Return the newest checkpoint of which every file is as it was written, or None; the damaged are said."""
-    return newest_of(found(folder), say)
+    return newest_of(list_checkpoints(folder), say)
 
 
 def newest_of(candidates: Sequence[Path], say: Say) -> Path | None:
@@ -125,7 +125,7 @@ def sha256_of(checkpoint: Path, part: str) -> str | None:
     return None if entry is None else str(entry["sha256"])
 
 
-def tidy(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Remove what a save left that was cut short."""
     for draft in folder.glob("step-*.tmp"):
         shutil.rmtree(draft, ignore_errors=True)
@@ -136,12 +136,12 @@ def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) 
 
     Later ones are damaged, or training would have gone on from them: they are not counted among those that are kept.
     """
-    for checkpoint in [one for one in found(folder) if step_of(one) <= last][:-keep]:
+    for checkpoint in [one for one in list_checkpoints(folder) if step_of(one) <= last][:-keep]:
         if milestone == "none" or step_of(checkpoint) % milestone:
             remove_folder(checkpoint, MANIFEST)
 
 
-def unfit(checkpoint: Path, error: Exception) -> UserError:
+def mismatch_error(checkpoint: Path, error: Exception) -> UserError:
     """Return the problem of weights that are not those of a recipe's network, by what their loading raised."""
     reason = " ".join(str(error).split())
     if "size mismatch for y_embedder" in reason:
@@ -168,7 +168,7 @@ def _verified(checkpoint: Path, key: str) -> Path:
     file = checkpoint / key
     try:
         entry = _entries(checkpoint)[key]
-        inside(checkpoint, key)
+        path_inside(checkpoint, key)
         same = file.stat().st_size == entry["bytes"] and sha256(file) == entry["sha256"]
     except (OSError, KeyError, TypeError) as error:
         raise _damaged(file, _reason(error)) from None

@@ -37,7 +37,7 @@ def read_regular(file: Path) -> bytes:
         return stream.read()
 
 
-def inside(folder: Path, name: str) -> Path:
+def path_inside(folder: Path, name: str) -> Path:
     """Return a file of a folder by a name that stands in another file: it may come from anywhere.
 
     Raises:
@@ -58,11 +58,11 @@ def read_inside(folder: Path, name: str) -> bytes:
     Raises:
         OSError: it cannot be opened, is not a regular file, or a link leads out of the folder.
     """
-    return read_regular(inside(folder, name))
+    return read_regular(path_inside(folder, name))
 
 
 @contextmanager
-def draft_of(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder beside one, in which it is made; what is left of it at the end is removed.
 
     Its name is always the same, so that one which a kill has left is removed the next time.
@@ -79,7 +79,7 @@ def draft_of(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def is_taken(folder: Path) -> bool:
+def is_occupied(folder: Path) -> bool:
     """Return whether there is a file of that name, or a folder with anything in it but drafts that a kill has left.
 
     Raises:
@@ -90,7 +90,7 @@ def is_taken(folder: Path) -> bool:
     return any(not (one.name.startswith(".") and one.name.endswith(".tmp")) for one in folder.iterdir())
 
 
-def write_whole(file: Path, content: bytes) -> None:
+def write_atomic(file: Path, content: bytes) -> None:
     """Write a file so that it is there with all its content or as it was before."""
     draft = file.with_name(f".{file.name}.tmp")
     try:

@@ -21,7 +21,7 @@ NO_RENAMING = UNSUPPORTED | {errno.EMFILE, errno.EXDEV}
 
 
 @cache
-def say_once(line: str) -> None:
+def warn_once(line: str) -> None:
     """Say a line, the first time."""
     print(line, file=sys.stderr)
 
@@ -53,11 +53,11 @@ def lock(file: IO[str], *, wait: bool = False) -> bool:
         return False
     except OSError as error:
         folder = Path(file.name).parent
-        say_once(f"{folder} has no locks ({error.strerror}): see to it that no two processes work there at once")
+        warn_once(f"{folder} has no locks ({error.strerror}): see to it that no two processes work there at once")
     return True
 
 
-def flush(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Return when a file or folder is on the disk.
 
     Raises:
@@ -73,7 +73,7 @@ def flush(path: Path) -> None:
         if error.errno not in UNSUPPORTED:
             raise
         what = "folder" if path.is_dir() else "file"
-        say_once(
+        warn_once(
             f"{path.parent} cannot be told to put a {what} on the disk ({error.strerror}): what was written last may "
             "be lost if the machine stops"
         )
@@ -97,7 +97,7 @@ def move_folder(draft: Path, final: Path, last: str) -> None:
     except OSError as error:
         if error.errno not in NO_RENAMING:
             raise
-        say_once(
+        warn_once(
             f"{final.parent} cannot rename folders ({error.strerror}): files are moved one by one, and a folder is "
             f"damaged that is cut short meanwhile; it lacks {last}"
         )

@@ -9,7 +9,7 @@ from ..support.json_toml import read_json
 from .files import read_inside
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
+def read_records(file: Path) -> list[dict[str, Any]]:
     """Return the records that were written whole: a crash may have cut the last one short.
 
     Raises:
@@ -23,7 +23,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         raise UserError(f"{file} is damaged ({error}): mend or remove it") from None
 
 
-def append(file: Path, record: dict[str, Any]) -> None:
+def append_record(file: Path, record: dict[str, Any]) -> None:
     """Add a record.
 
     Raises:

@@ -14,8 +14,8 @@ import torch
 
 from ..support.errors import UserError
 
-SECONDS_BETWEEN_LOOKS = 0.2
-PATIENCE = 3600.0
+POLL_SECONDS = 0.2
+TIMEOUT = 3600.0
 """For how many seconds another process may take over a piece."""
 
 
@@ -27,7 +27,7 @@ class WorkPartition:
     world_size: int = 1
 
     @classmethod
-    def of_environment(cls) -> "WorkPartition":
+    def from_environment(cls) -> "WorkPartition":
         """Return that of this process, by RANK and WORLD_SIZE, as torchrun sets them.
 
         Raises:
@@ -56,11 +56,11 @@ class WorkPartition:
             torch.cuda.set_device(device)
         return device
 
-    def of(self, pieces: Sequence[int]) -> list[int]:
+    def assigned(self, pieces: Sequence[int]) -> list[int]:
         """Return those of some pieces that are this process's."""
         return [piece for piece in pieces if piece % self.world_size == self.rank]
 
-    def wait(self, missing: Callable[[], int], what: str, patience: float = PATIENCE) -> None:
+    def wait(self, missing: Callable[[], int], what: str, patience: float = TIMEOUT) -> None:
         """Wait until nothing is missing that other processes make.
 
         Args:
@@ -73,7 +73,7 @@ class WorkPartition:
         """
         left, since = missing(), time.monotonic()
         while left:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
             now = missing()
             if now < left:
                 left, since = now, time.monotonic()

@@ -16,7 +16,7 @@ from ..evaluation.data_digests import content_of
 from ..experiment.components import dump
 from ..runs.run import Run
 from ..storage import checkpoints
-from ..storage.files import read_regular, write_whole
+from ..storage.files import read_regular, write_atomic
 from ..storage.filesystems import lock
 from ..support.errors import UserError
 from ..support.json_toml import read_json
@@ -59,7 +59,7 @@ class Folder:
         """Return whether a network is trained, or a cell measured."""
         if isinstance(one, Model):
             last = checkpoints.name(one.recipe.train.steps)
-            return any(found.name == last for found in checkpoints.found(self.run(one).checkpoints))
+            return any(found.name == last for found in checkpoints.list_checkpoints(self.run(one).checkpoints))
         return (self.cell(one) / "cell.json").is_file() and self._is_current(one)
 
     def _is_current(self, cell: Cell) -> bool:
@@ -101,7 +101,7 @@ class Folder:
         if reason is None:
             file.unlink(missing_ok=True)
         else:
-            write_whole(file, reason.encode())
+            write_atomic(file, reason.encode())
 
     @contextmanager
     def alone(self, one: Model | Cell) -> Iterator[None]:

@@ -14,7 +14,7 @@ from ..evaluation.evaluate import SAMPLES, evaluate
 from ..experiment.recipe import Recipe
 from ..runs.run import Run
 from ..storage import checkpoints
-from ..storage.files import write_whole
+from ..storage.files import write_atomic
 from ..support.errors import UserError
 from ..training.loop import train
 from .folder import Folder
@@ -81,7 +81,7 @@ def measure_cell(cell: Cell, folder: Folder, device: torch.device, batch: int) -
         "content": content,
     }
     shutil.rmtree(out / SAMPLES, ignore_errors=True)  # of large images they would fill the disk; the report shows some
-    write_whole(out / "cell.json", json.dumps(found, indent=2).encode())
+    write_atomic(out / "cell.json", json.dumps(found, indent=2).encode())
 
 
 def measure(

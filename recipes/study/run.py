@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..experiment.recipe import Recipe
-from ..storage.files import write_whole
+from ..storage.files import write_atomic
 from ..support.errors import UserError
 from ..support.progress import progress
 from .definition import Study, read_study
@@ -145,10 +145,10 @@ def finish(work: Work, failed: dict[str, str], jobs: int, say: Callable[[str], N
     path = work.folder.path
     try:
         for number, png in pictures.items():
-            write_whole(path / files[number], png)
-        write_whole(path / "study.json", (json.dumps(found, indent=2) + "\n").encode())
-        write_whole(path / "study.md", markdown(results, found, files).encode())
-        write_whole(path / "study.html", page(results, found, pictures).encode())
+            write_atomic(path / files[number], png)
+        write_atomic(path / "study.json", (json.dumps(found, indent=2) + "\n").encode())
+        write_atomic(path / "study.md", markdown(results, found, files).encode())
+        write_atomic(path / "study.html", page(results, found, pictures).encode())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     say(f"{len(found['rows'])} of {len(work.layout.places)} places measured: {path / 'study.html'}")

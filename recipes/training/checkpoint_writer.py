@@ -86,12 +86,14 @@ class CheckpointWriter:
 
     def _prepare(self, draft: Path) -> None:
         try:
-            checkpoints.begin(self.folder, checkpoints.step_of(draft.with_suffix("")))
+            checkpoints.create_temporary(self.folder, checkpoints.step_of(draft.with_suffix("")))
         except OSError as error:
             raise self._problem(error) from None
 
     def _write(self, step: int, parts: dict[str, dict[str, Tensor]], piece: Future[Any] | None) -> None:
-        draft = self.folder / f"{checkpoints.name(step)}.tmp" if piece else checkpoints.begin(self.folder, step)
+        draft = (
+            self.folder / f"{checkpoints.name(step)}.tmp" if piece else checkpoints.create_temporary(self.folder, step)
+        )
         for part, values in parts.items():
             checkpoints.write(draft, part, values)
         if piece:
@@ -101,6 +103,6 @@ class CheckpointWriter:
 
     def _problem(self, error: BaseException) -> UserError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        good = checkpoints.found(self.folder)
+        good = checkpoints.list_checkpoints(self.folder)
         last = f"the last good one is {good[-1].name}" if good else "there is none yet"
         return UserError(f"a checkpoint could not be written to {self.folder}: {reason}; {last}".replace("\n", " "))

@@ -18,7 +18,7 @@ from ..network.build import build_network
 from ..network.convert import doubt
 from ..runs.run import Run
 from ..storage import checkpoints
-from ..storage.files import read_inside, write_whole
+from ..storage.files import read_inside, write_atomic
 from ..support.digests import of_parts
 from ..support.errors import UserError
 from ..support.json_toml import differing, read_json
@@ -62,7 +62,7 @@ def initial_weights(recipe: Recipe, split: Split, say: Say) -> dict[str, Tensor]
 
 def check_trained(run: Run) -> None:
     """Raise a problem if a run holds released weights, and nothing to go on with."""
-    newest = checkpoints.found(run.checkpoints)[-1:]
+    newest = checkpoints.list_checkpoints(run.checkpoints)[-1:]
     try:
         released = bool(newest) and checkpoints.sha256_of(newest[0], METERS) is None
     except UserError:  # it is damaged, as those who read it are told
@@ -160,7 +160,7 @@ def check_initial(run: Run, source: str, weights: Mapping[str, Tensor], *, write
     try:
         known = read_json(read_inside(run.folder, INIT))["sha256"] if file.exists() else None
         if known is None and write:
-            write_whole(file, json.dumps({"source": source, "sha256": digest}, indent=2).encode())
+            write_atomic(file, json.dumps({"source": source, "sha256": digest}, indent=2).encode())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} cannot be used: {error}") from None
     if known not in (None, digest):

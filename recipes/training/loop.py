@@ -62,13 +62,13 @@ def _train(recipe: Recipe, folder: Path, group: ProcessGroup, say: Callable[[str
         record = group.agree(lambda: there.data_record() if there.recipe_file.is_file() else None)
         split = open_data(recipe.data, record)
         group.agree(lambda: check_trained(there))
-        begun = group.agree(lambda: bool(checkpoints.found(there.checkpoints)))
+        begun = group.agree(lambda: bool(checkpoints.list_checkpoints(there.checkpoints)))
         weights = None if begun or recipe.train.init == NONE else initial_weights(recipe, split, say)
         state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
         take_step = TrainingStep(recipe, split, state, group)
         run: Run = group.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, trust)))
         say(to_toml(recipe))
-        for line in split.told:
+        for line in split.notes:
             note(line)
         _go_on(state, run, group, say)
         group.agree(lambda: run.complete_record(recipe.data, split, say))
@@ -110,9 +110,9 @@ def _go_on(state: TrainingState, run: Run, group: ProcessGroup, say: Callable[[s
     """Bring the state to the newest checkpoint that is good, if there is one, and the records with it."""
 
     def choose() -> Path | None:
-        checkpoints.tidy(run.checkpoints)
+        checkpoints.remove_temporary(run.checkpoints)
         newest = checkpoints.newest(run.checkpoints, say)
-        if newest is None and checkpoints.found(run.checkpoints):
+        if newest is None and checkpoints.list_checkpoints(run.checkpoints):
             raise UserError(
                 f"no checkpoint of {run.folder} is good: put one back, or remove {run.checkpoints} to train from the "
                 "first step again"

@@ -35,7 +35,7 @@ def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Calla
     split, group = run.data(recipe), ProcessGroup(device=device)
     state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
     take_step = TrainingStep(recipe, split, state, group)
-    before = [one for one in checkpoints.found(run.checkpoints) if checkpoints.step_of(one) < step]
+    before = [one for one in checkpoints.list_checkpoints(run.checkpoints) if checkpoints.step_of(one) < step]
     if checkpoint := checkpoints.newest_of(before, say):
         state.load(checkpoint)
     elif recipe.train.init != NONE:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ..experiment.recipe import Recipe
-from ..storage.files import read_inside, write_whole
+from ..storage.files import read_inside, write_atomic
 from ..support.errors import UserError
 from ..support.json_toml import read_json
 
@@ -117,7 +117,7 @@ class WandB:
             new: dict[str, Any] = {"id": secrets.token_hex(4), "step": 0}
             self.state: dict[str, Any] = read_json(read_inside(folder, self.file.name)) if self.file.exists() else new
             self.done = int(self.state["step"])
-            write_whole(self.file, json.dumps(self.state).encode())
+            write_atomic(self.file, json.dumps(self.state).encode())
             self.run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "sitkit"),
                 name=folder.resolve().name,
@@ -137,7 +137,7 @@ class WandB:
         if record["step"] > self.done:
             self.run.log(flatten(record), step=record["step"])
             self.state["step"] = record["step"]
-            write_whole(self.file, json.dumps(self.state).encode())
+            write_atomic(self.file, json.dumps(self.state).encode())
 
     def picture(self, name: str, file: Path, step: int, /) -> None:
         """Send a picture, unless it was sent before."""

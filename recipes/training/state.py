@@ -82,7 +82,7 @@ class TrainingState:
             self._load_trained(checkpoint)
             self.meters.load_state_dict(checkpoints.load(checkpoint, "meters"))
         except (RuntimeError, KeyError) as error:
-            raise checkpoints.unfit(checkpoint, error) from None
+            raise checkpoints.mismatch_error(checkpoint, error) from None
         self.step = checkpoints.step_of(checkpoint)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data.fingerprint import state
+from ..data.fingerprint import cache_key
 from ..data.images import Split
 from ..evaluation.config import EvaluationConfig
 from ..evaluation.evaluate import SAMPLES, evaluate
@@ -23,7 +23,7 @@ from ..experiment.recipe import Recipe
 from ..runs.run import Run
 from ..sampling.labels import Labels
 from ..sampling.manifest import identity, manifest_of
-from ..storage.files import read_regular, write_whole
+from ..storage.files import read_regular, write_atomic
 from ..study.measure_cell import AS_ASKED
 from ..study.record import KEPT
 from ..study.statistics import Mean
@@ -136,7 +136,11 @@ class Bench:
         """What stands for all that samples are compared with, and for the weights that make features of images."""
         component, reference = self.config.features, self.config.reference
         of = key_of(component, component.build())
-        return [of, state_of(reference)] if reference else [of, state(self.split.heldout), state(self.split.training)]
+        return (
+            [of, state_of(reference)]
+            if reference
+            else [of, cache_key(self.split.heldout), cache_key(self.split.training)]
+        )
 
     def within(self, recipe: Recipe, calls: int) -> Recipe:
         """Return a recipe with as many steps as make no more than `calls` calls.
@@ -175,7 +179,7 @@ class Bench:
         file = self.out / "candidates" / f"{key}.json"
         trial = _read(file, recipe) if file.is_file() else self._measure(recipe, key, seeds)
         if not file.is_file():
-            write_whole(file, json.dumps(trial.describe(), indent=2).encode())
+            write_atomic(file, json.dumps(trial.describe(), indent=2).encode())
         if trial.calls > calls:
             raise UserError(f"it made {trial.calls} calls, and {calls} are allowed")
         return trial

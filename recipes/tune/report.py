@@ -11,7 +11,7 @@ from typing import Any
 from ..evaluation.html_report import STYLE
 from ..experiment.sampler_files import sampler_toml
 from ..sampling.manifest import versions
-from ..storage.files import write_whole
+from ..storage.files import write_atomic
 from ..study.record import machine
 from ..study.statistics import BEYOND, Mean, false_share
 from ..study.tables import with_error
@@ -73,10 +73,10 @@ def write(tuned: Tuned, out: Path, command: str) -> None:
     )
     try:
         for name, png in plots.items():
-            write_whole(out / name, png)
-        write_whole(out / SAMPLER, toml.encode())
-        write_whole(out / "tune.json", (json.dumps(record(tuned, command), indent=2) + "\n").encode())
-        write_whole(out / "tune.html", page(tuned, plots, toml, command).encode())
+            write_atomic(out / name, png)
+        write_atomic(out / SAMPLER, toml.encode())
+        write_atomic(out / "tune.json", (json.dumps(record(tuned, command), indent=2) + "\n").encode())
+        write_atomic(out / "tune.html", page(tuned, plots, toml, command).encode())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
 

@@ -124,13 +124,15 @@ def read_index(folder: Path) -> CacheIndex:
     return index
 
 
-def check(folder: Path, index: CacheIndex, name: str, advance: Callable[[int], None] = lambda count: None) -> None:
+def check_sha256(
+    folder: Path, index: CacheIndex, name: str, advance: Callable[[int], None] = lambda count: None
+) -> None:
     """Raise a problem unless a file has the sha256 that the index says; `advance` is told of the bytes read."""
     if sha256(folder / name, advance) != index.files[name].sha256:
         raise UserError(f"{folder}: {name} is damaged, its sha256 is not that of {INDEX}; {_anew(folder)}")
 
 
-def array(folder: Path, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+def map_array(folder: Path, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """Return the array in a file, mapped into memory and not read.
 
     Raises:

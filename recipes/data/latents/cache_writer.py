@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from ...storage.arrays import read_header
-from ...storage.files import open_regular, read_regular, sha256, write_whole
-from ...storage.filesystems import flush
-from ...storage.work_partition import SECONDS_BETWEEN_LOOKS
+from ...storage.files import open_regular, read_regular, sha256, write_atomic
+from ...storage.filesystems import fsync
+from ...storage.work_partition import POLL_SECONDS
 from ...support.errors import UserError
 from ...support.progress import progress
 from ...support.schema import Section
@@ -68,12 +68,12 @@ class CacheWriter:
     Args:
         folder: where it is.
         begun: what is written.
-        state: of images, by their numbers: a block whose images were written after it was encoded is not finished.
+        cache_key: of images, by their numbers: a block whose images were written after it was encoded is not finished.
     """
 
     folder: Path
     begun: CacheHeader
-    state: Callable[[range], str] = lambda numbers: ""
+    cache_key: Callable[[range], str] = lambda numbers: ""
 
     @property
     def blocks(self) -> int:
@@ -93,7 +93,7 @@ class CacheWriter:
                 mark = BlockMarker.model_validate_json(read_regular(self._mark(block)))
             except (OSError, ValidationError):
                 continue
-            if (skip or not mark.left_out) and mark.state in ("", self.state(self.numbers(block))):
+            if (skip or not mark.left_out) and mark.state in ("", self.cache_key(self.numbers(block))):
                 found[block] = mark
         return found
 
@@ -107,11 +107,11 @@ class CacheWriter:
         mark = BlockMarker(crc32=zlib.crc32(content), left_out=tuple(left_out), state=state)
         try:
             with (self.folder / MOMENTS).open("r+b") as stream:
-                stream.seek(start(self.folder) + self.numbers(block).start * self.begun.bytes_a_row)
+                stream.seek(moments_offset(self.folder) + self.numbers(block).start * self.begun.bytes_a_row)
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            write_whole(self._mark(block), mark.model_dump_json().encode())
+            write_atomic(self._mark(block), mark.model_dump_json().encode())
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -125,7 +125,7 @@ class CacheWriter:
         if len(marks) < self.blocks:
             say(f"waiting for other processes, which have {self.blocks - len(marks)} blocks left")
         while len(marks) < self.blocks:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
             if more := self.marks(skip, sorted(set(range(self.blocks)) - marks.keys())):
                 marks, since = marks | more, time.monotonic()
             elif time.monotonic() - since > patience:
@@ -144,7 +144,7 @@ class CacheWriter:
         digest = hashlib.sha256()
         damaged = []
         with open_regular(self.folder / MOMENTS) as stream, progress("checking", self.blocks, unit="blocks") as advance:
-            digest.update(stream.read(start(self.folder)))
+            digest.update(stream.read(moments_offset(self.folder)))
             for block in range(self.blocks):
                 content = stream.read(len(self.numbers(block)) * self.begun.bytes_a_row)
                 digest.update(content)
@@ -162,16 +162,16 @@ class CacheWriter:
         labels[[one.number for one in left_out]] = -1
         try:
             np.save(self.folder / LABELS, labels, allow_pickle=False)
-            flush(self.folder / LABELS)
+            fsync(self.folder / LABELS)
             hashes = {MOMENTS: digest.hexdigest(), LABELS: sha256(self.folder / LABELS)}
             files = {
                 name: CacheFile(bytes=(self.folder / name).stat().st_size, sha256=one) for name, one in hashes.items()
             }
             same = {key: getattr(self.begun, key) for key in CacheContent.model_fields}
             index = CacheIndex(**same, left_out=left_out, files=files, images=images)
-            write_whole(self.folder / INDEX, index.model_dump_json(indent=2).encode())
-            flush(self.folder / INDEX)
-            flush(self.folder)
+            write_atomic(self.folder / INDEX, index.model_dump_json(indent=2).encode())
+            fsync(self.folder / INDEX)
+            fsync(self.folder)
             shutil.rmtree(self.folder / PROGRESS)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -184,7 +184,7 @@ class CacheWriter:
         return self.folder / PROGRESS / f"{block:08d}.json"
 
 
-def start(folder: Path) -> int:
+def moments_offset(folder: Path) -> int:
     """Return at which byte of moments.npy the moments begin."""
     file = folder / MOMENTS
     with open_regular(file) as stream:

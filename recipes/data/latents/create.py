@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...storage.files import is_taken, read_regular, write_whole
-from ...storage.filesystems import flush
-from ...storage.work_partition import SECONDS_BETWEEN_LOOKS
+from ...storage.files import is_occupied, read_regular, write_atomic
+from ...storage.filesystems import fsync
+from ...storage.work_partition import POLL_SECONDS
 from ...support.errors import UserError
 from .cache import INDEX, MOMENTS, PROGRESS, CacheContent, CacheIndex, SourceRecord, read_index
-from .cache_writer import HEADER, CacheHeader, CacheWriter, start
+from .cache_writer import HEADER, CacheHeader, CacheWriter, moments_offset
 
 
-def begin(folder: Path, wanted: CacheHeader, rank: int, patience: float) -> CacheWriter | CacheIndex:
+def create_or_resume(folder: Path, wanted: CacheHeader, rank: int, patience: float) -> CacheWriter | CacheIndex:
     """Return the draft of a cache in a folder, a new one or the one that is there, or the index of the finished cache.
 
     Process 0 makes a new one; the others wait until it has.
@@ -36,7 +36,7 @@ def begin(folder: Path, wanted: CacheHeader, rank: int, patience: float) -> Cach
             continue
         if time.monotonic() - since > patience:
             raise UserError(f"process 0 has begun nothing in {folder} for {patience:.0f} s: start all processes anew")
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
     _compare(folder, found, wanted)
     if isinstance(found, CacheIndex):
         if rank == 0:
@@ -53,7 +53,7 @@ def _find(folder: Path) -> CacheHeader | CacheIndex | None:
         return read_index(folder)
     try:
         found = CacheHeader.model_validate_json(read_regular(folder / PROGRESS / HEADER))
-        size, wanted = (folder / MOMENTS).stat().st_size, start(folder) + found.count * found.bytes_a_row
+        size, wanted = (folder / MOMENTS).stat().st_size, moments_offset(folder) + found.count * found.bytes_a_row
     except FileNotFoundError:
         return read_index(folder) if (folder / INDEX).exists() else None  # finished meanwhile, or not begun
     except (OSError, ValueError) as error:
@@ -67,17 +67,17 @@ def _create(folder: Path, wanted: CacheHeader) -> None:
     """Make an empty draft; that it is there is written last."""
     aside = folder / PROGRESS
     try:
-        if is_taken(folder) and not aside.is_dir():
+        if is_occupied(folder) and not aside.is_dir():
             raise UserError(f"{folder} holds other files, and no latents: give another --out")
         _make_room(folder, wanted)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         np.lib.format.open_memmap(aside / MOMENTS, mode="w+", dtype=np.float16, shape=wanted.moments)
-        flush(aside / MOMENTS)
+        fsync(aside / MOMENTS)
         os.replace(aside / MOMENTS, folder / MOMENTS)
-        flush(folder)
-        write_whole(aside / HEADER, wanted.model_dump_json(indent=2).encode())
-        flush(aside / HEADER)
+        fsync(folder)
+        write_atomic(aside / HEADER, wanted.model_dump_json(indent=2).encode())
+        fsync(aside / HEADER)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
 

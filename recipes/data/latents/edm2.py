@@ -14,12 +14,12 @@ from ...storage.arrays import FLOAT, ArrayError, read_npy
 from ...storage.files import read_regular
 from ...support.errors import UserError
 from ..classes import Classes
-from ..file_listing import listing
+from ..file_listing import list_files
 from ..fingerprint import FileFingerprints
 from ..image_decoding import UnreadableImageError
-from ..images import NoiseOf, Origin, Split
-from ..lazy_images import load_all
-from ..splits import divide
+from ..images import Fingerprints, NoiseFunction, Split
+from ..lazy_images import load_batch
+from ..splits import split_images
 
 LABELS = "dataset.json"
 
@@ -42,12 +42,12 @@ class EDM2Latents:
     shape: tuple[int, int, int]
     scale: float
     decode: Callable[[Tensor], Tensor]
-    origin: Origin
+    origin: Fingerprints
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return (mean + std * noise) * scale, (B, C, H, W) float32.
 
         Raises:
@@ -66,14 +66,14 @@ class EDM2Latents:
         """Return the fingerprint of images (M,)."""
         return self.origin.fingerprint(numbers, sample)
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the state of images (M,)."""
-        return self.origin.state(numbers)
+        return self.origin.cache_key(numbers)
 
     def _moments(self, numbers: Tensor) -> tuple[Tensor, ...]:
         channels, height, width = self.shape
         kept = (2 * channels, height, width)
-        return load_all(lambda number: _load(self.files[number], kept), numbers, kept).float().chunk(2, dim=1)
+        return load_batch(lambda number: _load(self.files[number], kept), numbers, kept).float().chunk(2, dim=1)
 
 
 def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[EDM2Latents, bool]:
@@ -85,7 +85,7 @@ def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> t
     """
     if not scale > 0:
         raise ValueError(f"scale is what latents are multiplied by, above 0, got {scale}")
-    names = listing(folder, (".npy",)).names
+    names = list_files(folder, (".npy",)).names
     if not names:
         raise ValueError(f"{folder} holds no .npy file")
     shape = tuple(_array(folder / names[0]).shape)
@@ -170,9 +170,9 @@ def edm2(
     decode = decoder(vae, scale=scale)
     images, labelled = moments(Path(path), scale, decode)
     compared = None if heldout == "none" else moments(Path(heldout), scale, decode)[0]
-    classes = Classes.of(images.labels)
+    classes = Classes.from_labels(images.labels)
     images = replace(images, labels=classes.compact(images.labels, path))
     if compared is not None:
         compared = replace(compared, labels=classes.compact(compared.labels, heldout))
     told = classes.notes(path) if labelled else ()
-    return Split(*divide(images, compared, split), classes.names if labelled else (), decode, told)
+    return Split(*split_images(images, compared, split), classes.names if labelled else (), decode, told)

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from ...support.errors import UserError
 from ...support.progress import progress
-from ..fingerprint import fingerprint, state
+from ..fingerprint import cache_key, fingerprint
 from ..image_decoding import UnreadableImageError
 from ..images import Images
 from . import vae as autoencoders
 from .cache import INDEX, AutoencoderRecord, CacheIndex, SkippedImage, SourceRecord
 from .cache_writer import CacheHeader
-from .create import begin
+from .create import create_or_resume
 
 BLOCKS_AHEAD = 2
 """Blocks whose images are read while another is encoded."""
@@ -96,7 +96,7 @@ def encode(
         labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
         block=block,
     )
-    draft = begin(out, wanted, rank, patience)
+    draft = create_or_resume(out, wanted, rank, patience)
     if isinstance(draft, CacheIndex):
         if draft.images and draft.images != fingerprint(images):
             raise UserError(
@@ -106,7 +106,7 @@ def encode(
         say(f"{out} has the latents of {draft.count - len(draft.left_out)} images already")
         return
     skip = unreadable == "skip"
-    draft = replace(draft, state=partial(_state, images))
+    draft = replace(draft, cache_key=partial(_cache_key, images))
     finished = draft.marks(skip)
     if (out / INDEX).exists():  # process 0 has finished meanwhile, and marks may have been gone
         return
@@ -142,7 +142,7 @@ def _read_ahead(
     ahead: deque[tuple[str, dict[int, Future[Tensor | UserError]]]] = deque()
     try:
         for numbers in blocks:
-            state_before = _state(images, numbers)
+            state_before = _cache_key(images, numbers)
             ahead.append((state_before, {number: pool.submit(_read, images, number) for number in numbers}))
             if len(ahead) > BLOCKS_AHEAD:
                 yield _results(*ahead.popleft())
@@ -158,10 +158,10 @@ def _results(
     return state_before, {number: future.result() for number, future in futures.items()}
 
 
-def _state(images: Images, numbers: range) -> str:
+def _cache_key(images: Images, numbers: range) -> str:
     """Return the state of some images; none of those that would have to be read for it and cannot be."""
     try:
-        return state(images, torch.tensor(numbers))
+        return cache_key(images, torch.tensor(numbers))
     except UserError:
         return ""
 

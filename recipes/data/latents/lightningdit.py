@@ -14,10 +14,10 @@ from torch import Tensor
 from ...storage.files import open_regular, read_regular
 from ...support.digests import of_parts
 from ..classes import Classes
-from ..file_listing import listing
+from ..file_listing import list_files
 from ..fingerprint import FileFingerprints
-from ..images import NoiseOf, Split
-from ..splits import divide
+from ..images import NoiseFunction, Split
+from ..splits import split_images
 from .vae import Decoder, decoder
 
 STATISTICS = "latents_stats.pt"
@@ -80,7 +80,7 @@ class LightningDiTLatents:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, C, H, W) float32; those of the mirror images where `flips` (B,) says so."""
         ends = torch.tensor([len(latents) for latents, _ in self.pieces]).cumsum(0)
         places = torch.searchsorted(ends, numbers, right=True)
@@ -102,9 +102,9 @@ class LightningDiTLatents:
         flips = torch.tensor([False, True]).expand(len(some), 2).flatten()
         return of_parts(len(numbers), self.states(some.repeat_interleave(2), flips, torch.zeros))
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of which images (M,) these are, and of the state of all files."""
-        return of_parts(numbers, self.normalisation.mean, self.normalisation.std, self.origin.state(self._files))
+        return of_parts(numbers, self.normalisation.mean, self.normalisation.std, self.origin.cache_key(self._files))
 
     @property
     def _files(self) -> Tensor:
@@ -142,7 +142,7 @@ def shards(folder: Path, normalisation: LatentNormalization, decode: Callable[[T
     Raises:
         ValueError: there is no such folder or file, or one lacks a key or is of another shape.
     """
-    names = [name for name in listing(folder, (".safetensors",)).names if "/" not in name]
+    names = [name for name in list_files(folder, (".safetensors",)).names if "/" not in name]
     if not names:
         raise ValueError(f"{folder} has no .safetensors files in it")
     files = [folder / name for name in names]
@@ -206,8 +206,8 @@ def lightningdit(
     decode = NormalizedDecoder(scheme, decoder(vae, scale=1.0))
     images = shards(Path(path), scheme, decode)
     compared = None if heldout == "none" else shards(Path(heldout), scheme, decode)
-    classes = Classes.of(images.labels)
+    classes = Classes.from_labels(images.labels)
     images = replace(images, labels=classes.compact(images.labels, path))
     if compared is not None:
         compared = replace(compared, labels=classes.compact(compared.labels, heldout))
-    return Split(*divide(images, compared, split), classes.names, decode, classes.notes(path))
+    return Split(*split_images(images, compared, split), classes.names, decode, classes.notes(path))

@@ -13,8 +13,8 @@ from ...support.errors import UserError
 from ...support.progress import progress
 from ..classes import Classes
 from ..fingerprint import FileFingerprints
-from ..images import NoiseOf, Split
-from .cache import LABELS, MOMENTS, CacheIndex, array, check, read_index
+from ..images import NoiseFunction, Split
+from .cache import LABELS, MOMENTS, CacheIndex, check_sha256, map_array, read_index
 from .vae import decoder
 
 
@@ -52,7 +52,7 @@ class CachedLatents:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseOf, /) -> Tensor:
+    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return latents drawn by their laws and scaled, (mean + std * noise - shift) * scale, (B, C, h, w) float32."""
         mean, std = self._laws(numbers, flips)
         return (mean + std * noise(self.shape) - self.shift) * self.scale
@@ -70,9 +70,9 @@ class CachedLatents:
         """Return the sha256 of that of the moments' file, which the index of the cache tells, and of rows (M,)."""
         return of_parts(self.sha256, self.scale, self.shift, self.rows[numbers])
 
-    def state(self, numbers: Tensor, /) -> str:
+    def cache_key(self, numbers: Tensor, /) -> str:
         """Return the fingerprint, and with it when the file of the moments was written."""
-        return of_parts(self.fingerprint(numbers, 0), self.origin.state(torch.arange(len(self.origin.files))))
+        return of_parts(self.fingerprint(numbers, 0), self.origin.cache_key(torch.arange(len(self.origin.files))))
 
     def _laws(self, numbers: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations, each (B, C, h, w) float32."""
@@ -116,8 +116,8 @@ def _split(path: str, names: tuple[str, ...], training: CachedLatents, compared:
     """Return latents of the classes that have any: all images of a class may have been left out."""
     if not names:
         return Split(training, compared, (), training.decode)
-    classes = Classes.of(training.labels, names)
-    told = tuple(f"{path}: {left_out}" for left_out in [classes.left_out(names)] if left_out)
+    classes = Classes.from_labels(training.labels, names)
+    told = tuple(f"{path}: {left_out}" for left_out in [classes.describe_empty(names)] if left_out)
     one, other = (replace(part, labels=classes.compact(part.labels, "heldout")) for part in (training, compared))
     return Split(one, other, classes.names, training.decode, told)
 
@@ -131,15 +131,15 @@ def verify(path: Path) -> CacheIndex:
     index = read_index(path)
     with progress("verifying", sum(file.bytes for file in index.files.values()), unit="bytes") as advance:
         for name in (LABELS, MOMENTS):
-            check(path, index, name, advance)
+            check_sha256(path, index, name, advance)
     return index
 
 
 def _open(folder: Path, vae: str) -> tuple[CacheIndex, CachedLatents]:
     index = read_index(folder)
-    check(folder, index, LABELS)
-    labels = torch.from_numpy(array(folder, LABELS, (index.count,), np.int64).copy())
-    moments = array(folder, MOMENTS, index.moments, np.float16)
+    check_sha256(folder, index, LABELS)
+    labels = torch.from_numpy(map_array(folder, LABELS, (index.count,), np.int64).copy())
+    moments = map_array(folder, MOMENTS, index.moments, np.float16)
     rows = torch.nonzero(labels >= 0)[:, 0]
     if len(rows) != index.count - len(index.left_out) or labels.max() >= max(len(index.classes), 1):
         raise UserError(f"{folder}: {LABELS} does not go with its index; remove {folder} and encode anew")

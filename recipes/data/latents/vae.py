@@ -22,14 +22,14 @@ from ..images import to_pixels, to_states
 VAE: TypeAlias = Any
 """diffusers' AutoencoderKL."""
 
-USUAL = "stabilityai/sd-vae-ft-ema"
+DEFAULT_VAE = "stabilityai/sd-vae-ft-ema"
 """The autoencoder of SiT and DiT, with its decoder tuned further."""
 
 ENCODER = ("encoder.", "quant_conv.")
 """How the names of those weights begin that make latents; the others make pixels of them."""
 
 
-def load(source: str = USUAL) -> VAE:
+def load(source: str = DEFAULT_VAE) -> VAE:
     """Return an autoencoder in float32, on the CPU, ready to use and not to train.
 
     Args:
@@ -40,7 +40,7 @@ def load(source: str = USUAL) -> VAE:
         UserError: there is none, it is damaged, its weights are not all there, or diffusers is not installed.
     """
     if not Path(source).is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise UserError(f"vae '{source}' is neither a folder nor the id of a repository, such as {USUAL}")
+        raise UserError(f"vae '{source}' is neither a folder nor the id of a repository, such as {DEFAULT_VAE}")
     try:
         kind = import_module("diffusers").AutoencoderKL
     except ImportError as error:

@@ -15,7 +15,7 @@ from ..support.errors import UserError
 from ..support.torch_settings import float32_math
 
 
-def need(kind: str, extra: str, *modules: str) -> list[Any]:
+def require_modules(kind: str, extra: str, *modules: str) -> list[Any]:
     """Return modules that an extractor needs.
 
     Args:
@@ -38,12 +38,12 @@ def need(kind: str, extra: str, *modules: str) -> list[Any]:
         except Exception as error:  # a torchvision made for another torch raises RuntimeError, OSError, and more
             raise UserError(
                 f"features '{kind}' needs {module.replace('_', '-')}, which is installed but cannot be imported "
-                f"({reason(error)}): install the one made for torch {torch.__version__}"
+                f"({error_summary(error)}): install the one made for torch {torch.__version__}"
             ) from error
     return found
 
 
-def existing(kind: str, field: str, file: str) -> None:
+def check_file(kind: str, field: str, file: str) -> None:
     """Raise a Problem unless a file that a field names is there."""
     if not Path(file).is_file():
         raise UserError(f"features '{kind}': there is no file {file}: give the path of one as {field}")
@@ -58,19 +58,19 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what zip files, pickles and tensors do
-        raise UserError(f"{file} should hold weights, as torch.save writes them: {reason(error)}") from error
+        raise UserError(f"{file} should hold weights, as torch.save writes them: {error_summary(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{file} should hold a state dict: names and tensors, and nothing else")
     return state
 
 
-def reason(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return what an error says, in one line that is not too long."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
-def exactly(device: torch.device) -> Iterator[None]:
+def deterministic_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32 and nothing less, without gradients, and alike each time.
 
     That is: no autocast, no TF32 or bfloat16 inside matmuls and convolutions, whatever training has set, and no

@@ -7,7 +7,7 @@ MAX_PAIRS = 2**22
 """The default number of pairs of points that are compared at once: some tens of megabytes."""
 
 
-def same_dtype(real: Tensor, fake: Tensor, least: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def validate_features(real: Tensor, fake: Tensor, least: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return features in one dtype, `dtype` or wider."""
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or not real.shape[1]:
         raise ValueError(f"features (M, D) and (N, D) are wanted, not {tuple(real.shape)} and {tuple(fake.shape)}")

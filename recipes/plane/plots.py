@@ -11,8 +11,8 @@ from PIL import Image
 
 from sitkit.samplers import Field
 
-from ..storage.files import write_whole
-from .flow import Flow
+from ..storage.files import write_atomic
+from .flow import Trajectories
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -26,7 +26,7 @@ LINES = 40
 FRAMES = 40
 
 
-def trajectories(flows: Mapping[str, Flow], fresh: torch.Tensor, file: Path) -> None:
+def trajectories(flows: Mapping[str, Trajectories], fresh: torch.Tensor, file: Path) -> None:
     """Draw the ways of some points, one panel a flow, and fresh data beside them."""
     figure, panels = plt.subplots(1, len(flows) + 1, figsize=(4 * len(flows) + 4, 4.3), dpi=110, layout="constrained")
     for panel, (name, flow) in zip(panels, flows.items(), strict=False):
@@ -58,7 +58,7 @@ def velocity(field: Field, file: Path) -> None:
     _save(figure, file)
 
 
-def animation(flows: Mapping[str, Flow], file: Path) -> None:
+def animation(flows: Mapping[str, Trajectories], file: Path) -> None:
     """Draw the points of every flow as they move, side by side, as a GIF that waits at its end."""
     frames = []
     for share in np.linspace(0, 1, FRAMES):
@@ -71,7 +71,7 @@ def animation(flows: Mapping[str, Flow], file: Path) -> None:
     data = io.BytesIO()
     durations = [70] * (FRAMES - 1) + [1500]
     frames[0].save(data, format="gif", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    write_whole(file, data.getvalue())
+    write_atomic(file, data.getvalue())
 
 
 def _scatter(panel: Axes, points: torch.Tensor, colour: str) -> None:
@@ -93,4 +93,4 @@ def _image(figure: Figure) -> Image.Image:
 def _save(figure: Figure, file: Path) -> None:
     data = io.BytesIO()
     _image(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(data, format="png", optimize=True)
-    write_whole(file, data.getvalue())
+    write_atomic(file, data.getvalue())
