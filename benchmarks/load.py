@@ -3,11 +3,11 @@
     python benchmarks/load.py run --rounds 15
     python benchmarks/load.py table
 
-`run` starts one process for each setting of OpenMP: torch's defaults, one thread, and what the command line sets. The
-processes take turns of a second, first on the machine as it is, then beside a process that computes without pause.
-Each turn records seconds, processor seconds and how many cores other programs used. A turn on the quiet machine
-starts when the machine is idle, and is repeated if other programs used more than a tenth of a core. `table` prints the
-results as docs/benchmarks/load.md shows them. Linux only: it reads /proc.
+`run` starts one process for each setting of OpenMP: one thread, torch's defaults, and what the command line sets on a
+quiet and on a busy machine. The processes take turns of a second, first on the machine as it is, then beside a process
+that computes without pause. Each turn records seconds, processor seconds and how many cores other programs used. A turn
+on the quiet machine starts when the machine is idle, and is repeated if other programs used more than `--noise` cores.
+`table` prints the results as docs/benchmarks/load.md shows them. Linux only: it reads /proc.
 """
 
 import json
@@ -25,17 +25,21 @@ from typing import Annotated, Any
 
 import typer
 
-from sitkit.recipes.cli.threads import WAIT_SETTINGS, wait_settings
+from sitkit.recipes.cli.threads import BUSY, QUIET, WAIT_SETTINGS
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESULTS, OUT = Path("runs/benchmarks/load.jsonl"), Path("docs/benchmarks/load.json")
 ONE = "one thread"
-SETTINGS = {ONE: {"OMP_NUM_THREADS": "1"}, "torch's defaults": {}, "sitkit": wait_settings({})}
+SETTINGS = {
+    ONE: {"OMP_NUM_THREADS": "1"},
+    "torch's defaults": {},
+    "sitkit, started when quiet": QUIET,
+    "sitkit, started when busy": BUSY,
+}
 WORK = {"digits": "training step of `digits`", "S/2": "forward pass of SiT-S/2, batch 8"}
 MACHINE = {False: "quiet", True: "busy"}
-QUIET = 0.1
-"""Cores that other programs may use during a turn on a quiet machine."""
 TICKS = os.sysconf("SC_CLK_TCK")
+Noise = Annotated[float, typer.Option(min=0.0, help="Cores that other programs may use in a turn on a quiet machine.")]
 Results = Annotated[Path, typer.Option(help="The file of the measurements.")]
 
 
@@ -106,22 +110,25 @@ def process_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def wait_until_idle(deadline: float) -> None:
-    """Wait until all programs together use less than `QUIET` cores for a fifth of a second, or until the deadline."""
+def wait_until_idle(noise: float, deadline: float) -> None:
+    """Wait until all programs together use less than `noise` cores for a fifth of a second, or until the deadline."""
     while time.monotonic() < deadline:
         before, start = machine_ticks(), time.monotonic()
         time.sleep(0.2)
-        if (machine_ticks() - before) / TICKS / (time.monotonic() - start) < QUIET:
+        if (machine_ticks() - before) / TICKS / (time.monotonic() - start) < noise:
             return
 
 
-def take_turn(worker: Worker, seconds: float, beside: int | None, deadline: float) -> tuple[float, float, float]:
+def take_turn(
+    worker: Worker, seconds: float, beside: int | None, noise: float, deadline: float
+) -> tuple[float, float, float]:
     """Return seconds and processor seconds of a call, and the cores that other programs used.
 
     Args:
         worker: makes the calls.
         seconds: length of the turn.
         beside: the busy process that runs beside it; if None, a noisy turn is repeated.
+        noise: cores that other programs may use then.
         deadline: no turn is repeated after it.
     """
     pids = [worker.process.pid, *([] if beside is None else [beside])]
@@ -131,11 +138,11 @@ def take_turn(worker: Worker, seconds: float, beside: int | None, deadline: floa
 
     while True:
         if beside is None:
-            wait_until_idle(deadline)
+            wait_until_idle(noise, deadline)
         before, start = others(), time.perf_counter()
         calls, taken, processor = worker.turn(seconds)
         used = max(0.0, (others() - before) / TICKS / (time.perf_counter() - start))
-        if beside is not None or used <= QUIET or time.monotonic() >= deadline:
+        if beside is not None or used <= noise or time.monotonic() >= deadline:
             return taken / calls, processor / calls, used
 
 
@@ -144,6 +151,7 @@ def run(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each setting.")] = 15,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 1.0,
     patience: Annotated[float, typer.Option(min=0.0, help="Seconds in which a quiet turn is tried again.")] = 20.0,
+    noise: Noise = 0.1,
     work: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(WORK)}; may be repeated.")] = None,
     results: Results = RESULTS,
 ) -> None:
@@ -155,7 +163,7 @@ def run(
             for busy in (False, True):
                 beside = stack.enter_context(busy_program()) if busy else None
                 for number, name in product(range(rounds), SETTINGS):
-                    taken = take_turn(workers[name], seconds, beside, time.monotonic() + patience)
+                    taken = take_turn(workers[name], seconds, beside, noise, time.monotonic() + patience)
                     turn = Turn(one, busy, name, number, *taken)
                     typer.echo(f"{one}, {MACHINE[busy]}, {name}: {turn.seconds:.3f} s")
                     with results.open("a") as stream:
@@ -178,12 +186,12 @@ def quartiles(values: Sequence[float]) -> list[float]:
     return [middle, first, third]
 
 
-def summarise(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def summarise(turns: Sequence[Turn], noise: float) -> list[dict[str, Any]]:
     """Return a row for each kind of work, quiet or busy, and setting. A noisy turn on the quiet machine is left out."""
     rows: list[dict[str, Any]] = []
     for work in WORK:
         for busy in (False, True):
-            kept = [one for one in turns if (one.work, one.busy) == (work, busy) and (busy or one.others <= QUIET)]
+            kept = [one for one in turns if (one.work, one.busy) == (work, busy) and (busy or one.others <= noise)]
             base = {one.round: one for one in kept if one.setting == ONE}
             for setting in SETTINGS:
                 chosen = [one for one in kept if one.setting == setting]
@@ -212,11 +220,12 @@ def show(values: Sequence[float]) -> str:
 
 @app.command()
 def table(
+    noise: Noise = 0.1,
     results: Results = RESULTS,
     out: Annotated[Path, typer.Option(help="The file of the summary.")] = OUT,
 ) -> None:
     """Print the results as a table, and write them to a file: medians with quartiles."""
-    rows = summarise([Turn(**json.loads(line)) for line in results.read_text().splitlines()])
+    rows = summarise([Turn(**json.loads(line)) for line in results.read_text().splitlines()], noise)
     typer.echo("| work | machine | setting | time / one thread's | ms | processor ms | cores of others | turns |")
     typer.echo("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for row in rows:
