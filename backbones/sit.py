@@ -113,7 +113,7 @@ class SiT(nn.Module):
         return c + self.y_embedder(y)  # type: ignore[no-any-return]
 
     def _initialise(self) -> None:
-        """Initialise linear layers by Xavier, embeddings by N(0, 0.02^2), modulation and output by 0 (official code)."""
+        """Initialise linear layers by Xavier, embeddings by N(0, 0.02^2), modulation and output by 0 (official)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

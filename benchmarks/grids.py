@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sitkit.interpolants import Interpolant
-from sitkit.samplers.log_snr import log_snr, time_at
+from sitkit.samplers.log_snr import log_snr, time_from_log_snr
 
 WARPS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda u: u,
@@ -40,6 +40,6 @@ def grid(name: str, path: Interpolant, steps: int, low: float, high: float) -> T
         levels = torch.lerp(ends[0], ends[1], u)
     else:
         levels = -7 * torch.log(torch.lerp((-ends[0] / 7).exp(), (-ends[1] / 7).exp(), u))
-    times = time_at(path, levels)
+    times = time_from_log_snr(path, levels)
     times[0], times[-1] = low, last
     return times if last == high else torch.cat([times, times.new_tensor([high])])

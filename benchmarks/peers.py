@@ -17,7 +17,7 @@ from problem import Axes, Draw, Options, Problem
 from torch import Tensor
 
 from sitkit.samplers import KL, Tweedie
-from sitkit.samplers.log_snr import log_snr, time_at
+from sitkit.samplers.log_snr import log_snr, time_from_log_snr
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def sa_solver(problem: Problem, times: Tensor, options: Options) -> Any:
         seen = times[step : step + 1]
         if options.get("tau") == "mean":
             ends = log_snr(path, times[step : step + 2])
-            seen = time_at(path, torch.lerp(ends[0], ends[1], (torch.arange(32, dtype=ends.dtype) + 0.5) / 32))
+            seen = time_from_log_snr(
+                path, torch.lerp(ends[0], ends[1], (torch.arange(32, dtype=ends.dtype) + 0.5) / 32)
+            )
         assert problem.w is not None
         squared: Tensor = (problem.w(seen) / KL(path)(seen)).mean()
         return squared.sqrt()

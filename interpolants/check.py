@@ -26,7 +26,7 @@ def check(path: Interpolant) -> None:
         _check_shapes(path, name, function(inside.float()), inside.float())
         _require(path, torch.isfinite(function(inside)), inside, f"{name} is finite")
         alone = torch.stack([function(t) for t in inside])
-        _require(path, torch.isclose(function(inside), alone), inside, f"{name} acts on each time alone")
+        _require(path, torch.isclose(function(inside), alone), inside, f"{name} acts on each time separately")
     for name, end, value in (("alpha", 0, 0), ("alpha", 1, 1), ("sigma", 0, 1), ("sigma", 1, 0)):
         t = torch.tensor([float(end)], dtype=torch.float64)
         _require(path, (functions[name](t) - value).abs() <= 1e-2, t, f"{name}({end}) = {value}")
@@ -42,7 +42,7 @@ def check(path: Interpolant) -> None:
 def _check_shapes(path: Interpolant, name: str, values: Tensor, t: Tensor) -> None:
     if values.shape != t.shape or values.dtype != t.dtype:
         raise ValueError(
-            f"{path}: {name} must keep the shape and precision of t, "
+            f"{path}: {name} must keep the shape and dtype of t, "
             f"got {tuple(values.shape)} {values.dtype} for {tuple(t.shape)} {t.dtype}"
         )
 

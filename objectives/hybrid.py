@@ -14,13 +14,13 @@ from .protocols import Field, MarkovPath
 
 @dataclass(frozen=True)
 class Hybrid:
-    r"""The squared error of the noise plus the variational bound of one step (Nichol and Dhariwal, arXiv 2102.09672,
-    eq. 16).
+    r"""The squared error of the noise plus the variational bound of one step.
 
-    The model returns (B, 2 C, ...): the noise, and a value r in [-1, 1] that interpolates the log-variance of the step
-    between its lower (r = -1) and upper bound (r = 1). The variational bound is in bits per dimension. It is the
-    Kullback-Leibler divergence of the model's step from the posterior. For the step to the data, it is the negative
-    log-likelihood of 8-bit pixels in [-1, 1]. Only r receives gradients from it.
+    Source: Nichol and Dhariwal, arXiv 2102.09672, eq. 16. The model returns (B, 2 C, ...): the noise, and a value r in
+    [-1, 1] that interpolates the log-variance of the step between its lower (r = -1) and upper bound (r = 1). The
+    variational bound is in bits per dimension. It is the Kullback-Leibler divergence of the model's step from the
+    posterior. For the step to the data, it is the negative log-likelihood of 8-bit pixels in [-1, 1]. Only r receives
+    gradients from it.
 
     Draw t from `Grid(steps)`. A step goes from t to t + 1 / steps. For the step to the data, the posterior variance is
     0, and the lower bound of the variance is that of the previous step.

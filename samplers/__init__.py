@@ -1,24 +1,28 @@
-"""From noise to data: solvers of the ODE dX = v dt and of the SDEs dX = (v + w/2 score) dt + sqrt(w) dW.
+"""Samplers: solvers of the ODE dX = v dt and of the SDEs dX = (v + w/2 score) dt + sqrt(w) dW.
 
-A velocity field is all that a sampler needs; `SDE` adds a path and a w(t), of which there are some here (`Constant`,
-`Sigma`, `SineSquared`, `RaisedCosine`, `KL`, `KLEta`) and any function is one.
+All solvers take a velocity field. SDEs also take a path and a diffusion coefficient w(t): `Constant`, `Sigma`,
+`SineSquared`, `RaisedCosine`, `KL`, `KLEta`, or any function t -> w(t) >= 0.
 
-| | one step at a time | last step | from torchdiffeq and torchsde |
+| | one-step solvers | last steps | from torchdiffeq and torchsde |
 | --- | --- | --- | --- |
 | ODE | `Euler`, `Midpoint`, `Heun`, `RK4`, `DDIM` | `Euler`, `Tweedie` | `adaptive` |
 | SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
 
-For few calls there is `plan`: `Exponential`, a solver of ODE and SDE that looks back, and times from `grids`.
+- `plan` returns a solver and times for a small number of function evaluations (NFE): the multistep solver `Exponential`
+  of ODE and SDE, on times of `grids`.
+- `solve_each` solves the ODE with separate adaptive steps for each sample.
+- `log_likelihood` returns log-densities of data, and `bits_per_dimension` converts them for images.
+- `reparametrise` converts a velocity field from one path to another.
+- `ClassifierFree` and `Autoguidance` are guided fields. `Conditional` is a network with bound labels.
+- `Counted` counts the NFE of a field.
+- `initial_noise` and `Keyed` make the noise of a sample a function of its number. `Brownian` gives increments of the
+  same Brownian motion for every grid of times.
+- `check` tests a custom w(t), and `measured_order` measures the order of a custom solver. `at` evaluates a field in a
+  custom solver.
 
-`log_likelihood` gives densities (`bits_per_dimension` of images), `reparametrise` reads a field along another path,
-`ClassifierFree` and `Autoguidance` guide a network, `Counted` counts its calls. `initial_noise` and `Keyed` make the
-noise of a sample a function of its number, and `Brownian` that of one path however fine the grid. `solve_each` solves
-the ODE with steps of its own for each sample, and drops those that are done from the batch of a `RowField`, as
-`Conditional` is. `check` proves a w(t) of one's own, `measured_order` a solver; `at` asks a field as solvers here do.
-
-All solvers carry states in float32 at least and return x's dtype, work alike in every grad mode, and say which time
-cannot be used and what to do. A field may say where it is discontinuous (`jumps`): adaptive solvers, `plan` and
-`log_likelihood` stop there.
+All solvers carry states in float32 at least, return x's dtype and work in every grad mode. If a time cannot be used,
+the error names the time and the remedy. A field may list its discontinuities in time in an attribute `jumps`, at which
+adaptive solvers, `plan` and `log_likelihood` stop.
 """
 
 from . import grids as grids
@@ -27,9 +31,11 @@ from .adaptive import adaptive as adaptive
 from .ancestral import Ancestral as Ancestral
 from .ancestral import LearnedAncestral as LearnedAncestral
 from .autoguidance import Autoguidance as Autoguidance
-from .bits import bits_per_dimension as bits_per_dimension
-from .bits import dequantise as dequantise
+from .bits_per_dimension import bits_per_dimension as bits_per_dimension
+from .bits_per_dimension import dequantise as dequantise
 from .brownian import Brownian as Brownian
+from .check import check as check
+from .classifier_free import ClassifierFree as ClassifierFree
 from .conditional import Conditional as Conditional
 from .counted import Counted as Counted
 from .ddim import DDIM as DDIM
@@ -44,15 +50,13 @@ from .divergence import Hutchinson as Hutchinson
 from .euler import Euler as Euler
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
 from .exponential import Exponential as Exponential
-from .guidance import ClassifierFree as ClassifierFree
 from .heun import Heun as Heun
 from .kl_eta import KLEta as KLEta
-from .laws import check as check
-from .laws import measured_order as measured_order
 from .likelihood import Likelihood as Likelihood
 from .likelihood import log_likelihood as log_likelihood
 from .likelihood import standard_normal as standard_normal
 from .mean import Mean as Mean
+from .measured_order import measured_order as measured_order
 from .midpoint import Midpoint as Midpoint
 from .noise import Keyed as Keyed
 from .noise import initial_noise as initial_noise
@@ -62,7 +66,6 @@ from .one_step import StochasticStep as StochasticStep
 from .one_step import at as at
 from .plan import Plan as Plan
 from .plan import plan as plan
-from .precision import column as column
 from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource
@@ -74,5 +77,6 @@ from .sample import sample as sample
 from .sde import SDE as SDE
 from .sdeint import sdeint as sdeint
 from .solve_each import solve_each as solve_each
+from .states import column as column
 from .stochastic_heun import StochasticHeun as StochasticHeun
 from .tweedie import Tweedie as Tweedie

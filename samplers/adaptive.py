@@ -1,7 +1,8 @@
-"""Solvers of ODEs that choose their own steps: torchdiffeq's.
+"""ODE solvers with adaptive steps, from torchdiffeq.
 
-Left to themselves, its methods step past the end and interpolate back, and guess their first step by asking anywhere;
-there sigma may be no number. Here the last step ends at the end, and no time beyond the interval is ever asked for.
+By default, torchdiffeq steps past the end of the interval and interpolates, and evaluates the field outside of the
+interval to choose its first step. There, a field may be NaN. Here, the last step ends exactly at the end, and the field
+is evaluated inside the interval only.
 """
 
 import math
@@ -11,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .jumps import Piece, pieces
+from .jumps import SmoothInterval, smooth_intervals
 from .one_step import at
-from .precision import check_outside_transforms, check_states, flat, wide
 from .protocols import Field
+from .states import check_states, flatten_rows, upcast
+from .transforms import check_outside_transforms
 
 RUNGE_KUTTA = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams")
@@ -34,41 +36,40 @@ def adaptive(
     steps: int = 100,
     max_steps: int = 10_000,
 ) -> Tensor:
-    """Return the state at time s, of x's shape (B, *) and dtype, that the ODE reaches from x at time t.
+    """Solve the ODE dx/dt = velocity(x, t) from t to s. Return the state at s, of x's shape (B, *) and dtype.
 
-    A step is as long as the tolerances allow to the row that allows least: the rows' states are of one grid, and a row
-    depends on its batch mates by as much as the tolerances. Where the velocity says that it jumps (`jumps`), a step
-    ends. No gradients are kept.
+    All rows of the batch use the same steps, which are chosen by the row with the largest error. The result of a row
+    therefore depends on the other rows, within the tolerances. `solve_each` chooses steps for each row separately.
+    Steps end at the times in the attribute `jumps` of the velocity. No gradients are recorded.
 
-    The state is carried in float32 at least. A velocity of half precision has rounding noise: tolerances below 1e-2
-    may then ask for more than it can give.
+    The state is carried in float32 at least. A half-precision velocity has rounding noise, and tolerances below 1e-2
+    may then be unreachable.
 
     Args:
-        velocity: asked at times between t and s only, ends included.
+        velocity: the velocity field. It is evaluated at times between t and s only, ends included.
         x: the state at time t.
-        t: where to begin.
-        s: where to end, before or after t.
-        method: the name of one of torchdiffeq's.
-        rtol: the error allowed of a step, relative to the state.
-        atol: the same, absolute.
-        steps: how many equal steps a method takes that cannot adapt them.
-        max_steps: how many steps a method may take that adapts them, from each jump to the next.
+        t: the start time.
+        s: the end time, before or after t.
+        method: the name of a method of torchdiffeq.
+        rtol: the relative tolerance of a step.
+        atol: the absolute tolerance of a step.
+        steps: the number of equal steps of methods without adaptive steps.
+        max_steps: the maximum number of steps of adaptive methods between two jumps.
 
     Raises:
-        ValueError: t = s, an unknown method, tolerances that allow no error, or the solution cannot be followed to s in
-            so many steps.
+        ValueError: t = s, the method is unknown, tolerances are invalid, or `max_steps` does not suffice.
     """
 
     def right_side(time: Tensor, state: Tensor) -> Tensor:
         return at(velocity, state.to(x.dtype), time).to(state.dtype)
 
     check_states(x)
-    control = Control(method, rtol, atol, steps, max_steps)
-    return solve(right_side, velocity, x.to(wide(x.dtype)), t, s, control, worst_row).to(x.dtype)
+    control = StepControl(method, rtol, atol, steps, max_steps)
+    return solve(right_side, velocity, upcast(x), t, s, control, max_row_rms).to(x.dtype)
 
 
-class Control(NamedTuple):
-    """How steps are chosen; `adaptive` says what each means."""
+class StepControl(NamedTuple):
+    """The arguments of `adaptive` that control its steps."""
 
     method: str
     rtol: float
@@ -83,13 +84,13 @@ def solve(
     x: Tensor,
     t: float,
     s: float,
-    control: Control,
+    control: StepControl,
     norm: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return the solution at s of dx/dt = right_side(t, x), for a scalar t, stopping at the jumps of the velocity.
+    """Return the solution at s of dx/dt = right_side(t, x), with steps that end at the jumps of the velocity.
 
-    A step is accepted if the norm of the errors, each divided by what is allowed, is at most 1. The right side is given
-    times that are numbers of x's dtype.
+    A step is accepted if `norm` of the errors divided by their tolerances is at most 1. The right side is called with
+    scalar times in x's dtype.
 
     Raises:
         ValueError: as `adaptive`.
@@ -105,23 +106,23 @@ def solve(
     check_outside_transforms(x)
     if not x.numel():
         return x
-    for piece in pieces(velocity, t, s, x.dtype):
-        x = _solve_piece(right_side, x, piece, control, norm)
+    for interval in smooth_intervals(velocity, t, s, x.dtype):
+        x = _solve_smooth(right_side, x, interval, control, norm)
     return x
 
 
-def _solve_piece(
+def _solve_smooth(
     right_side: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
-    piece: Piece,
-    control: Control,
+    interval: SmoothInterval,
+    control: StepControl,
     norm: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    import torchdiffeq  # noqa: PLC0415 (it takes a second, and most samplers do without)
+    import torchdiffeq  # noqa: PLC0415 (imported on use, because it takes a second)
 
     method = control.method
     count = control.steps + 1 if method in FIXED else 2
-    times = torch.linspace(piece.t, piece.s, count, dtype=torch.float64, device=x.device)
+    times = torch.linspace(interval.t, interval.s, count, dtype=torch.float64, device=x.device)
     options = (
         {
             "step_t": times[-1:],
@@ -133,7 +134,7 @@ def _solve_piece(
     )
     try:
         states = torchdiffeq.odeint(
-            lambda time, state: right_side(time.to(x.dtype).clamp(piece.low, piece.high), state),
+            lambda time, state: right_side(time.to(x.dtype).clamp(interval.low, interval.high), state),
             x,
             times,
             method=method,
@@ -143,13 +144,13 @@ def _solve_piece(
         )
     except AssertionError as error:
         raise ValueError(
-            f"{method} cannot go from {piece.t} to {piece.s} ({error}): allow larger errors or more steps "
-            f"(max_steps = {control.max_steps}), or stay away from an end at which the velocity is infinite"
+            f"{method} cannot go from {interval.t} to {interval.s} ({error}): increase the tolerances or max_steps "
+            f"(now {control.max_steps}), or stay away from an end at which the velocity is infinite"
         ) from None
-    reached: Tensor = states[-1]
-    return reached
+    final: Tensor = states[-1]
+    return final
 
 
-def worst_row(errors: Tensor) -> Tensor:
-    """Return the largest root mean square of a row of errors (B, *)."""
-    return torch.amax(flat(errors).square().mean(1)).sqrt()
+def max_row_rms(errors: Tensor) -> Tensor:
+    """Return the maximum over rows of the root mean square of errors (B, *)."""
+    return torch.amax(flatten_rows(errors).square().mean(1)).sqrt()

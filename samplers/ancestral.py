@@ -1,7 +1,8 @@
-"""DDPM's sampler: at every step, a draw from what is known of the next state.
+"""Ancestral sampling, DDPM's sampler.
 
-Given the data, that is normal (`Interpolant.posterior`; DDPM, arXiv 2006.11239, eq. 6-7); for the data stands what the
-network expects. Both classes run on any grid: DiT's 250 of 1,000 steps are `DDPM().times(250)`.
+Each step draws the next state from its posterior given the current state and the predicted data
+(`Interpolant.posterior`; DDPM, arXiv 2006.11239, eq. 6-7). Both classes run on any grid. DiT's 250 of 1,000 steps are
+`DDPM().times(250)`.
 """
 
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep, at
-from .precision import column
 from .protocols import Field, NoiseSource, Path
+from .states import column
 
 
 @dataclass(frozen=True)
 class Ancestral(StochasticStep):
-    """The posterior's mean, and noise of the posterior's variance: one call of the velocity a step, weak order 1.
+    """Ancestral sampling with the posterior variance. Weak order 1, NFE: one per step.
 
-    It solves the SDE of w = `KL` by exponential steps, which stay finite at t = 0, as `DDIM` solves that of w = 0.
+    It is the first-order exponential solver of the SDE with w = `KL`, as `DDIM` is for w = 0, and is finite at t = 0.
     """
 
     order: ClassVar[int] = 1
@@ -31,18 +32,18 @@ class Ancestral(StochasticStep):
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t."""
         data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
-        known = self.path.posterior(t, s)
-        mean = column(known.data, x) * data + column(known.state, x) * x
-        std = self.path.sigma(s) * known.forward.sqrt() / self.path.sigma(t)  # the variance's root, smooth at sigma = 0
+        posterior = self.path.posterior(t, s)
+        mean = column(posterior.data, x) * data + column(posterior.state, x) * x
+        std = self.path.sigma(s) * posterior.forward.sqrt() / self.path.sigma(t)  # differentiable at sigma = 0
         return mean + column(std, x) * self.noise(x.to(data.dtype), t, s)
 
 
 @dataclass(frozen=True)
 class LearnedAncestral(StochasticStep):
-    r"""The same for a network that also predicts the variance (Nichol and Dhariwal, arXiv 2102.09672, eq. 15).
+    r"""Ancestral sampling with a predicted variance (Nichol and Dhariwal, arXiv 2102.09672, eq. 15). NFE: one per step.
 
-    The model returns (B, 2 C, ...) for states (B, C, ...): the noise, and a range r in [-1, 1] which chooses between
-    the logarithms of the posterior's variance (r = -1) and of the forward variance (r = 1). A step to sigma = 0 has no
+    The model returns (B, 2 C, ...) for states (B, C, ...): the noise, and a value r in [-1, 1] that interpolates the
+    log-variance between those of the posterior (r = -1) and of the forward chain (r = 1). A step to sigma = 0 adds no
     noise.
     """
 
@@ -65,7 +66,7 @@ class LearnedAncestral(StochasticStep):
         return mean + torch.where(sigma == 0, 0.0, noise)
 
     def distribution(self, x: Tensor, t: Tensor, s: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return mean and logarithm of the variance, (B, C, ...), of the state at time s > t.
+        """Return the mean and the log-variance, both (B, C, ...), of the state at time s > t.
 
         Raises:
             ValueError: the model does not return twice the channels of x, or alpha(t) = 0.
@@ -76,15 +77,15 @@ class LearnedAncestral(StochasticStep):
                 f"the model must return noise and variance range in twice the channels of x, got {tuple(output.shape)} "
                 f"for x {tuple(x.shape)}"
             )
-        eps, between = torch.chunk(output, 2, dim=1)
+        eps, fraction = torch.chunk(output, 2, dim=1)
         alpha = self.path.alpha(t)
         if alpha.device.type == "cpu" and not torch.compiler.is_compiling() and (alpha == 0).any():
             raise ValueError(
                 f"the data of a predicted noise are not finite at t = {float(t[alpha == 0][0]):.6g}, where alpha = 0: "
-                "start later, or take a path that begins with some of the data, as DDPM"
+                "start later, or use a path with alpha(0) > 0, such as DDPM"
             )
         data = (x - column(self.path.sigma(t), x) * eps) / column(alpha, x)
-        known = self.path.posterior(t, s)
-        low, high = (column(v.log(), x) for v in (known.variance.clamp(min=1e-20), known.forward))
-        mean = column(known.data, x) * data + column(known.state, x) * x
-        return mean, low + (high - low) * (between + 1) / 2
+        posterior = self.path.posterior(t, s)
+        low, high = (column(v.log(), x) for v in (posterior.variance.clamp(min=1e-20), posterior.forward))
+        mean = column(posterior.data, x) * data + column(posterior.state, x) * x
+        return mean, low + (high - low) * (fraction + 1) / 2

@@ -1,4 +1,4 @@
-"""A network and its conditions."""
+"""A network with bound conditions, as a field."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,20 +6,20 @@ from typing import Any
 
 from torch import Tensor
 
-from .conditions import check_rows, rows_of_conditions
+from .conditions import check_rows, select_rows
 from .jumps import jumps_of
 
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """model(x, t, y=y): a field, as `partial(model, y=y)`, that can be restricted to some of its rows.
+    """The field model(x, t, y=y). Unlike `functools.partial(model, y=y)`, it can be restricted to some of its rows.
 
-    Solvers that give every sample a time of its own (`solve_each`) and guidance in an interval (`Autoguidance`) pay for
-    no other rows of a field that can. Without conditions it says of any function of (x, t) that it treats rows alike.
+    `solve_each` and `Autoguidance` with an interval use this to evaluate only the rows that they need. With y = None it
+    declares that a function of (x, t) treats all rows alike, so that it can be restricted, too.
 
     Args:
-        model: a network, called as (x, t, y=conditions), or as (x, t) without any.
-        y: labels, (B,), or conditions of any shape (B, ...), or dicts, tuples and lists of such; or None.
+        model: a network, called as (x, t, y=conditions), or as (x, t) if y is None.
+        y: labels, (B,), or conditions of any shape (B, ...), or dicts, tuples and lists of them, or None.
     """
 
     model: Callable[..., Tensor]
@@ -29,7 +29,7 @@ class Conditional:
         """Return the field, (B, *), at states x and times t (B,).
 
         Raises:
-            ValueError: x has not as many rows as there are conditions.
+            ValueError: the number of conditions differs from the number of rows of x.
         """
         if self.y is None:
             return self.model(x, t)
@@ -38,9 +38,9 @@ class Conditional:
 
     @property
     def jumps(self) -> tuple[float, ...]:
-        """The times at which the network says that it is discontinuous."""
+        """The times at which the network is discontinuous."""
         return jumps_of(self.model)
 
     def rows(self, index: Tensor, /) -> "Conditional":
-        """Return the field of the rows `index` (N,)."""
-        return self if self.y is None else replace(self, y=rows_of_conditions(self.y, index))
+        """Return the field restricted to the rows `index`, (N,)."""
+        return self if self.y is None else replace(self, y=select_rows(self.y, index))

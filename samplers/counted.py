@@ -1,4 +1,4 @@
-"""Counting what sampling costs."""
+"""Counting the number of function evaluations (NFE)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,13 @@ from .jumps import jumps_of
 
 
 class Counted:
-    """A field or a network that counts its `calls`, and its `rows`: the sum of the calls' batch sizes."""
+    """A field or network that counts its NFE.
+
+    Attributes:
+        field: the field or network.
+        calls: the number of calls.
+        rows: the number of rows of all calls, the sum of their batch sizes.
+    """
 
     def __init__(self, field: Callable[..., Tensor]):
         self.field = field
@@ -17,12 +23,12 @@ class Counted:
         self.rows = 0
 
     def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
-        """Call the field and count."""
+        """Call the field and increase the counts."""
         self.calls += 1
         self.rows += len(x)
         return self.field(x, t, **conditions)
 
     @property
     def jumps(self) -> tuple[float, ...]:
-        """The times at which the field says that it is discontinuous."""
+        """The times at which the field is discontinuous."""
         return jumps_of(self.field)

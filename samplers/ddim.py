@@ -1,4 +1,4 @@
-"""DDIM: the exponential step of the ODE."""
+"""DDIM: the first-order exponential solver of the ODE."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +11,10 @@ from .protocols import Field, Path
 
 @dataclass(frozen=True)
 class DDIM(OneStep):
-    """alpha_s D + sigma_s E for the data D and the noise E expected from x_t: one call of the velocity a step.
+    """DDIM: x_s = alpha_s D + sigma_s E with the predicted data D and noise E. Order 1, NFE: one per step.
 
-    Exact where D and E stay the same (Song et al., arXiv 2010.02502, eq. 12 with sigma = 0). On the straight path it is
-    `Euler`. It lands on D where sigma_s = 0.
+    A step is exact if D and E are constant (Song et al., arXiv 2010.02502, eq. 12 with sigma = 0). On the linear path,
+    DDIM equals `Euler`. Where sigma_s = 0, the result is D.
     """
 
     order: ClassVar[int] = 1

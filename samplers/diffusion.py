@@ -1,7 +1,7 @@
-"""Diffusion coefficients w(t), chosen after training (SiT, arXiv 2401.08740, sec. 2.4 and appendix A).
+"""Diffusion coefficients w(t) of the SDE, chosen after training (SiT, arXiv 2401.08740, sec. 2.4 and appendix A).
 
-Any function t -> w(t) >= 0 is one; every w keeps the marginals of an exact field, and they differ in how they spread
-the errors of a learnt one. The official code's `diffusion` is half of w.
+Any function t -> w(t) >= 0 is valid. With an exact field, every w keeps the marginals. With a learnt field, the choice
+of w affects the quality of samples. `diffusion` in the official code is w / 2.
 """
 
 import math
@@ -15,7 +15,7 @@ from .protocols import Path
 
 @dataclass(frozen=True)
 class Constant:
-    """w(t) = c. The score's pole at t = 1 is not cancelled: end before, with a last step."""
+    """w(t) = c. The drift is infinite at t = 1, as is the score. End before it, with a last step such as `Mean`."""
 
     c: float = 1.0
 
@@ -29,7 +29,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Sigma:
-    """w(t) = scale sigma(t), which cancels the score's pole at t = 1."""
+    """w(t) = scale sigma(t). The factor sigma cancels the 1 / sigma of the score at t = 1."""
 
     path: Path
     scale: float = 1.0
@@ -44,7 +44,7 @@ class Sigma:
 
 @dataclass(frozen=True)
 class SineSquared:
-    """w(t) = scale sin(pi t)^2: no diffusion at either end."""
+    """w(t) = scale sin(pi t)^2, which is 0 at both ends."""
 
     scale: float = 1.0
 
@@ -58,7 +58,7 @@ class SineSquared:
 
 @dataclass(frozen=True)
 class RaisedCosine:
-    """w(t) = scale (1 + cos(pi t))^2 / 2: from 2 scale at the noise to none at the data."""
+    """w(t) = scale (1 + cos(pi t))^2 / 2, which decreases from 2 scale at t = 0 to 0 at t = 1."""
 
     scale: float = 1.0
 
@@ -74,8 +74,8 @@ class RaisedCosine:
 class KL:
     r"""$w(t) = 2\lambda\sigma$ = 2 sigma (alpha_dot sigma / alpha - sigma_dot), times scale (eq. 13).
 
-    It minimises the bound on the divergence between data and samples, and is beta on `VP`, t = 1 included. Infinite
-    where alpha = 0.
+    It minimises the bound on the Kullback-Leibler divergence between data and samples. On `VP` it equals beta, also at
+    t = 1. It is infinite where alpha = 0.
     """
 
     path: Path
@@ -86,16 +86,16 @@ class KL:
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return scale 2 lambda(t) sigma(t)."""
-        path, inside = self.path, inside_of_infinite(self.path, t)
+        path, inside = self.path, avoid_infinite_ends(self.path, t)
         sigma = path.sigma(inside)
         rate = path.alpha_dot(inside) * sigma / path.alpha(inside) - path.sigma_dot(inside)
         return (2 * self.scale * sigma * rate).to(t.dtype)
 
 
-def inside_of_infinite(path: Path, t: Tensor) -> Tensor:
-    """Return the times in float64, but 1e-12 inside of an end at which sigma_dot is infinite.
+def avoid_infinite_ends(path: Path, t: Tensor) -> Tensor:
+    """Return t in float64, moved by 1e-12 into (0, 1) from an end at which sigma_dot is infinite.
 
-    There sigma = 0 as well, and 2 lambda sigma is 0 times infinity; its limit is as near as its slope times 1e-12.
+    At such an end sigma = 0, and 2 lambda sigma would be 0 times infinity. The shift approximates its finite limit.
     """
     t = t.double()
     inward = torch.where(t > 0.5, -1e-12, 1e-12)

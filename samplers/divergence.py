@@ -1,7 +1,8 @@
-r"""How the divergence of a velocity is found: by probes p, each of which costs a vector-Jacobian product.
+r"""The divergence of a velocity field, exactly or by Hutchinson's estimator.
 
-$\nabla\cdot v = \sum_p p^\top J p$ holds exactly for the unit vectors, and in expectation for random vectors whose
-covariances add up to the identity (Hutchinson 1990; FFJORD, arXiv 1810.01367).
+$\nabla\cdot v = \sum_p p^\top J p$ is exact if the probes p are the unit vectors. It holds in expectation for random
+probes whose covariances add up to the identity (Hutchinson 1990; FFJORD, arXiv 1810.01367). Each probe costs one
+vector-Jacobian product.
 """
 
 import math
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor
 
 from . import philox
-from .precision import flat, wide
 from .protocols import Field
+from .states import flatten_rows, upcast, upcast_dtype
 
 
 class Divergence(Protocol):
-    """A choice of probes."""
+    """A choice of probe vectors."""
 
     def vectors(self, x: Tensor, /) -> Tensor:
         """Return the probes, (P, B, *), for states x (B, *)."""
@@ -27,10 +28,10 @@ class Divergence(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """The trace itself: as many probes as the data have dimensions."""
+    """The exact divergence, with one probe per dimension of the data."""
 
     def vectors(self, x: Tensor, /) -> Tensor:
-        """Return the unit vectors, (D, B, *), for states x (B, *) of D numbers each."""
+        """Return the unit vectors, (D, B, *), for states x (B, *) of dimension D."""
         size = math.prod(x.shape[1:])
         unit = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
         return unit.expand(size, *x.shape)
@@ -38,15 +39,15 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Hutchinson:
-    """An unbiased estimate from vectors of random signs (Rademacher's), functions of (seed, sample number).
+    """Hutchinson's unbiased estimator with Rademacher probes, which are functions of (seed, sample number).
 
     Args:
-        probes: how many; the variance of the estimate falls with their number.
-        seed: any integer; its low 64 bits count.
-        index: the sample numbers of the rows, (B,) int64; 0, 1, 2, ... by default.
+        probes: the number of probes. The variance of the estimate is proportional to 1 / probes.
+        seed: any integer, of which the low 64 bits are used.
+        index: the sample numbers of the rows, (B,) int64. Default: 0, 1, 2, ...
 
     Raises:
-        ValueError: no probes.
+        ValueError: `probes` is less than 1.
     """
 
     probes: int = 1
@@ -58,10 +59,10 @@ class Hutchinson:
             raise ValueError(f"probes must be a whole number, at least 1, got {self.probes}")
 
     def vectors(self, x: Tensor, /) -> Tensor:
-        """Return the probes, (P, B, *), over the square root of their number.
+        """Return the probes, (P, B, *), divided by sqrt(P).
 
         Raises:
-            ValueError: x has not as many rows as there are sample numbers.
+            ValueError: the number of sample numbers differs from the number of rows of x.
         """
         index = torch.arange(len(x), device=x.device) if self.index is None else self.index
         if len(index) != len(x):
@@ -73,24 +74,24 @@ class Hutchinson:
 
 
 def with_divergence(velocity: Field, probes: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return velocity (B, *) and divergence (B,), float32 at least, at states x (B, *) and times t (B,).
+    """Return the velocity (B, *) and its divergence (B,), float32 at least, at states x (B, *) and times t (B,).
 
-    It costs one call of the velocity and a vector-Jacobian product for each probe (P, B, *).
+    NFE: one, plus one vector-Jacobian product for each of the probes (P, B, *).
 
     Raises:
-        ValueError: the velocity cannot be differentiated by x.
+        ValueError: the velocity is not differentiable by x.
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         v = velocity(x, t.clone())
         if not v.requires_grad:
             raise ValueError(
-                "the velocity must be differentiable by x: no torch.no_grad or detach in it (to a constant, add 0 * x)"
+                "the velocity must be differentiable by x: remove torch.no_grad and detach (to a constant, add 0 * x)"
             )
-        divergence = torch.zeros(len(x), dtype=wide(v.dtype), device=v.device)
+        divergence = torch.zeros(len(x), dtype=upcast_dtype(v.dtype), device=v.device)
         for number, probe in enumerate(probes, start=1):
             (product,) = torch.autograd.grad(
                 v, x, probe.to(v.dtype), retain_graph=number < len(probes), materialize_grads=True
             )
-            divergence = divergence + flat(product * probe).sum(1)
-    return v.detach().to(wide(v.dtype)), divergence
+            divergence = divergence + flatten_rows(product * probe).sum(1)
+    return upcast(v.detach()), divergence

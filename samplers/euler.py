@@ -6,13 +6,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
-from .precision import column
 from .protocols import Field
+from .states import column
 
 
 @dataclass(frozen=True)
 class Euler(OneStep):
-    """x + h v(x, t), with h = s - t: one call of the velocity a step."""
+    """Euler's method: x + h v(x, t) with h = s - t. Order 1, NFE: one per step."""
 
     order: ClassVar[int] = 1
     velocity: Field

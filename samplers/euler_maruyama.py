@@ -1,4 +1,4 @@
-"""Euler and Maruyama's method, the paper's stochastic sampler."""
+"""The Euler-Maruyama method, the paper's stochastic sampler."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,14 +7,17 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
-from .precision import column, root
 from .protocols import NoiseSource
-from .sde import SDE
+from .sde import SDE, safe_sqrt
+from .states import column
 
 
 @dataclass(frozen=True)
 class EulerMaruyama(StochasticStep):
-    """x + h drift + sqrt(w h) z: one call of the velocity a step, weak order 1 (SiT, arXiv 2401.08740, algorithm 2)."""
+    """The Euler-Maruyama method: x + h drift + sqrt(w h) z (SiT, arXiv 2401.08740, algorithm 2).
+
+    Weak order 1, NFE: one per step.
+    """
 
     order: ClassVar[int] = 1
     sde: SDE
@@ -24,4 +27,4 @@ class EulerMaruyama(StochasticStep):
         """Return the state at time s > t."""
         drift, w = self.sde(x, t)
         h = s - t
-        return x + column(h, x) * drift + column(root(w * h), x) * self.noise(x.to(drift.dtype), t, s)
+        return x + column(h, x) * drift + column(safe_sqrt(w * h), x) * self.noise(x.to(drift.dtype), t, s)

@@ -1,37 +1,37 @@
-r"""Exponential multistep methods, one call a step: order up to 3 for the ODE, weak order 2 for every SDE of a path.
+r"""Exponential multistep solvers: order up to 3 for the ODE, weak order 2 for every SDE of a path, one NFE per step.
 
-**What is exact.** Let $D(x, t) = E[x \mid x_t]$ be the data expected from the state. Velocity and score in terms of it
-turn $dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$ into
+**Exact solution.** Let $D(x, t) = E[x \mid x_t]$ be the data prediction. Written in terms of D, the SDE
+$dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$ is
 
 $$dX = \Big(\frac{\dot\sigma}{\sigma} - \frac{w}{2\sigma^2}\Big)X\,dt
-     + \Big(\dot\alpha - \frac{\alpha\dot\sigma}{\sigma} + \frac{\alpha w}{2\sigma^2}\Big)D\,dt + \sqrt{w}\,dW,$$
+     + \Big(\dot\alpha - \frac{\alpha\dot\sigma}{\sigma} + \frac{\alpha w}{2\sigma^2}\Big)D\,dt + \sqrt{w}\,dW.$$
 
-which is linear but for D. With $\Phi(t, s) = \frac{\sigma_s}{\sigma_t}\exp(-\frac12\int_t^s\frac{w}{\sigma^2}\,du)$ and
-$m(u) = \alpha_u\Phi(u, s)$, which rises from $\alpha_t\Phi(t, s)$ to $\alpha_s$, its solution is
+It is linear except for D. Define $\Phi(t, s) = \frac{\sigma_s}{\sigma_t}\exp(-\frac12\int_t^s\frac{w}{\sigma^2}\,du)$
+and $m(u) = \alpha_u\Phi(u, s)$, which increases from $\alpha_t\Phi(t, s)$ to $\alpha_s$. The solution is
 
-$$X_s = \Phi(t, s)X_t + \int_t^s D\,dm(u) + \sigma_s\sqrt{1 - e^{-\int_t^s w/\sigma^2}}\,z.$$
+$$X_s = \Phi(t, s)X_t + \int_t^s D\,dm(u) + \sigma_s\sqrt{1 - e^{-\int_t^s w/\sigma^2}}\,z$$
 
-The noise z is standard normal: the stochastic integral over the clock $\exp(\int w/\sigma^2)$. By
-$\lambda = \log(\alpha/\sigma)$, $w\,dt/\sigma^2 = 2(w/w_{KL})\,d\lambda$ is a smooth integrand, and all that a general
-w asks to be computed by quadrature; w = `KL` has $\Phi = \sigma_s^2\alpha_t/(\sigma_t^2\alpha_s)$, and w = 0
-$\Phi = \sigma_s/\sigma_t$. Both limits exist: where alpha = 0, KL forgets the state (Phi = 0), and where sigma = 0,
-$X_s = D$.
+with standard normal z. Only $\int w/\sigma^2$ needs quadrature. With $\lambda = \log(\alpha/\sigma)$, the integrand
+$w\,dt/\sigma^2 = 2(w/w_{KL})\,d\lambda$ is smooth. For w = `KL`, $\Phi = \sigma_s^2\alpha_t/(\sigma_t^2\alpha_s)$, and
+for w = 0, $\Phi = \sigma_s/\sigma_t$. Both limits are finite: Phi = 0 for `KL` where alpha_t = 0, and $X_s = D$ where
+sigma_s = 0.
 
-**What is not.** D is extrapolated by the polynomial, in some variable u(lambda), through its last `order` values, and
-integrated against m (Adams and Bashforth). An infinite variable, such as lambda itself, forces a low order at both
-ends. Ours is $u = \alpha/\sqrt{\alpha^2+\sigma^2}$, finite at both: along the ODE of standard normal data D is linear
-in u, so that order 2 has no error there but that of its first step. The values of D on either side of a step share its
-noise, which is what makes the weak order of SDEs, whose noise is additive, that of the ODE up to 2.
+**Approximation.** D is replaced by the polynomial, in a variable u(lambda), through its last `order` values, which is
+integrated exactly against dm (Adams-Bashforth). The default variable is $u = \alpha/\sqrt{\alpha^2+\sigma^2}$. Unlike
+lambda, it is finite at both ends, so that no lower order is needed there. On standard normal data D is linear in u
+along the ODE, and order 2 is exact after the first step. The noise of an SDE is additive, and the values of D on both
+sides of a step depend on the same noise. Hence the weak order of SDEs equals the order of the ODE up to 2.
 
-Where a step forgets its start, that is where w / sigma^2 is large, as of a constant w near the data, extrapolation
-adds to the noise of D instead: a lower order does better there.
+Use a lower order where w / sigma^2 is large, such as a constant w near the data. There the state depends little on
+the previous state, and extrapolation amplifies the noise in D.
 
-**The corrector** repeats a step with the value of D at its end in the polynomial (Adams and Moulton), which the next
-step needs anyway: it costs no call, and D is not asked again at the corrected state.
+**Corrector.** After D is evaluated at the end of a step, the step is repeated with a polynomial that includes this
+value (Adams-Moulton). The corrector costs no NFE: the next step needs the value anyway, and D is not evaluated at the
+corrected state.
 
-**Special cases.** Order 1 without the corrector is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable
-lambda, order 2 is DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for KL, each in its exact
-form, and SA-Solver (arXiv 2309.05019) has w = tau^2 `KL`.
+**Special cases.** Order 1 without corrector is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable lambda,
+order 2 is DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for `KL`, each in its exact form.
+SA-Solver (arXiv 2309.05019) uses w = tau^2 `KL`.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,33 +41,33 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .exponential_steps import ExponentialSteps
-from .jumps import jump_at, jumps_of, just_after
+from .exponential_coefficients import ExponentialCoefficients
+from .jumps import jump_at, jumps_of, next_after
 from .log_snr import correlation
 from .noise import white
-from .one_step import at, check_rising, check_times
-from .precision import check_states, wide
+from .one_step import at, check_increasing, check_times
 from .protocols import Diffusion, Field, NoiseSource, Path
+from .states import check_states, upcast, upcast_dtype
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """A multistep solver of the ODE, or of the SDE of w: one call of the velocity a step, none at the last time.
+    """An exponential multistep solver of the ODE, or of the SDE of w. NFE: one per step, none at the last time.
 
     Args:
-        velocity: an exact or learnt velocity along `path`.
-        path: alpha, sigma and their derivatives are used.
-        w: the diffusion coefficient, which may be infinite where alpha = 0; None is the ODE.
-        order: how many values of the data prediction a step looks back at, 1 to 3. The error of the ODE falls by at
-            least this power of the step size, and that of an SDE's distribution by 2 at least, from order 2 on; the
-            corrector adds to it where the start, which knows of few values, allows.
-        corrector: whether a step is corrected when the next one has asked the velocity; the first step of
-            order 3 always is, or else its start would be of order 2.
-        variable: what the data prediction is taken for a polynomial in, as a function of log(alpha / sigma).
-        noise: asked once a step.
+        velocity: a velocity field along `path`.
+        path: the path, of which alpha, sigma and their derivatives are used.
+        w: the diffusion coefficient, which may be infinite where alpha = 0. None is the ODE.
+        order: the number of data predictions that a step uses, 1 to 3. The error of the ODE has at least this order in
+            the step size. The weak order of an SDE is 2 from order 2 on. The corrector increases the order, unless the
+            lower order of the first steps dominates.
+        corrector: whether to correct each step after the next NFE. With order 3, the first step is always corrected,
+            because otherwise its error would be of order 2.
+        variable: the variable of the interpolation polynomial, as a function of log(alpha / sigma).
+        noise: the noise source, called once per step.
 
     Raises:
-        ValueError: an order that there is not.
+        ValueError: `order` is not 1, 2 or 3.
     """
 
     velocity: Field
@@ -83,70 +83,70 @@ class Exponential:
             raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
-        """Yield the state at each of `times`, the first being x itself.
+        """Yield the state at each of `times`, starting with x itself.
 
-        The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place, by
-        torch's operations (what is written through `.data` or `.numpy()` is not seen): the solver then starts anew from
-        the edited state, for which it asks the velocity once more. It also starts anew, without another call, at those
-        of `times` at which the velocity says that it jumps.
+        The state is carried in float32 at least and yielded in x's dtype. A yielded state may be edited in place by
+        torch operations (changes through `.data` or `.numpy()` are not detected). The solver then restarts from the
+        edited state, which costs one more NFE. It also restarts, without another NFE, at those of `times` that are
+        jumps of the velocity.
 
         Raises:
-            ValueError: `times` is not a grid (rising, for an SDE), x is not floating point, sigma = 0 at its first
-                time, w is not finite inside, or a derivative by times, path or w, or a vmap over them, is asked for.
+            ValueError: `times` is not a grid (increasing, for an SDE); x is not floating point; sigma = 0 at the first
+                time; w is negative or not finite inside the grid; or a gradient by times, path or w, or a vmap over
+                them, is requested.
         """
-        grid = (check_times if self.w is None else check_rising)(times)
+        grid = (check_times if self.w is None else check_increasing)(times)
         check_states(x)
         yield x
         if len(grid) == 1:
             return
-        steps = ExponentialSteps(self.path, self.w, grid, self.variable)
+        coefficients = ExponentialCoefficients(self.path, self.w, grid, self.variable)
         jumps = jumps_of(self.velocity)
-        state, dtype = x.to(wide(x.dtype)), x.dtype
-        known: list[Tensor] = []  # the data predicted so far, the newest first
-        moved, start = state, 0  # the part of a step that asks for no data, and where the solver began
+        dtype, state = x.dtype, upcast(x)
+        known = state  # the part of a step that does not depend on predicted data
+        history: list[Tensor] = []  # the data predicted at the last times, newest first
         for n, (t, s) in enumerate(pairwise(grid)):
             jump = jump_at(jumps, t)
-            asked = t if jump is None else just_after(jump, s, wide(dtype))
-            start = start if jump is None else n
-            values = [self._data(state.to(dtype), asked, t), *(known if n > start else [])]
-            if n > start and (self.corrector or (n == start + 1 and self.order == 3)):
-                state = moved + _combine(steps.weights(n - 1, range(n, n - len(values), -1)), values)
-            known = values[: self.order]
+            t_velocity = t if jump is None else next_after(jump, s, upcast_dtype(dtype))
+            if jump is not None:
+                history = []
+            data = self._predict_data(state.to(dtype), t_velocity, t)
+            if self._corrects_after(history):
+                state = known + coefficients.integral(n - 1, n, [data, *history])
+            history = [data, *history][: self.order]
             if n:
-                shown = _watched(state.to(dtype))
-                before = _edits(shown)
+                shown = _with_version_counter(state.to(dtype))
+                version = _version(shown)
                 yield shown
-                if _edits(shown) != before:
-                    state, start = shown.to(state.dtype), n
-                    known = [self._data(shown, asked, t)]
-            moved = steps.state[n] * state
+                if _version(shown) != version:  # it was edited: restart
+                    state = shown.to(state.dtype)
+                    history = [self._predict_data(shown, t_velocity, t)]
+            known = coefficients.state[n] * state
             if self.w is not None:
-                moved = moved + steps.noise[n] * self.noise(state, t, s)
-            state = moved + _combine(steps.weights(n, range(n, n - len(known), -1)), known)
+                known = known + coefficients.noise[n] * self.noise(state, t, s)
+            state = known + coefficients.integral(n, n, history)
         yield state.to(dtype)
 
-    def _data(self, x: Tensor, asked: Tensor, t: Tensor) -> Tensor:
-        """Return the data predicted from the state x at time t, by the velocity at the time to ask it."""
-        return self.path.data_from_velocity(at(self.velocity, x, asked), x, t)
+    def _predict_data(self, x: Tensor, t_velocity: Tensor, t: Tensor) -> Tensor:
+        """Return the data predicted at state x and time t. The velocity is called at `t_velocity`, t or just after."""
+        return self.path.data_from_velocity(at(self.velocity, x, t_velocity), x, t)
+
+    def _corrects_after(self, history: list[Tensor]) -> bool:
+        """Return whether to correct the last step, given the data predicted since the start or restart."""
+        is_first_step = len(history) == 1
+        return bool(history) and (self.corrector or (self.order == 3 and is_first_step))
 
 
-def _watched(x: Tensor) -> Tensor:
-    """Return a state whose edits are counted: a copy of one that inference mode made."""
+def _with_version_counter(x: Tensor) -> Tensor:
+    """Return x, or a copy of it if it is an inference tensor, since those do not count in-place edits."""
     if not x.is_inference():
         return x
     with torch.inference_mode(False):
         return x.clone()
 
 
-def _edits(x: Tensor) -> int:
-    """Return how often a state was edited in place: what torch counts to protect gradients, and without a wait."""
+def _version(x: Tensor) -> int:
+    """Return the number of in-place edits of x, which torch counts for autograd. No synchronisation is needed."""
     while torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x._version
-
-
-def _combine(weights: list[float], values: list[Tensor]) -> Tensor:
-    total = weights[0] * values[0]
-    for weight, value in zip(weights[1:], values[1:], strict=True):
-        total = total + weight * value
-    return total

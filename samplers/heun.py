@@ -1,4 +1,4 @@
-"""Heun's method of order 2, the paper's deterministic sampler."""
+"""Heun's method, the paper's deterministic sampler."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,13 +6,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
-from .precision import column
 from .protocols import Field
+from .states import column
 
 
 @dataclass(frozen=True)
 class Heun(OneStep):
-    """x + h/2 (v(x, t) + v(x + h v(x, t), s)): two calls of the velocity a step (SiT, arXiv 2401.08740, alg. 1)."""
+    """Heun's method: x + h/2 (v(x, t) + v(x + h v(x, t), s)) (SiT, arXiv 2401.08740, algorithm 1).
+
+    Order 2, NFE: two per step.
+    """
 
     order: ClassVar[int] = 2
     velocity: Field

@@ -1,7 +1,8 @@
-"""Where fields jump: a solver whose error control, order or memory asks for smooth fields stops there.
+"""Discontinuities of fields in time, at which adaptive and multistep solvers must stop.
 
-A field says so by an attribute `jumps`, the times at which it is discontinuous, as guidance in an interval is at both
-ends of it. Between two of them it is asked on one side only.
+A field lists the times of its discontinuities in the attribute `jumps`. For example, guidance in an interval is
+discontinuous at both ends of the interval. Between two jumps the field is smooth, and solvers evaluate it strictly
+between them.
 """
 
 from collections.abc import Iterator
@@ -13,65 +14,66 @@ import torch
 from torch import Tensor
 
 
-class Piece(NamedTuple):
-    """A part of the way between two times, on which a field is smooth, and where it may be asked."""
+class SmoothInterval(NamedTuple):
+    """An interval of integration, from t to s, inside which a field is smooth."""
 
     t: float
     s: float
     low: float
+    """The least time at which to evaluate the field, exactly representable in the dtype of its times."""
     high: float
-    """The least and the greatest time to ask the field at, numbers of the dtype that its times have."""
+    """The greatest time at which to evaluate the field, exactly representable in the dtype of its times."""
 
 
 def jumps_of(field: Any) -> tuple[float, ...]:
-    """Return the times at which a field, or what it is a `partial` of, says that it jumps: none without `jumps`."""
+    """Return the attribute `jumps` of a field, or of the function in a `functools.partial`; () if there is none."""
     while isinstance(field, partial):
         field = field.func
     return tuple(float(time) for time in getattr(field, "jumps", ()))
 
 
-def pieces(field: Any, t: float, s: float, dtype: torch.dtype) -> Iterator[Piece]:
-    """Return the parts of the way from t to s, which may lie before t, that the jumps of a field leave."""
+def smooth_intervals(field: Any, t: float, s: float, dtype: torch.dtype) -> Iterator[SmoothInterval]:
+    """Yield the intervals into which the jumps of a field divide the way from t to s, for t < s or t > s."""
     inside = {time for time in jumps_of(field) if min(t, s) < time < max(t, s)}
-    places = [t, *sorted(inside, reverse=s < t), s]
-    for begin, end in pairwise(places):
-        low, high = _asked(min(begin, end), max(begin, end), dtype, inside)
-        yield Piece(begin, end, low, high)
+    ends = [t, *sorted(inside, reverse=s < t), s]
+    for begin, end in pairwise(ends):
+        low, high = _evaluation_bounds(min(begin, end), max(begin, end), dtype, inside)
+        yield SmoothInterval(begin, end, low, high)
 
 
-def through(times: Tensor, field: Any) -> Tensor:
-    """Return a rising grid (N,) of which, for each jump inside of it, the nearest inner time is moved onto the jump.
+def snap_to_jumps(times: Tensor, field: Any) -> Tensor:
+    """Return increasing times (N,) in which, for each jump of the field, the nearest inner time is moved onto the jump.
 
-    A jump finds no time where there are more jumps than inner times.
+    If there are more jumps than inner times, some jumps remain between times.
     """
     times = times.clone()
     free = set(range(1, len(times) - 1))
     for jump in sorted(jumps_of(field)):
-        between = [n for n in free if times[n - 1] < jump < times[n + 1]]
-        if between and jump not in times.tolist():
-            nearest = min(between, key=lambda n: abs(float(times[n]) - jump))
+        candidates = [n for n in free if times[n - 1] < jump < times[n + 1]]
+        if candidates and jump not in times.tolist():
+            nearest = min(candidates, key=lambda n: abs(float(times[n]) - jump))
             times[nearest] = jump
             free.discard(nearest)
     return times
 
 
 def jump_at(jumps: tuple[float, ...], t: Tensor) -> Tensor | None:
-    """Return the jump, float64, that is the time t of a grid but for rounding to float32; None if none is."""
+    """Return the jump, in float64, that equals time t when both are rounded to float32, or None."""
     time = t.detach().float()
-    here = [each for each in torch.tensor(jumps, dtype=torch.float64, device="cpu") if each.float() == time]
-    return here[0] if here else None
+    equal = [each for each in torch.tensor(jumps, dtype=torch.float64, device="cpu") if each.float() == time]
+    return equal[0] if equal else None
 
 
-def just_after(t: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the number of a dtype that is next to time t, on the way to s."""
+def next_after(t: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the floating point number of a dtype that follows t in the direction of s."""
     return torch.nextafter(t.to(dtype), s.to(dtype))
 
 
-def _asked(low: float, high: float, dtype: torch.dtype, jumps: set[float]) -> tuple[float, float]:
-    """Return the least and the greatest number of a dtype in [low, high], past the rounded ends that are jumps."""
+def _evaluation_bounds(low: float, high: float, dtype: torch.dtype, jumps: set[float]) -> tuple[float, float]:
+    """Return the least and greatest number of a dtype in [low, high]. Ends that are jumps are excluded."""
     ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
     rounded = ends.to(dtype)
-    beyond = torch.stack([rounded[0] < ends[0], rounded[1] > ends[1]])
+    outside = torch.stack([rounded[0] < ends[0], rounded[1] > ends[1]])
     at_jump = torch.tensor([low in jumps, high in jumps], device="cpu")
-    inner: list[float] = torch.where(beyond | at_jump, torch.nextafter(rounded, rounded.flip(0)), rounded).tolist()
-    return inner[0], inner[1]
+    bounds: list[float] = torch.where(outside | at_jump, torch.nextafter(rounded, rounded.flip(0)), rounded).tolist()
+    return bounds[0], bounds[1]

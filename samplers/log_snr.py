@@ -1,7 +1,7 @@
-r"""The clock that paths share: $\lambda = \log(\alpha/\sigma)$, half the logarithm of the signal-to-noise ratio.
+r"""The log signal-to-noise ratio $\lambda = \log(\alpha/\sigma)$, half the logarithm of alpha^2 / sigma^2.
 
-It rises from noise to data, by itself determines what the state says of the data, and is what DPM-Solver calls lambda
-(arXiv 2206.00927, eq. 3.4); the paper's lambda is another thing, the derivative of this one times sigma.
+It increases from noise to data and is the lambda of DPM-Solver (arXiv 2206.00927, eq. 3.4). SiT's lambda is different:
+it is sigma times the derivative of this one.
 """
 
 import torch
@@ -15,10 +15,10 @@ def log_snr(path: Path, t: Tensor) -> Tensor:
     return torch.log(path.alpha(t)) - torch.log(path.sigma(t))
 
 
-def time_at(path: Path, values: Tensor) -> Tensor:
-    """Return the times at which log(alpha / sigma) has these values, by bisection, or the nearer end of [0, 1]."""
+def time_from_log_snr(path: Path, values: Tensor) -> Tensor:
+    """Return the times at which log(alpha / sigma) has the given values, by bisection, or the nearest end of [0, 1]."""
     low, high = torch.zeros_like(values), torch.ones_like(values)
-    for _ in range(80):  # the noise of 1e-20 is as good as none
+    for _ in range(80):  # 2^-80 is below any noise level that matters
         t = (low + high) / 2
         below = log_snr(path, t) < values
         low, high = torch.where(below, t, low), torch.where(below, high, t)
@@ -28,8 +28,8 @@ def time_at(path: Path, values: Tensor) -> Tensor:
 def correlation(values: Tensor) -> Tensor:
     r"""Return $\alpha/\sqrt{\alpha^2+\sigma^2} - 1$ for values of log(alpha / sigma): from -1 at noise to 0 at data.
 
-    But for the 1, subtracted here so that it costs no digits near the data, this is the correlation between state and
-    data of variance 1. It is finite at both ends, and along the ODE of standard normal data the data expected from the
-    state is linear in it.
+    The first term is the correlation between the state and data of variance 1. Subtracting 1 keeps precision near the
+    data. The variable is finite at both ends, and on standard normal data the data prediction is linear in it along the
+    ODE.
     """
     return -torch.sigmoid(-2 * values) / (1 + torch.sigmoid(2 * values).sqrt())

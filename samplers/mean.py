@@ -1,4 +1,4 @@
-"""The last step of the paper's stochastic sampler."""
+"""The noiseless last step of the paper's stochastic sampler."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,15 +6,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep
-from .precision import column
 from .sde import SDE
+from .states import column
 
 
 @dataclass(frozen=True)
 class Mean(OneStep):
-    """x + h drift: a step of the SDE without its noise (SiT, arXiv 2401.08740, appendix E).
+    """A step of the SDE without noise: x + h drift (SiT, arXiv 2401.08740, appendix E). NFE: one.
 
-    A sampler that ends with noise would leave it in the picture; the paper stops at t = .96 and goes to 1 by this.
+    Use it as the last step, because noise added in the last step would remain in the sample. The paper solves the SDE
+    up to t = 0.96 and goes from there to 1 by this step.
     """
 
     order: ClassVar[int] = 1

@@ -6,13 +6,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
-from .precision import column
 from .protocols import Field
+from .states import column
 
 
 @dataclass(frozen=True)
 class Midpoint(OneStep):
-    """x + h v(x + h/2 v(x, t), t + h/2): two calls of the velocity a step, none of them at the step's end."""
+    """The explicit midpoint method: x + h v(x + h/2 v(x, t), t + h/2). Order 2, NFE: two per step, none at its end."""
 
     order: ClassVar[int] = 2
     velocity: Field

@@ -1,4 +1,4 @@
-"""Noise: what samples start from, and sources of what stochastic steps add."""
+"""Initial noise, and noise sources for stochastic solvers."""
 
 import struct
 from collections.abc import Iterator
@@ -12,32 +12,32 @@ from .philox import Domain
 
 
 def initial_noise(seed: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the standard normal noise that samples start from, (B, *shape) float32, a function of (seed, number).
+    """Return the initial standard normal noise of samples, (B, *shape) float32, as a function of (seed, sample number).
 
-    It is independent of what `Keyed` and `Brownian` give under the same seed.
+    It is independent of the noise of `Keyed` and `Brownian` with the same seed.
 
     Args:
-        seed: any integer; its low 64 bits count.
-        index: the sample numbers, (B,) integers; the noise is on their device.
-        shape: of one sample.
+        seed: any integer, of which the low 64 bits are used.
+        index: the sample numbers, (B,) integers. The noise is on their device.
+        shape: the shape of one sample.
 
     Raises:
-        ValueError: `index` is not of shape (B,), or not of integers.
+        ValueError: `index` is not of shape (B,) or not of integers.
     """
     return philox.normal(philox.key(seed, 0, domain=Domain.START), index, tuple(shape)).float()
 
 
 def white(x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-    """Return standard normal noise of x's shape from torch's global generator."""
+    """Return standard normal noise of x's shape from torch's default generator."""
     return torch.randn_like(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Keyed:
-    """Noise that is a function of (seed, sample number, t, s): the same for a sample in whatever batch it comes.
+    """A noise source that is a function of (seed, sample number, t, s). It does not depend on the batch of a sample.
 
     Args:
-        seed: any integer; its low 64 bits count.
+        seed: any integer, of which the low 64 bits are used.
         index: the sample numbers of the rows, (B,) integers.
     """
 
@@ -45,14 +45,14 @@ class Keyed:
     index: Tensor
 
     def __call__(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        """Return standard normal noise of x's shape (B, *) for the step from t to s, times for all rows or (B,).
+        """Return standard normal noise of x's shape (B, *) for the step from t to s, scalar times or (B,).
 
         Raises:
-            ValueError: x has not as many rows as there are sample numbers, or these are not integers of shape (B,).
+            ValueError: the number of sample numbers differs from the number of rows, or they are not integers (B,).
         """
-        index, shape = numbers(self.index, x), tuple(x.shape[1:])
+        index, shape = sample_numbers(self.index, x), tuple(x.shape[1:])
         noise = torch.empty_like(x)
-        for rows, start, end in steps(x, t, s):
+        for rows, start, end in distinct_steps(x, t, s):
             key = philox.key(self.seed, _bits(start), _bits(end), domain=Domain.STEPS)
             drawn = philox.normal(key, index[rows], shape).to(x.dtype)
             if isinstance(rows, slice):
@@ -61,30 +61,30 @@ class Keyed:
         return noise
 
 
-def numbers(index: Tensor, x: Tensor) -> Tensor:
-    """Return the sample numbers of the rows of x, on its device.
+def sample_numbers(index: Tensor, x: Tensor) -> Tensor:
+    """Return the sample numbers of the rows of x, on x's device.
 
     Raises:
-        ValueError: x has not as many rows as there are sample numbers.
+        ValueError: the number of sample numbers differs from the number of rows.
     """
     if len(x) != len(index):
         raise ValueError(f"there are {len(index)} sample numbers, and x has {len(x)} rows")
     return index.to(x.device)
 
 
-def steps(x: Tensor, t: Tensor, s: Tensor) -> Iterator[tuple[slice | Tensor, float, float]]:
-    """Give the rows of x, from t, and to s, of every different step: all rows of one if both times are scalars."""
+def distinct_steps(x: Tensor, t: Tensor, s: Tensor) -> Iterator[tuple[slice | Tensor, float, float]]:
+    """Yield (rows of x, t, s) for each distinct step in a batch. Scalar times are one step of all rows."""
     if not t.ndim and not s.ndim:
         yield slice(None), float(t.detach()), float(s.detach())
         return
-    different: dict[tuple[float, float], list[int]] = {}
+    rows_of_step: dict[tuple[float, float], list[int]] = {}
     pairs = zip(t.expand(len(x)).tolist(), s.expand(len(x)).tolist(), strict=True)
     for row, pair in enumerate(pairs):
-        different.setdefault(pair, []).append(row)
-    for (start, end), rows in different.items():
+        rows_of_step.setdefault(pair, []).append(row)
+    for (start, end), rows in rows_of_step.items():
         yield torch.tensor(rows, device=x.device), start, end
 
 
 def _bits(t: float) -> int:
-    """Return the 64 bits of the time as a double, so that it counts by its value and not by its precision."""
+    """Return the 64 bits of the time as a double. Float32 and float64 times of equal value have the same bits."""
     return int.from_bytes(struct.pack("<d", t + 0.0), "little")

@@ -1,10 +1,10 @@
-"""Random numbers that are a function of a key and a counter: Philox 4x32-10 (Salmon et al., SC 2011).
+"""Counter-based random numbers: Philox 4x32-10 (Salmon et al., SC 2011).
 
-Every draw here is a function of (key, sample number) alone, so it depends neither on batches, nor on processes, nor
-on what was drawn before, and the integers behind it are the same on every device. 32-bit words are held in int64.
+Every draw is a function of (key, sample number) only. It does not depend on batches, processes or earlier draws, and
+its integers are the same on every device. 32-bit words are stored in int64.
 
-A counter's four words are the block of a draw, the domain of its key, and the sample number. So draws of two domains
-never ask Philox for the same words, whatever their seeds, times and sample numbers are.
+The four words of a counter are the block of the draw, the domain of its key, and the two halves of the sample number.
+Draws of different domains therefore never use the same counter, for any seeds, times and sample numbers.
 """
 
 import math
@@ -19,7 +19,10 @@ Word = TypeVar("Word", int, Tensor)
 
 
 class Domain(IntEnum):
-    """Random streams that are independent of one another under any seeds. Domains from 16 on are free."""
+    """The domains of random streams. Streams of different domains are independent for any seeds.
+
+    Domains from 16 on are free for custom use.
+    """
 
     RECIPES = 0
     """The streams of `sitkit.recipes`, which differ in the first number of their keys."""
@@ -34,7 +37,7 @@ class Domain(IntEnum):
 
 
 class Key(NamedTuple):
-    """Two 32-bit words of a key, and the domain of what is drawn with it."""
+    """The two 32-bit words of a key, and the domain of its draws."""
 
     low: int
     high: int
@@ -47,24 +50,24 @@ _LOW = 0xFFFFFFFF
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[Any, Any]) -> tuple[Word, Word, Word, Word]:
-    """Return four random words for the four of a counter and the two of a key.
+    """Return four random words, given the four words of a counter and the two words of a key.
 
-    Words are numbers in [0, 2^32), or tensors of them, int64. A key's may be tensors if the counter's are.
+    Words are integers in [0, 2^32) or int64 tensors of them. The key may contain tensors if the counter does.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2  # products of int64 wrap, and hold the same 64 bits
+        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2  # int64 products wrap and have the same low 64 bits
         c0, c1, c2, c3 = (p1 >> 32 & _LOW) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c3 ^ k1, p0 & _LOW
         k0, k1 = k0 + _INCREMENTS[0] & _LOW, k1 + _INCREMENTS[1] & _LOW
     return c0, c1, c2, c3
 
 
 def key(seed: int, first: int, second: int = 0, *, domain: int = 0) -> Key:
-    """Return a key derived from a seed and two numbers of 64 bits each, for a stream of a domain.
+    """Return a key derived from a seed and two 64-bit numbers, for a stream of a domain.
 
-    Keys of different seeds, numbers or domains are independent for all that one can see. Two keys of one domain may be
-    equal by chance, with probability 2^-64; draws of two domains are never the same, not even then.
+    Keys of different seeds, numbers or domains are statistically independent. Two keys of one domain coincide with
+    probability 2^-64. Draws of different domains never use the same counter.
     """
     counter = (first & _LOW, first >> 32 & _LOW, second & _LOW, second >> 32 & _LOW)
     derived = philox(counter, (seed & _LOW, seed >> 32 & _LOW))
@@ -74,19 +77,19 @@ def key(seed: int, first: int, second: int = 0, *, domain: int = 0) -> Key:
 
 
 def words(key: Key, index: Tensor, count: int) -> Tensor:
-    """Return `count` random words, (B, count) int64, for each of the sample numbers `index`, (B,) whole numbers.
+    """Return `count` random words, (B, count) int64, for each of the sample numbers `index`, (B,) integers.
 
     Raises:
-        ValueError: `index` has another shape, or is no tensor of whole numbers.
+        ValueError: `index` is not of shape (B,) or not of integers.
     """
     return words_of_keys([key], index, count)[0]
 
 
 def words_of_keys(keys: Sequence[Key], index: Tensor, count: int) -> Tensor:
-    """Return what `words` returns for each of some keys of one domain, (K, B, count) int64.
+    """Return `words` for each of several keys of one domain, (K, B, count) int64.
 
     Raises:
-        ValueError: `index` is not of shape (B,), or no tensor of whole numbers.
+        ValueError: `index` is not of shape (B,) or not of integers.
     """
     if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
         raise ValueError(f"sample numbers must be integers of shape (B,), got {index.dtype} {tuple(index.shape)}")
@@ -95,13 +98,13 @@ def words_of_keys(keys: Sequence[Key], index: Tensor, count: int) -> Tensor:
     if len(keys) == 1:
         drawn = torch.stack(philox(counter, keys[0][:2]), dim=-1)[None]
     else:
-        low, high = _sent(torch.tensor([key[:2] for key in keys], device="cpu"), index.device).T[:, :, None, None]
+        low, high = _to_device(torch.tensor([key[:2] for key in keys], device="cpu"), index.device).T[:, :, None, None]
         drawn = torch.stack(philox(counter, (low, high)), dim=-1)
     return drawn.flatten(2)[..., :count]
 
 
-def _sent(values: Tensor, device: torch.device) -> Tensor:
-    """Return values on a device, which is not waited for."""
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return values on a device, copied without a synchronisation."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
@@ -111,12 +114,12 @@ def uniform(key: Key, index: Tensor) -> Tensor:
 
 
 def normal(key: Key, index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return standard normal numbers, (B, *shape) float64, for each sample number, by Box and Muller's formula."""
+    """Return standard normal numbers, (B, *shape) float64, for each sample number, by the Box-Muller transform."""
     return normal_of_keys([key], index, shape)[0]
 
 
 def normal_of_keys(keys: Sequence[Key], index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return what `normal` returns for each of some keys of one domain, (K, B, *shape) float64."""
+    """Return `normal` for each of several keys of one domain, (K, B, *shape) float64."""
     count = math.prod(shape)
     pairs = words_of_keys(keys, index, count + count % 2).double()
     radius = (-2 * torch.log((pairs[..., 0::2] + 1) * 2.0**-32)).sqrt()

@@ -1,4 +1,4 @@
-"""The best that is known here for a number of network calls."""
+"""A default solver and grid of times for a given number of function evaluations (NFE)."""
 
 from numbers import Integral
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from .protocols import Diffusion, Field, NoiseSource, Path, Solver
 
 
 class Plan(NamedTuple):
-    """What `sample` needs: a solver and times. Edit it by `_replace`, or print it."""
+    """A solver and a grid of times, the arguments of `sample`. Change fields by `_replace`."""
 
     solver: Solver
     times: Tensor
@@ -27,23 +27,24 @@ def plan(
     interval: tuple[float, float] = (0.0, 1.0),
     noise: NoiseSource = white,
 ) -> Plan:
-    """Return solver and times for a number of calls of the velocity: sample(plan.solver, eps, plan.times).
+    """Return a solver and times with the given NFE, to be used as `sample(plan.solver, eps, plan.times)`.
 
-    The rule, for any path and any w: `Exponential` of order 3 with its corrector, one call a step, on the times of
-    `grids.power` with exponent 3/2. It asks neither network nor data. Equal steps of alpha / (alpha + sigma) suit what
-    is large in the data, as the leading directions of images, and steps that shrink to the end suit detail: 3/2 lies
-    between. If the data have no large directions `grids.fitted` is better, and `grids.measured` fits a network.
+    For any path and w, the solver is `Exponential` of order 3 with corrector, with one NFE per step, and the times are
+    those of `grids.power` with exponent 3/2, moved onto the jumps of the velocity. The choice does not use the network
+    or the data. Equal steps of alpha / (alpha + sigma) are best for directions of large variance, such as the leading
+    directions of images, and steps that shrink towards the data are best for detail. The exponent 3/2 is a compromise.
+    For data without large directions, `grids.fitted` is better. `grids.measured` adapts the grid to a network.
 
     Args:
-        velocity: a velocity along `path`.
-        path: of the velocity.
-        w: the diffusion coefficient; None is the ODE.
-        evaluations: how many calls may be made, 1 or more; all are.
-        interval: where to begin and end. At its low end the velocity, at its inside w, must be finite.
-        noise: of the SDE.
+        velocity: a velocity field along `path`.
+        path: the path of the velocity.
+        w: the diffusion coefficient. None is the ODE.
+        evaluations: the NFE, 1 or more.
+        interval: the first and the last time. The velocity must be finite at the first time, and w between both.
+        noise: the noise source of the SDE.
 
     Raises:
-        ValueError: no call is allowed, or no interval.
+        ValueError: `evaluations` is less than 1, or `interval` is not (low, high) in [0, 1].
     """
     if not isinstance(evaluations, Integral) or evaluations < 1:
         raise ValueError(f"evaluations must be a whole number, at least 1, got {evaluations}")

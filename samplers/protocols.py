@@ -1,4 +1,4 @@
-"""What samplers ask of the outside, and of one another."""
+"""Protocols of samplers: fields, paths, noise sources, solvers and networks."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeAlias
@@ -9,27 +9,30 @@ Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A function of states (B, *) and times (B,) to (B, *)."""
 
 Diffusion: TypeAlias = Callable[[Tensor], Tensor]
-"""A function t -> w(t) >= 0 that keeps t's shape; a plain function will do."""
+"""A diffusion coefficient: a function t -> w(t) >= 0 that keeps t's shape."""
 
 
 class RowField(Protocol):
-    """A field that can be restricted to some of its rows, whatever it holds of each, such as labels."""
+    """A field that can be restricted to some rows of the batch, together with its labels and other data of the rows."""
 
     def __call__(self, x: Tensor, t: Tensor, /) -> Tensor: ...
 
     def rows(self, index: Tensor, /) -> Field:
-        """Return the field of the rows `index` (N,) of this one's: of states (N, *) and times (N,)."""
+        """Return the field restricted to the rows `index`, (N,): a function of states (N, *) and times (N,)."""
         ...
 
 
-def rows_of(field: Field) -> Callable[[Tensor], Field] | None:
-    """Return the method `rows` of a `RowField`, None of another field: a number of rows, as `Counted` has, is none."""
+def rows_method(field: Field) -> Callable[[Tensor], Field] | None:
+    """Return the method `rows` of a `RowField`, or None. `rows` of `Counted` is a number and not returned."""
     rows = getattr(field, "rows", None)
     return rows if callable(rows) else None
 
 
 class Posterior(Protocol):
-    """x_s given x_t and x: normal, with mean data x + state x_t; and `forward`, the variance of x_t given x_s."""
+    """The normal distribution of x_s given x_t and x, with mean data x + state x_t.
+
+    `forward` is the variance of x_t given x_s.
+    """
 
     @property
     def data(self) -> Tensor: ...
@@ -42,7 +45,7 @@ class Posterior(Protocol):
 
 
 class Path(Protocol):
-    """The part of an interpolant that samplers use; `sitkit.interpolants.Interpolant` has it."""
+    """The methods of an interpolant that samplers use. `sitkit.interpolants.Interpolant` implements them."""
 
     def alpha(self, t: Tensor) -> Tensor: ...
     def sigma(self, t: Tensor) -> Tensor: ...
@@ -57,22 +60,22 @@ class Path(Protocol):
 
 
 class NoiseSource(Protocol):
-    """The standard normal noise of the step from time t to time s, of the shape of x."""
+    """A source of noise: a function that returns standard normal noise, of x's shape, for the step from t to s."""
 
     def __call__(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor: ...
 
 
 class Solver(Protocol):
-    """Carries states along a grid of times."""
+    """A solver of an ODE or SDE on a grid of times."""
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
-        """Yield the state at each of `times`, the first being x itself."""
+        """Yield the state at each of `times`, starting with x itself."""
         ...
 
 
 class Model(Protocol):
-    """A network that takes conditions by the name y."""
+    """A network that takes conditions as keyword argument y."""
 
     def __call__(self, x: Tensor, t: Tensor, /, *, y: Any) -> Tensor:
-        """Return (B, *) for states (B, *), times (B,) and conditions: tensors (B, ...), or dicts of such."""
+        """Return the output, (B, *), for states (B, *), times (B,) and conditions (B, ...), or dicts of them."""
         ...

@@ -1,4 +1,4 @@
-"""Kutta's method of order 4 by the 3/8 rule, torchdiffeq's `rk4`."""
+"""The Runge-Kutta method of order 4 by Kutta's 3/8 rule, as `rk4` of torchdiffeq."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,13 +6,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
-from .precision import column
 from .protocols import Field
+from .states import column
 
 
 @dataclass(frozen=True)
 class RK4(OneStep):
-    """x + h/8 (k1 + 3 k2 + 3 k3 + k4), the slopes taken at t, t + h/3, t + 2h/3 and s: four calls a step."""
+    """Kutta's 3/8 rule: x + h/8 (k1 + 3 k2 + 3 k3 + k4) with slopes at t, t + h/3, t + 2h/3 and s.
+
+    Order 4, NFE: four per step.
+    """
 
     order: ClassVar[int] = 4
     velocity: Field

@@ -1,6 +1,6 @@
-r"""How fast the data prediction bends on its way: $|D'''|$ along the ODE, by $u = \alpha/\sqrt{\alpha^2+\sigma^2}$.
+r"""The third derivative $|D'''|$ of the data prediction along the ODE, in $u = \alpha/\sqrt{\alpha^2+\sigma^2}$.
 
-`grids.fitted` puts steps where it is large.
+`grids.fitted` uses shorter steps where it is large.
 """
 
 import math
@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 
 Roughness: TypeAlias = Callable[[Tensor], Tensor]
-"""A function of u in (0, 1), of u's shape, float64."""
+"""A function of u in (0, 1), float64, that returns the third derivative, of u's shape."""
 
 
 @dataclass(frozen=True)
 class NormalRoughness:
-    r"""That of normal data whose standard deviations c spread evenly in log c over `scales`, root mean square.
+    r"""The root mean square of the third derivative over normal data with log-uniform standard deviations c.
 
     Along the ODE $D = c^2u/\sqrt{1-ku^2}$ times the noise, $k = 1-c^2$, and so
     $D''' = 3c^2k(1+4ku^2)(1-ku^2)^{-7/2}$. Data of variance 1 have none.
 
     Args:
-        scales: the least and the largest c, in units of the data: by default data as networks see them, standardised,
-            with detail down to a twentieth.
-        count: how many are averaged over.
+        scales: the least and the largest c. The default suits standardised data with details down to a scale of 1/20.
+        count: the number of values of c in the mean.
 
     Raises:
-        ValueError: scales that are not positive, rising and finite.
+        ValueError: `scales` is not (low, high) with 0 < low < high, both finite.
     """
 
     scales: tuple[float, float] = (0.05, 1.0)

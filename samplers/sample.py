@@ -1,4 +1,4 @@
-"""From noise to data."""
+"""Sampling: runs a solver on a grid of times."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,13 @@ from .protocols import Solver
 
 @torch.no_grad()
 def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None) -> Tensor:
-    """Return the state, of x's shape (B, *) and dtype, that `solver` reaches from x along `times`.
-
-    No gradients are kept.
+    """Return the state at the last of `times`, of x's shape (B, *) and dtype. No gradients are recorded.
 
     Args:
-        solver: a `OneStep`, or any function of (x, times) that yields the state at each time.
-        x: the state at times[0]: noise, to draw samples.
-        times: the grid, (N,), N >= 2, from which nothing is hidden: no interval, no epsilon.
-        last: takes the last interval, if given.
+        solver: a solver, or any function of (x, times) that yields the state at each time.
+        x: the state at times[0], usually noise.
+        times: the grid of times, (N,), N >= 2. It is used exactly as given.
+        last: a one-step solver for the last interval. Default: `solver`.
 
     Raises:
         ValueError: `times` is not a grid of at least two times.

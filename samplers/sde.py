@@ -1,4 +1,4 @@
-"""The family of stochastic differential equations that share one path's marginals."""
+"""The family of SDEs with the marginals of a path."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from .one_step import at
-from .precision import column
 from .protocols import Diffusion, Field, Path
-from .times import is_batched
+from .states import column
+from .transforms import is_batched
 
 
 @dataclass(frozen=True)
 class SDE:
     r"""$dX = (v + \frac{w}{2} s)\,dt + \sqrt{w}\,dW$, for any w(t) >= 0 (SiT, arXiv 2401.08740, eq. 4).
 
-    The score s follows from the velocity v, so that drift and diffusion cost one call of the network.
+    The score s is computed from the velocity v. NFE: one per call, for drift and diffusion together.
     """
 
     velocity: Field
@@ -23,10 +23,10 @@ class SDE:
     w: Diffusion
 
     def __call__(self, x: Tensor, t: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return the drift (B, *) at states x, and w at t; t is a scalar or has shape (B,), and w has t's shape.
+        """Return the drift (B, *) and w(t), of t's shape, at states x and times t, a scalar or (B,).
 
         Raises:
-            ValueError: w(t) is negative or not finite. KL's w is infinite at t = 0: start at times[0] > 0.
+            ValueError: w(t) is negative or not finite. For KL, w(0) is infinite: start at times[0] > 0.
         """
         w = self.coefficient(t)
         velocity = at(self.velocity, x, t)
@@ -34,7 +34,7 @@ class SDE:
         return velocity + column(w, score) / 2 * score, w
 
     def coefficient(self, t: Tensor, /) -> Tensor:
-        """Return w at t, of its shape.
+        """Return w(t), of t's shape.
 
         Raises:
             ValueError: w(t) is negative or not finite.
@@ -43,7 +43,7 @@ class SDE:
 
 
 def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
-    """Return w at t, of its shape and precision.
+    """Return w(t), of t's shape and dtype.
 
     Raises:
         ValueError: w(t) is negative or not finite.
@@ -54,3 +54,9 @@ def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
         if wrong.any():
             raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")
     return values
+
+
+def safe_sqrt(w: Tensor) -> Tensor:
+    """Return the square root of w >= 0, with gradient 0 instead of infinity where w = 0."""
+    zero = w == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, w).sqrt())

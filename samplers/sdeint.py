@@ -1,4 +1,4 @@
-"""Solvers of SDEs from torchsde, on a grid of times and with noise from a source."""
+"""SDE solvers from torchsde, on a given grid of times and with a given noise source."""
 
 from itertools import pairwise
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .noise import white
-from .one_step import check_rising
-from .precision import check_states, flat, wide
+from .one_step import check_increasing
 from .protocols import NoiseSource
 from .sde import SDE
+from .states import check_states, flatten_rows, upcast
 
 ITO = ("euler", "milstein")
 STRATONOVICH = ("heun", "midpoint", "euler_heun", "reversible_heun")
@@ -17,33 +17,34 @@ STRATONOVICH = ("heun", "midpoint", "euler_heun", "reversible_heun")
 
 @torch.no_grad()
 def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: NoiseSource = white) -> Tensor:
-    """Return the state, of x's shape (B, *) and dtype, that torchsde's `method` reaches from x; no gradients are kept.
+    """Solve an SDE by a method of torchsde. Return the state at the last time, of x's shape (B, *) and dtype.
 
-    One step from each time to the next. As w does not depend on the state, Ito's and Stratonovich's SDEs are one.
+    The method takes one step from each time to the next. Since w does not depend on the state, the Ito and Stratonovich
+    forms of the SDE are equal. No gradients are recorded.
 
     Args:
-        sde: asked once for every drift that the method needs.
+        sde: the SDE. NFE: one per drift that the method evaluates.
         x: the state at times[0].
-        times: a rising grid, (N,), N >= 2.
-        method: one of those that need increments only: euler, milstein, heun, midpoint, euler_heun, reversible_heun;
-            `srk` and `log_ode` ask for Levy areas, which increments do not give.
-        noise: gives the increments.
+        times: an increasing grid, (N,), N >= 2.
+        method: euler, milstein, heun, midpoint, euler_heun or reversible_heun. `srk` and `log_ode` are not supported,
+            because they need Levy areas, and the noise source gives increments only.
+        noise: the noise source.
 
     Raises:
-        ValueError: an unknown method, no grid, or w not finite at a time that the method visits.
+        ValueError: the method is unknown, `times` is not such a grid, or w is not finite at a time of the method.
     """
-    import torchsde  # noqa: PLC0415 (it takes a second, and most samplers do without)
+    import torchsde  # noqa: PLC0415 (imported on use, because it takes a second)
 
     if method not in ITO + STRATONOVICH:
         raise ValueError(f"give a method of {', '.join(ITO + STRATONOVICH)}; got '{method}'")
-    times = check_rising(times)
+    times = check_increasing(times)
     check_states(x)
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
     if not x.numel():
         return x
     adapter = _Adapter(sde, x, noise, "ito" if method in ITO else "stratonovich")
-    state, memory = flat(x).to(wide(x.dtype)), None
+    state, memory = upcast(flatten_rows(x)), None
     for step in pairwise(times):
         t, s = step
         states, memory = torchsde.sdeint(
@@ -52,18 +53,18 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
             torch.stack(step),
             bm=adapter,
             method=method,
-            dt=2 * (s - t),  # one step, however s - t is rounded
+            dt=2 * (s - t),  # longer than s - t, so that rounding cannot add a second step
             extra=True,
             extra_solver_state=memory or None,
         )
         state = states[-1]
-        if memory:  # reversible_heun's: drift, noise and state of its own
-            adapter.remember(state, s, memory[0])
+        if memory:  # of reversible_heun: drift, diffusion and an auxiliary state
+            adapter.cache_drift(state, s, memory[0])
     return state.reshape(x.shape).to(x.dtype)
 
 
 class _Adapter:
-    """An SDE and its Brownian motion, with flat states, as torchsde asks for them."""
+    """The interface of torchsde to an SDE and its Brownian motion, with states (B, D)."""
 
     noise_type = "diagonal"
     levy_area_approximation = "none"
@@ -73,26 +74,25 @@ class _Adapter:
         self.x = x
         self.noise = noise
         self.sde_type = sde_type
-        self.shape = tuple(flat(x).shape)
-        self._last: tuple[Tensor, float, Tensor] | None = None
+        self.shape = tuple(flatten_rows(x).shape)
+        self._cached_drift: tuple[Tensor, float, Tensor] | None = None
 
     def f(self, t: Tensor, y: Tensor) -> Tensor:
-        """Return the drift; asked twice for the same, as torchsde does to see its shape, it is computed once."""
-        if self._last is None or self._last[0] is not y or self._last[1] != float(t):
+        """Return the drift. The last drift is cached, because torchsde evaluates it twice to infer its shape."""
+        if self._cached_drift is None or self._cached_drift[0] is not y or self._cached_drift[1] != float(t):
             drift, _ = self.sde(y.reshape(self.x.shape).to(self.x.dtype), t)
-            self.remember(y, t, drift.reshape(y.shape).to(y.dtype))
-        assert self._last is not None
-        return self._last[2]
+            self.cache_drift(y, t, drift.reshape(y.shape).to(y.dtype))
+        assert self._cached_drift is not None
+        return self._cached_drift[2]
 
-    def remember(self, y: Tensor, t: Tensor, drift: Tensor) -> None:
-        """Let that be the answer, should the drift at y and t be asked for next."""
-        self._last = (y, float(t), drift)
+    def cache_drift(self, y: Tensor, t: Tensor, drift: Tensor) -> None:
+        """Store the drift at y and t for the next call of `f`."""
+        self._cached_drift = (y, float(t), drift)
 
     def g(self, t: Tensor, y: Tensor) -> Tensor:
-        """Return the square root of w, which needs no network."""
+        """Return the square root of w. NFE: none."""
         return self.sde.coefficient(t).sqrt().to(y).expand(y.shape)
 
     def __call__(self, t: Tensor, s: Tensor) -> Tensor:
         """Return the increment of the Brownian motion."""
-        x = self.x.to(wide(self.x.dtype))
-        return (s - t).sqrt() * flat(self.noise(x, t, s))
+        return (s - t).sqrt() * flatten_rows(self.noise(upcast(self.x), t, s))

@@ -1,4 +1,4 @@
-"""Heun's method for SDEs whose noise does not depend on the state."""
+"""Heun's method for SDEs with additive noise."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,18 +7,21 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import StochasticStep
-from .precision import column, root
 from .protocols import NoiseSource
-from .sde import SDE
+from .sde import SDE, safe_sqrt
+from .states import column
 
 
 @dataclass(frozen=True)
 class StochasticHeun(StochasticStep):
-    r"""x + h/2 (a(x, t) + a(x + h a(x, t) + n, s)) + n with $n = \frac12(\sqrt{w_t} + \sqrt{w_s})\sqrt{h}z$.
+    r"""Heun's method for SDEs with drift a(x, t) and additive noise: x + h/2 (a(x, t) + a(x + h a(x, t) + n, s)) + n.
 
-    Two calls of the velocity a step, weak order 2 for the drift a and any smooth w(t) (Kloeden and Platen,
-    Numerical Solution of SDEs, sec. 15.1). With the square root of w_t alone in the noise the order would be 1. Both
-    ends of a step are visited: where w or the score is infinite at t = 1, end before, with a last step.
+    The noise is $n = \frac12(\sqrt{w_t} + \sqrt{w_s})\sqrt{h}z$. With w_t alone in place of the mean, the weak order
+    would be 1. Weak order 2 for any smooth w(t) (Kloeden and Platen, Numerical Solution of SDEs, sec. 15.1). NFE: two
+    per step.
+
+    The drift is evaluated at both ends of a step. If w or the score is infinite at t = 1, end before it, with a last
+    step such as `Mean`.
     """
 
     order: ClassVar[int] = 2
@@ -29,7 +32,7 @@ class StochasticHeun(StochasticStep):
         """Return the state at time s > t."""
         h = column(s - t, x)
         drift, w = self.sde(x, t)
-        spread = (root(w) + root(self.sde.coefficient(s))) / 2 * (s - t).sqrt()
-        noise = column(spread, x) * self.noise(x.to(drift.dtype), t, s)
+        std = (safe_sqrt(w) + safe_sqrt(self.sde.coefficient(s))) / 2 * (s - t).sqrt()
+        noise = column(std, x) * self.noise(x.to(drift.dtype), t, s)
         ahead, _ = self.sde((x + h * drift + noise).to(x.dtype), s)
         return x + h / 2 * (drift + ahead) + noise

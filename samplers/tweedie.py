@@ -1,4 +1,4 @@
-"""The jump to the data."""
+"""A last step to the predicted data, by Tweedie's formula."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,10 +11,10 @@ from .protocols import Field, Path
 
 @dataclass(frozen=True)
 class Tweedie(OneStep):
-    """E[x | x_t], the state at the end of the path if there were no doubt of it: one call, a last step only.
+    """The predicted data E[x | x_t], by Tweedie's formula (Robbins 1956, Efron 2011). NFE: one.
 
-    The posterior mean of Robbins (1956) and Efron (2011). As a last step from t to 1 it misses where the ODE leads by
-    the order of sigma(t)^2, as a step of order 1 does. The time s plays no part.
+    Use it as the last step only. As a last step from t to 1, its error is of the order of sigma(t)^2, as that of other
+    steps of order 1. Time s is not used.
     """
 
     order: ClassVar[int] = 1
@@ -22,5 +22,5 @@ class Tweedie(OneStep):
     path: Path
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        """Return the data expected from the state x at time t."""
+        """Return the data predicted from state x at time t."""
         return self.path.data_from_velocity(at(self.velocity, x, t), x, t)

@@ -192,8 +192,8 @@ def test_torchsde_is_refused_what_it_cannot_do() -> None:
     x, times = torch.randn(3, 2), torch.linspace(0.1, 0.9, 4)
     refusals: list[tuple[Callable[[], Tensor], str]] = [
         (lambda: sdeint(sde, x, times, method="srk"), "euler, milstein, heun"),
-        (lambda: sdeint(sde, x, times.flip(0)), "times must rise"),
-        (lambda: sdeint(sde, x, torch.tensor([0.1, 0.5, 0.4])), "strictly rising or falling"),
+        (lambda: sdeint(sde, x, times.flip(0)), "times must increase"),
+        (lambda: sdeint(sde, x, torch.tensor([0.1, 0.5, 0.4])), "strictly increasing or decreasing"),
         (lambda: sdeint(sde, x, times[:1]), "at least two entries"),
         (lambda: sdeint(sde, x, torch.linspace(0, 0.9, 4)), r"w\(t\) must be finite"),
     ]

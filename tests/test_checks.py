@@ -138,11 +138,11 @@ def test_every_w_passes(path: Interpolant) -> None:
         (lambda t: 0.95 - t, "finite and at least 0"),
         (lambda t: t - 0.05, "finite and at least 0"),
         (lambda t: 1 / (t - 0.5) ** 2, "finite and at least 0"),
-        (lambda t: t / t.max(), "each time alone"),
-        (lambda t: t[None], "shape and precision"),
-        (lambda t: t.float(), "shape and precision"),
-        (lambda t: t.double(), "shape and precision"),
-        (lambda t: 1.0, "shape and precision"),
+        (lambda t: t / t.max(), "each time separately"),
+        (lambda t: t[None], "shape and dtype"),
+        (lambda t: t.float(), "shape and dtype"),
+        (lambda t: t.double(), "shape and dtype"),
+        (lambda t: 1.0, "shape and dtype"),
     ],
 )
 def test_the_broken_law_of_a_w_is_named(w, said: str) -> None:  # type: ignore[no-untyped-def]
@@ -168,7 +168,10 @@ def test_a_w_is_checked_in_bounded_memory_and_between_coarse_times() -> None:
         """Return 1, but at a peak of width 1e-5 another value."""
         return lambda t: torch.where((t - 0.503217).abs() < 5e-6, height, 1.0).to(t.dtype)
 
-    for height, said in ((1e6, "w is 1e.06 at t = 0.5032 and asks for 1.0e.08 steps"), (-1.0, "finite and at least 0")):
+    for height, said in (
+        (1e6, "w is 1e.06 at t = 0.5032 and would need 1.0e.08 steps"),
+        (-1.0, "finite and at least 0"),
+    ):
         with pytest.raises(ValueError, match=said):
             samplers.check(peak(height))
 

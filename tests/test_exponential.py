@@ -25,9 +25,9 @@ from sitkit.samplers import (
     measured_order,
     sample,
 )
-from sitkit.samplers.exponential_steps import ExponentialSteps
+from sitkit.samplers.exponential_coefficients import ExponentialCoefficients
 from sitkit.samplers.grids import power
-from sitkit.samplers.log_snr import correlation, log_snr, time_at
+from sitkit.samplers.log_snr import correlation, log_snr, time_from_log_snr
 from worlds import PATHS, RING, Gaussian, Quadratic, doubles, slope
 
 WORLD = Gaussian(mean=0.0, std=0.4)
@@ -190,7 +190,7 @@ def test_linear_part_and_variance_are_exact(start: float) -> None:
         (Constant(0.7), 0.7 * (1 / (1 - s) - 1 / (1 - t))),
         (KL(path), 2 * torch.log(s * (1 - t) / (t * (1 - s)))),
     ):
-        steps = ExponentialSteps(path, w, times, correlation)
+        steps = ExponentialCoefficients(path, w, times, correlation)
         torch.testing.assert_close(
             torch.tensor(steps.state, dtype=torch.float64),
             (1 - s) / (1 - t) * torch.exp(-integral / 2),
@@ -208,7 +208,7 @@ def test_linear_part_and_variance_are_exact(start: float) -> None:
 @pytest.mark.parametrize("w", [None, Sigma(Linear(), 2.0), Constant(0.7)])
 def test_weights_integrate_polynomials_in_the_variable(w: Diffusion | None) -> None:
     path, times = Linear(), doubles(0.2, 0.4, 0.7, 0.85, 1.0)
-    steps = ExponentialSteps(path, w, times, correlation)
+    steps = ExponentialCoefficients(path, w, times, correlation)
     places = correlation(log_snr(path, times))
     fine = torch.linspace(0.7, 0.85, 200_001, dtype=torch.float64)
     share = 0 * fine if w is None else w(fine) / (1 - fine) ** 2
@@ -257,19 +257,19 @@ def test_the_ode_runs_backwards(path: Interpolant) -> None:
 def test_the_clock_is_inverted() -> None:
     for path in PATHS:
         t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-        torch.testing.assert_close(time_at(path, log_snr(path, t)), t)
-    assert time_at(Linear(), doubles(-torch.inf, torch.inf)).tolist() == [0.0, 1.0]
+        torch.testing.assert_close(time_from_log_snr(path, log_snr(path, t)), t)
+    assert time_from_log_snr(Linear(), doubles(-torch.inf, torch.inf)).tolist() == [0.0, 1.0]
 
 
 def test_what_cannot_be_is_refused() -> None:
     velocity, x = RING.velocity(Linear()), noise(3)
     with pytest.raises(ValueError, match="order must be 1, 2 or 3, got 4"):
         Exponential(velocity, Linear(), order=4)
-    with pytest.raises(ValueError, match="times must rise"):
+    with pytest.raises(ValueError, match="times must increase"):
         sample(Exponential(velocity, Linear(), Sigma(Linear())), x, doubles(0.9, 0.5, 0.1))
-    with pytest.raises(ValueError, match=r"at t = 1 the velocity does not tell data from noise"):
+    with pytest.raises(ValueError, match=r"at t = 1 the velocity does not determine data and noise"):
         sample(Exponential(velocity, Linear()), x, doubles(1.0, 0.5, 0.1))
-    with pytest.raises(ValueError, match=r"at t = 0 the velocity does not tell"):
+    with pytest.raises(ValueError, match=r"at t = 0 the velocity does not determine"):
         sample(Exponential(RING.velocity(Quadratic()), Quadratic()), x, doubles(0.0, 0.5, 1.0))
     with pytest.raises(ValueError, match=r"w\(t\) must be finite and >= 0, got -1"):
         sample(Exponential(velocity, Linear(), lambda t: -torch.ones_like(t)), x, doubles(0.0, 0.5, 1.0))

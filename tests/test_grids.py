@@ -139,7 +139,7 @@ def test_grids_refuse_what_cannot_be() -> None:
         for value in (0.0, -1.0, math.inf):
             with pytest.raises(ValueError, match=f"{name} must be positive"):
                 grid(Linear(), 3, **{name: value})
-    with pytest.raises(ValueError, match="leave a part"):
+    with pytest.raises(ValueError, match="must overlap"):
         grids.uniform_log_snr(Linear(), 5, limit=1.0, interval=(0.9, 0.99))
     with pytest.raises(ValueError, match="roughness must be finite"):
         grids.fitted(Linear(), 5, roughness=torch.zeros_like)

@@ -28,7 +28,7 @@ from sitkit.samplers import (
     sample,
     solve_each,
 )
-from sitkit.samplers.times import know
+from sitkit.samplers.known_time import with_known_time
 from worlds import PATHS, Gaussian
 
 
@@ -98,7 +98,11 @@ def test_guidance_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="channels must be a whole number, at least 1"):
         ClassifierFree(network, y, 9, 2.0, channels=0)
     for labels, null, said in (
-        (y, torch.zeros(2).long(), r"condition of shape \(3,\) has that shape or one row's, got \(2,\)"),
+        (
+            y,
+            torch.zeros(2).long(),
+            r"condition of shape \(3,\) must have that shape or the shape of one row, got \(2,\)",
+        ),
         ({"a": y}, {"b": y}, "dicts with the keys a, got a dict with the keys b"),
         ((y, y), (9,), "a sequence of 2 conditions, got tuple"),
         (y, "none", "a number or a tensor"),
@@ -224,7 +228,7 @@ def test_times_that_the_host_knows_are_not_asked_for(monkeypatch: pytest.MonkeyP
     for name in ("__bool__", "item", "tolist", "__float__"):
         plain = getattr(Tensor, name)
         monkeypatch.setattr(Tensor, name, lambda self, plain=plain: refuse() if self.ndim else plain(self))
-    found = [[field(x, know(torch.full((4,), time), time)) for time in times] for field in fields]  # type: ignore[operator]
+    found = [[field(x, with_known_time(torch.full((4,), time), time)) for time in times] for field in fields]  # type: ignore[operator]
     everywhere = ClassifierFree(network, y, 9, 3.0)(x, torch.full((4,), 0.3))
     monkeypatch.undo()
     for each, other in zip(expected, found, strict=True):

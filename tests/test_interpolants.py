@@ -75,10 +75,10 @@ def test_check_passes_what_breaks_no_law() -> None:
             (end, f"{end[:5]}\\({end[6]}\\) = .* at t = {end[6]}")
             for end in ("alpha(0)", "alpha(1)", "sigma(0)", "sigma(1)")
         ),
-        ("batch", "alpha acts on each time alone"),
-        ("shape", "alpha must keep the shape and precision"),
-        ("precision", "alpha must keep the shape and precision"),
-        ("single", "alpha must keep the shape and precision"),
+        ("batch", "alpha acts on each time separately"),
+        ("shape", "alpha must keep the shape and dtype"),
+        ("precision", "alpha must keep the shape and dtype"),
+        ("single", "alpha must keep the shape and dtype"),
         ("finite", "alpha_dot is finite' does not hold at t = 0.505"),
         ("positive", "sigma are positive inside .* at t = 0.01"),
         ("sigma positive", "sigma are positive inside"),

@@ -24,7 +24,7 @@ from sitkit.samplers import (
     sample,
     solve_each,
 )
-from sitkit.samplers.jumps import jumps_of, pieces
+from sitkit.samplers.jumps import jumps_of, smooth_intervals
 from worlds import doubles
 
 LOW, HIGH = 0.3, 0.7
@@ -103,7 +103,7 @@ def test_few_calls_are_never_more() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fields_are_asked_on_one_side_of_a_jump(dtype: torch.dtype) -> None:
     for t, s in ((0.0, 1.0), (1.0, 0.0)):
-        parts = [*pieces(Switched(), t, s, dtype)]
+        parts = [*smooth_intervals(Switched(), t, s, dtype)]
         assert [(part.t, part.s) for part in parts] == [(t, 0.3 if t == 0 else 0.7), *[(p.t, p.s) for p in parts[1:]]]
         first, inner, last = sorted(parts, key=lambda part: part.low)
         rounded = torch.tensor([LOW, HIGH], dtype=dtype).tolist()

@@ -31,7 +31,7 @@ from sitkit.samplers import (
     sample,
 )
 from sitkit.samplers import reparametrise as read_along
-from sitkit.samplers.times import know
+from sitkit.samplers.known_time import with_known_time
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
 GRIDS = [32, 64, 128]
@@ -86,7 +86,7 @@ def test_the_order_of_a_solver_with_memory_is_measured_too() -> None:
     assert measured_order(adams_bashforth) == pytest.approx(2, abs=0.15)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="two or more grids"):
         measured_order(Euler, grids=[10])
-    with pytest.raises(ValueError, match="numbers of steps that rise"):
+    with pytest.raises(ValueError, match="numbers of steps that increase"):
         measured_order(Euler, grids=[8, 8])
     with pytest.raises(ValueError, match="no finite state"):
         measured_order(lambda velocity: Euler(lambda x, t: x / 0))
@@ -127,8 +127,8 @@ def test_samples_keep_no_gradients() -> None:
         (torch.zeros(0), r"of shape \(N,\), N >= 1"),
         (torch.tensor([[0.0, 1.0]]), r"of shape \(N,\), N >= 1"),
         (torch.tensor([0, 1]), "must be floating point"),
-        (torch.tensor([0.0, 0.5, 0.4]), "strictly rising or falling"),
-        (torch.tensor([0.0, 0.0]), "strictly rising or falling"),
+        (torch.tensor([0.0, 0.5, 0.4]), "strictly increasing or decreasing"),
+        (torch.tensor([0.0, 0.0]), "strictly increasing or decreasing"),
         (torch.tensor([0.0, float("nan")]), "must be finite"),
         (torch.tensor([0.0, float("inf")]), "must be finite"),
     ],
@@ -225,7 +225,7 @@ def test_a_field_reads_in_single_precision_up_to_the_data(trained: Interpolant, 
             with pytest.raises(ValueError, match="not finite at t = 1"):
                 field(x, t)
             continue
-        read, exact = field(x, know(t, time) if host else t), world.velocity(to)(x.double(), t.double())
+        read, exact = field(x, with_known_time(t, time) if host else t), world.velocity(to)(x.double(), t.double())
         allowed = 1e-5 * exact.norm()
         if trained == Linear():  # a velocity that is mostly data says no more of the noise
             allowed += 3e-7 * to.sigma_dot(t[0]).abs() * x.norm()
@@ -249,7 +249,7 @@ def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
     x, field = torch.randn(5, 2, device="meta"), read_along(lambda x, t: torch.sin(x), VP(), Linear())
     counts = []
     for _ in range(2):
-        t = know(torch.full((5,), 0.3, device="meta"), 0.3)
+        t = with_known_time(torch.full((5,), 0.3, device="meta"), 0.3)
         with OnDevice() as counted:  # type: ignore[no-untyped-call]
             assert field(x, t).device.type == "meta"
         counts.append(counted)

@@ -205,9 +205,9 @@ def test_stochastic_steps_cost_what_they_say() -> None:
 def test_sdes_do_not_run_backwards() -> None:
     sde = SDE(RING.velocity(Linear()), Linear(), Constant(1.0))
     for solver in (EulerMaruyama(sde), StochasticHeun(sde), Ancestral(sde.velocity, Linear())):
-        with pytest.raises(ValueError, match="strictly rising or falling"):
+        with pytest.raises(ValueError, match="strictly increasing or decreasing"):
             list(solver(torch.randn(2, 2), torch.tensor([0.1, 0.5, 0.4])))
-        with pytest.raises(ValueError, match="times must rise"):
+        with pytest.raises(ValueError, match="times must increase"):
             sample(solver, torch.randn(2, 2), torch.tensor([0.9, 0.1]))
 
 

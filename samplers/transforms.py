@@ -1,29 +1,17 @@
-"""What can be known of times: without waiting for a device, and inside of functions that are traced or transformed."""
+"""Whether a tensor is inside of a compiled function or a torch.func transform, or takes part in differentiation."""
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 
-def know(t: Tensor, time: float) -> Tensor:
-    """Return the times t, (B,), with the attribute `known_time`: the host knows that each of them is `time`."""
-    t.known_time = time  # type: ignore[attr-defined]
-    return t
-
-
-def known(t: Tensor) -> float | None:
-    """Return the time that all of t, (B,), are known to be, without waiting for a device; None if none is."""
-    time: float | None = getattr(t, "known_time", None)
-    return time
-
-
 def is_traced(t: Tensor) -> bool:
-    """Return whether times are of a function that is compiled, or of one of torch.func's transforms."""
+    """Return whether t is part of a compiled function or of a torch.func transform."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def is_batched(values: Tensor) -> bool:
-    """Return whether values are of some `torch.func.vmap`, inside of which none can be looked at."""
+    """Return whether values are inside a `torch.func.vmap`, where they cannot be read."""
     while torch._C._functorch.is_functorch_wrapped_tensor(values):
         if torch._C._functorch.is_batchedtensor(values):
             return True
@@ -32,7 +20,7 @@ def is_batched(values: Tensor) -> bool:
 
 
 def has_derivative(values: Tensor) -> bool:
-    """Return whether values are differentiated by, in reverse mode or forward mode."""
+    """Return whether values take part in differentiation, in reverse or forward mode."""
     if torch.is_grad_enabled() and values.requires_grad:
         return True
     while torch._C._functorch.is_batchedtensor(values) or _tangent(values) is None:
@@ -40,6 +28,15 @@ def has_derivative(values: Tensor) -> bool:
             return False
         values = torch._C._functorch.get_unwrapped(values)
     return True
+
+
+def check_outside_transforms(x: Tensor) -> None:
+    """Raise ValueError if x is inside a torch.func transform, where adaptive solvers cannot read errors."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        raise ValueError(
+            "adaptive solvers do not run inside of torch.func's transforms: call them outside, or use a solver with "
+            "fixed steps, such as Heun"
+        )
 
 
 def _tangent(values: Tensor) -> Tensor | None:

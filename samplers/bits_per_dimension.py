@@ -1,7 +1,7 @@
-"""Densities of states, read as probabilities of images of whole numbers.
+"""Uniform dequantisation and bits per dimension of images with integer pixels.
 
-Uniform noise over a pixel's bin turns images into data with a density, whose mean log-density over a bin bounds the log
-of the bin's probability from below (Theis et al., arXiv 1511.01844).
+Uniform noise over the bin of each pixel gives data with a density. The mean log-density over a bin is a lower bound of
+the log-probability of the image (Theis et al., arXiv 1511.01844).
 """
 
 import math
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 def dequantise(pixels: Tensor, uniforms: Tensor, *, levels: int = 256) -> Tensor:
-    """Return states (B, *) spread over the bins of pixels 0 ... levels - 1; the bins' middles go from -1 to 1.
+    """Return states (B, *) distributed uniformly over the bins of pixels. Pixels 0 ... levels - 1 map to -1 ... 1.
 
     Args:
-        pixels: whole numbers, (B, *).
-        uniforms: noise in [0, 1), (B, *), floating point; states have its precision, or float32 if that is lower.
-        levels: how many values a pixel may have.
+        pixels: integer pixels, (B, *).
+        uniforms: uniform noise in [0, 1), (B, *). States have its dtype, float32 at least.
+        levels: the number of values of a pixel.
 
     Raises:
-        ValueError: shapes that differ, uniforms that are not floating point, or fewer than two levels.
+        ValueError: shapes differ, `uniforms` is not floating point, or `levels` is less than 2.
     """
     if not uniforms.is_floating_point():
         raise ValueError(f"uniforms must be floating point numbers in [0, 1), got {uniforms.dtype}")
@@ -34,15 +34,15 @@ def dequantise(pixels: Tensor, uniforms: Tensor, *, levels: int = 256) -> Tensor
 
 
 def bits_per_dimension(log_prob: Tensor, dimensions: int, *, levels: int = 256) -> Tensor:
-    """Return the bits that a pixel costs, (B,), from the log-density (B,), in nats, of what `dequantise` returns.
+    """Return bits per dimension, (B,), from the log-density of states of `dequantise`, (B,), in nats.
 
     Args:
-        log_prob: of the whole image.
-        dimensions: how many numbers an image has.
-        levels: how many values a pixel may have.
+        log_prob: the log-density of each image.
+        dimensions: the number of values of an image.
+        levels: the number of values of a pixel.
 
     Raises:
-        ValueError: no dimensions, or fewer than two levels.
+        ValueError: `dimensions` is less than 1, or `levels` is less than 2.
     """
     if not isinstance(dimensions, Integral) or dimensions < 1 or not levels >= 2:
         raise ValueError(f"give whole dimensions >= 1 and levels >= 2, got {dimensions} and {levels}")

@@ -1,0 +1,38 @@
+"""Composite Gauss-Legendre quadrature on many intervals at once."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PANELS, NODES = 10, 20
+"""The number of panels of an interval, and the number of nodes of a panel."""
+
+
+@cache
+def _gauss_legendre() -> tuple[Tensor, Tensor, Tensor]:
+    """Return nodes, weights, and the matrix that maps values at nodes to integrals up to each node, on [-1, 1]."""
+    legendre = np.polynomial.legendre
+    nodes, weights = legendre.leggauss(NODES)
+    integrals = [legendre.legval(nodes, legendre.legint(row, lbnd=-1)) for row in np.eye(NODES)]
+    matrix = np.stack(integrals, 1) @ np.linalg.inv(legendre.legvander(nodes, NODES - 1))
+    return torch.tensor(nodes), torch.tensor(weights), torch.tensor(matrix)
+
+
+def quadrature_nodes(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights, both (N, PANELS * NODES), for integrals from start (N,) to end (N,)."""
+    nodes, weights, _ = _gauss_legendre()
+    width = ((end - start) / PANELS)[:, None, None]
+    panels = torch.arange(PANELS, dtype=torch.float64)[:, None]
+    places = start[:, None, None] + width * (panels + (1 + nodes) / 2)
+    return places.flatten(1), (width / 2 * weights).expand(-1, PANELS, -1).flatten(1)
+
+
+def cumulative_integral(values: Tensor, quadrature_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the integrals from start to each node, of the shape of the values at nodes, and to the end, (N,)."""
+    _, weights, matrix = _gauss_legendre()
+    values, half = values.reshape(-1, PANELS, NODES), quadrature_weights.reshape(-1, PANELS, NODES) / weights
+    panels = torch.sum(values * half * weights, 2)
+    before = panels.cumsum(1) - panels
+    return (before[:, :, None] + half * (values @ matrix.T)).flatten(1), torch.sum(panels, 1)
