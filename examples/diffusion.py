@@ -1,4 +1,4 @@
-"""A w(t) of one's own: any function. Run me for a picture of what it does to the ways of the samples."""
+"""A custom diffusion coefficient w(t): a function. Run this file to plot its effect on sample trajectories."""
 
 import sys
 from pathlib import Path
@@ -13,16 +13,16 @@ from sitkit.samplers import SDE, Brownian, Diffusion, EulerMaruyama, Sigma, chec
 
 
 def bump(t: Tensor) -> Tensor:
-    """Return w(t): noise in the middle of the way only."""
+    """Return w(t), which is large around t = 0.45 only."""
     return 3 * torch.exp(-(((t - 0.45) / 0.12) ** 2))
 
 
-def check_it() -> None:
+def check_component() -> None:
     check(bump)
 
 
-def picture(file: Path) -> None:
-    """Draw w, and ways from noise to two Gaussians, for no noise, sigma and the bump, on one Brownian motion."""
+def plot(file: Path) -> None:
+    """Plot w, and trajectories from noise to two Gaussians, for sigma and the bump, with the same Brownian motion."""
     world, path = Mixture.isotropic(torch.tensor([[-1.0], [1.0]]), 0.2), Linear()
     times = torch.linspace(0, 1, 129, dtype=torch.float64)
     noise = torch.linspace(-2, 2, 15, dtype=torch.float64)[:, None]
@@ -40,5 +40,5 @@ def picture(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    check_it()
-    picture(Path(sys.argv[1] if len(sys.argv) > 1 else "diffusion.png"))
+    check_component()
+    plot(Path(sys.argv[1] if len(sys.argv) > 1 else "diffusion.png"))

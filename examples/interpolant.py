@@ -1,4 +1,4 @@
-"""A path of one's own: two methods. Run me for a picture of it beside the straight path."""
+"""A custom path: a class with two methods. Run this file to plot it beside the linear path."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from sitkit.samplers import Heun
 
 
 class SquaredCosine(Interpolant):
-    r"""$\alpha(t) = \sin^2(\pi t/2)$, $\sigma(t) = \cos^2(\pi t/2)$: straight, and slow at both ends."""
+    r"""$\alpha(t) = \sin^2(\pi t/2)$, $\sigma(t) = \cos^2(\pi t/2)$. Derivatives are 0 at both ends."""
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.sin(torch.pi / 2 * t) ** 2
@@ -22,14 +22,16 @@ class SquaredCosine(Interpolant):
         return torch.cos(torch.pi / 2 * t) ** 2
 
 
-def check_it() -> None:
+def check_component() -> None:
     check(SquaredCosine())
 
 
-def picture(file: Path) -> None:
-    """Draw alpha and sigma, and the flow from noise to two Gaussians, along both paths."""
+def plot(file: Path) -> None:
+    """Plot alpha and sigma, and the flow from noise to two Gaussians, along both paths."""
     world = Mixture(torch.tensor([1.0, 2.0]), torch.tensor([[-1.0], [1.5]]), torch.tensor([[[0.05]], [[0.15]]]))
-    times = torch.linspace(0.01, 1, 100, dtype=torch.float64)  # slow to leave the noise: start where data are in sight
+    times = torch.linspace(
+        0.01, 1, 100, dtype=torch.float64
+    )  # not from 0, where the velocity does not depend on the data
     noise = torch.linspace(-2, 2, 25, dtype=torch.float64)[:, None]
     figure = Figure(figsize=(9, 3), layout="constrained")
     curves, *panels = figure.subplots(1, 3)
@@ -44,5 +46,5 @@ def picture(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    check_it()
-    picture(Path(sys.argv[1] if len(sys.argv) > 1 else "interpolant.png"))
+    check_component()
+    plot(Path(sys.argv[1] if len(sys.argv) > 1 else "interpolant.png"))

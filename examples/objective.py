@@ -1,4 +1,4 @@
-"""An objective of one's own: a loss, and how its network is read. Run me for a picture of what it learns."""
+"""A custom objective: a loss, and the conversion of outputs to velocities. Run this file to train and plot samples."""
 
 import sys
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from sitkit.samplers import Heun, sample
 
 @dataclass(frozen=True)
 class Difference:
-    """The network predicts x - eps, which has one scale at all times, along any path."""
+    """The network predicts x - eps, whose scale does not depend on time, along any path."""
 
     path: Interpolant
 
@@ -25,20 +25,20 @@ class Difference:
         return (model(self.path.mix(x, eps, t), t) - (x - eps)).square().flatten(1).mean(1)
 
     def field(self, model: Field, /) -> Field:
-        return lambda x_t, t: self.read(model(x_t, t), x_t, t)
+        return lambda x_t, t: self.to_velocity(model(x_t, t), x_t, t)
 
-    def read(self, difference: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def to_velocity(self, difference: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (f(t).reshape(-1, *[1] * (x_t.ndim - 1)) for f in (self.path.alpha, self.path.sigma))
         x = (x_t + sigma * difference) / (alpha + sigma)
         return self.path.velocity(x, x - difference, t)
 
 
-def check_it() -> None:
+def check_component() -> None:
     check(Difference(GVP()))
 
 
-def picture(file: Path, steps: int = 2000) -> None:
-    """Train on two moons by it, and draw samples beside data."""
+def plot(file: Path, steps: int = 2000) -> None:
+    """Train on two moons, and plot samples beside data."""
     torch.manual_seed(0)
     objective, model = Difference(GVP()), MLP(features=2, hidden_size=128)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -57,5 +57,5 @@ def picture(file: Path, steps: int = 2000) -> None:
 
 
 if __name__ == "__main__":
-    check_it()
-    picture(Path(sys.argv[1] if len(sys.argv) > 1 else "objective.png"))
+    check_component()
+    plot(Path(sys.argv[1] if len(sys.argv) > 1 else "objective.png"))

@@ -1,4 +1,4 @@
-"""A one-step solver of one's own: one method. Run me for a picture of its errors beside those of others."""
+"""A custom one-step solver: a class with one method. Run this file to plot its errors beside those of others."""
 
 import sys
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sitkit.samplers import Counted, Euler, Field, Heun, OneStep, adaptive, at, 
 
 @dataclass(frozen=True)
 class Ralston(OneStep):
-    """x + h/4 (k1 + 3 k2), the second slope taken at two thirds of the step (Ralston 1962)."""
+    """x + h/4 (k1 + 3 k2), with slope k2 at two thirds of the step (Ralston 1962). Order 2, NFE: two per step."""
 
     order: ClassVar[int] = 2
     velocity: Field
@@ -28,32 +28,32 @@ class Ralston(OneStep):
         return x + h / 4 * (k1 + 3 * k2)
 
 
-def check_it() -> None:
+def check_component() -> None:
     order = measured_order(Ralston)
     if abs(order - Ralston.order) > 0.15:
         raise ValueError(f"Ralston is of order {order:.2f}, not {Ralston.order}")
 
 
-def picture(file: Path) -> None:
-    """Draw error against calls on a mixture of Gaussians."""
+def plot(file: Path) -> None:
+    """Plot error against NFE for a mixture of Gaussians."""
     velocity = Counted(Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.3).velocity(Linear()))
     noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = adaptive(velocity, noise, 0, 1, rtol=1e-9, atol=1e-9)
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     panel = figure.subplots()
     for solver in (Euler, Heun, Ralston):
-        calls, errors = [], []
+        nfe, errors = [], []
         for steps in (4, 8, 16, 32, 64):
             velocity.calls = 0
             reached = sample(solver(velocity), noise, torch.linspace(0, 1, steps + 1, dtype=torch.float64))
             errors.append(float((reached - exact).square().mean().sqrt()))
-            calls.append(velocity.calls)
-        panel.loglog(calls, errors, ".-", label=solver.__name__)
-    panel.set(xlabel="calls of the velocity", ylabel="root mean square error")
+            nfe.append(velocity.calls)
+        panel.loglog(nfe, errors, ".-", label=solver.__name__)
+    panel.set(xlabel="NFE", ylabel="root mean square error")
     panel.legend()
     figure.savefig(file, dpi=90)
 
 
 if __name__ == "__main__":
-    check_it()
-    picture(Path(sys.argv[1] if len(sys.argv) > 1 else "one_step.png"))
+    check_component()
+    plot(Path(sys.argv[1] if len(sys.argv) > 1 else "one_step.png"))

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Train a recipe on several machines by Slurm: sbatch examples/slurm.sh imagenet256-xl runs/imagenet256-xl --set ...
-# To be set for a cluster: nodes, gpus-per-node, cpus-per-task, time, and what the environment needs below.
-# The folder must be on a disk that all machines share. The same command goes on with a run that is there.
+# Adapt to your cluster: nodes, gpus-per-node, cpus-per-task, time, and the activation of the environment below.
+# The run folder must be on a disk that all machines share. If it contains a run, the same command resumes it.
 #SBATCH --job-name=sitkit
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -12,8 +12,9 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
-# --signal: every task hears TERM three minutes before the time is over, saves, and stops; a task is torchrun, which
-# tells its processes. --requeue: the job may start again, after preemption by itself, and otherwise by the end below.
+# --signal: three minutes before the time limit, Slurm sends TERM to torchrun, which forwards it to its processes. They
+# save a checkpoint and stop. --requeue: Slurm restarts the job after preemption. After the time limit, the end of this
+# script does.
 set -uo pipefail
 recipe=${1:?RECIPE and DIR are needed}
 folder=${2:?a folder for the run is needed}
@@ -34,10 +35,10 @@ srun --kill-on-bad-exit=0 torchrun \
   -m sitkit.recipes train "$recipe" --out "$folder" "$@"
 code=$?
 
-# torchrun ends with 1 both when a process failed and when all were asked to stop and saved: start again only if a
-# checkpoint was written since this job began, so that a run that fails at once does not fail for ever.
-began=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*StartTime=\([^ ]*\).*/\1/p')
-if [[ $code -ne 0 && -n $(find "$folder/checkpoints" -maxdepth 2 -name manifest.json -newermt "$began" -print -quit) ]]; then
+# torchrun exits with 1 both if a process failed and if all were stopped by a signal and saved. Requeue only if a
+# checkpoint was written since the start of this job, so that a run that fails immediately is not restarted forever.
+started=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*StartTime=\([^ ]*\).*/\1/p')
+if [[ $code -ne 0 && -n $(find "$folder/checkpoints" -maxdepth 2 -name manifest.json -newermt "$started" -print -quit) ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $code

@@ -53,8 +53,8 @@ def test_every_example_is_listed() -> None:
 def test_an_example_is_short_checked_and_drawn(name: str, tmp_path: Path) -> None:
     assert code_lines(ROOT / "examples" / f"{name}.py", PARTS[name]) <= 12
     module = load(name)
-    module.check_it()
-    module.picture(tmp_path / "picture.png", **({"steps": 100} if name == "objective" else {}))
+    module.check_component()
+    module.plot(tmp_path / "picture.png", **({"steps": 100} if name == "objective" else {}))
     for file in (tmp_path / "picture.png", ROOT / "docs" / "pictures" / "examples" / f"{name}.png"):
         with Image.open(file) as picture:
             assert picture.width > 200
