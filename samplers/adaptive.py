@@ -57,7 +57,7 @@ def adaptive(
         max_steps: the maximum number of steps of adaptive methods between two jumps.
 
     Raises:
-        ValueError: t = s, the method is unknown, tolerances are invalid, or `max_steps` does not suffice.
+        ValueError: t = s, the method is unknown, tolerances are invalid, or they cannot be met within `max_steps`.
     """
 
     def right_side(time: Tensor, state: Tensor) -> Tensor:

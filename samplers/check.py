@@ -21,8 +21,8 @@ def check(w: Diffusion) -> None:
 
     - w is a function of each time separately and keeps its shape and dtype;
     - w is finite and not negative at a million times in [0.01, 0.99];
-    - w keeps the marginals: for normal data on the linear path, the Euler-Maruyama method reproduces the variance to 1
-      % on [0.1, 0.9], with steps that are short relative to the largest w.
+    - w keeps the marginals: for normal data on the linear path, the Euler-Maruyama method reproduces the variance on
+      [0.1, 0.9] to 1 %, with steps that are short relative to the largest w.
 
     A w that would need more than four million steps, such as one with a narrow peak, is refused.
 

@@ -14,11 +14,13 @@ from .protocols import Model
 
 @dataclass(frozen=True, eq=False)
 class ClassifierFree:
-    r"""$v_\mathrm{null} + \mathrm{scale}\,(v_y - v_\mathrm{null})$ (Ho and Salimans, arXiv 2207.12598; SiT, eq. 68-75).
+    r"""The guided field $v_\mathrm{null} + \mathrm{scale}\,(v_y - v_\mathrm{null})$.
+
+    Sources: Ho and Salimans, arXiv 2207.12598; SiT, arXiv 2401.08740, eq. 68-75.
 
     The guided field costs one NFE per call, on a batch of two network rows per sample where t is in `interval` (ends
     included) and one, the conditional row, elsewhere. In traced functions (`torch.compile`, `torch.func.vmap` over
-    times), all samples take two rows unless the interval is empty.
+    times), every sample takes two rows.
 
     The guided field is not the velocity of a family of marginals. The choice of w therefore changes the distribution
     of samples.

@@ -103,7 +103,7 @@ class Exponential:
         coefficients = ExponentialCoefficients(self.path, self.w, grid, self.variable)
         jumps = jumps_of(self.velocity)
         dtype, state = x.dtype, upcast(x)
-        known = state  # the part of a step that does not depend on predicted data
+        linear_part = state  # the part of the last step that does not depend on predicted data
         history: list[Tensor] = []  # the data predicted at the last times, newest first
         for n, (t, s) in enumerate(pairwise(grid)):
             jump = jump_at(jumps, t)
@@ -112,7 +112,7 @@ class Exponential:
                 history = []
             data = self._predict_data(state.to(dtype), t_velocity, t)
             if self._corrects_after(history):
-                state = known + coefficients.integral(n - 1, n, [data, *history])
+                state = linear_part + coefficients.integral(n - 1, n, [data, *history])
             history = [data, *history][: self.order]
             if n:
                 shown = _with_version_counter(state.to(dtype))
@@ -121,10 +121,10 @@ class Exponential:
                 if _version(shown) != version:  # it was edited: restart
                     state = shown.to(state.dtype)
                     history = [self._predict_data(shown, t_velocity, t)]
-            known = coefficients.state[n] * state
+            linear_part = coefficients.state[n] * state
             if self.w is not None:
-                known = known + coefficients.noise[n] * self.noise(state, t, s)
-            state = known + coefficients.integral(n, n, history)
+                linear_part = linear_part + coefficients.noise[n] * self.noise(state, t, s)
+            state = linear_part + coefficients.integral(n, n, history)
         yield state.to(dtype)
 
     def _predict_data(self, x: Tensor, t_velocity: Tensor, t: Tensor) -> Tensor:

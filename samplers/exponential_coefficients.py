@@ -16,10 +16,11 @@ INFINITE_LENGTH = 40.0
 
 
 class ExponentialCoefficients:
-    """Coefficients of the steps x_s = state x_t + sum of weights times predicted data + noise z of a grid (N + 1,).
+    """The coefficients of the steps of a grid of times, (N + 1,).
 
-    `state` and `noise` are lists of N numbers, one per step. `weights` returns those of the data. Everything is
-    computed on the CPU in float64, in any grad mode and for any default device.
+    Step n is x_s = state[n] x_t + integral(n, ...) + noise[n] z with standard normal z, where the integral is a
+    weighted sum of data predictions. `state` and `noise` are lists of N numbers. Everything is computed on the CPU in
+    float64, in any grad mode and for any default device.
 
     Raises:
         ValueError: sigma = 0 or alpha_dot = alpha = 0 at the first time; w is negative or not finite; or times, path or

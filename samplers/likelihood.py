@@ -72,7 +72,7 @@ def log_likelihood(
         max_steps: the maximum number of steps between two jumps of the velocity.
 
     Raises:
-        ValueError: the velocity is not differentiable, or `max_steps` does not suffice.
+        ValueError: the velocity is not differentiable, or the tolerances cannot be met within `max_steps`.
     """
     check_states(x)
     dtype = x.dtype

@@ -65,7 +65,7 @@ def solve_each(
         max_steps: the maximum number of attempted steps between two jumps.
 
     Raises:
-        ValueError: t = s, tolerances are invalid, or `max_steps` does not suffice.
+        ValueError: t = s, tolerances are invalid, or they cannot be met within `max_steps`.
     """
     t, s = float(t), float(s)
     if not (0 < abs(s - t) < math.inf and rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf and max_steps > 0):
