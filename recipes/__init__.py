@@ -7,7 +7,7 @@ Folders, from the bottom up. Each imports only from those above it in this table
 | `support/` | errors, progress, random streams, digests, trust in code that files name |
 | `storage/` | atomic writes, arrays, checkpoints, work partitioned over processes by files |
 | `data/` | data sets; `data/latents/`: the autoencoder, latents of `sitkit encode`, of LightningDiT and EDM2 |
-| `experiment/` | the recipe, its components and slots, presets, TOML and `--set`, what `auto` stands for |
+| `experiment/` | the recipe, its components and slots, presets and samplers, TOML, `--set`, what `auto` stands for |
 | `runs/` | the folder of a run, the record of its data, resuming |
 | `network/` | building, precision and compilation, EMA weights, conversion of released weights |
 | `features/` | extractors of features of images |

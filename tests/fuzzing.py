@@ -33,7 +33,7 @@ from typer.testing import CliRunner
 
 from measuring import trained, written
 from sitkit.recipes.cli import app
-from sitkit.recipes.experiment.reading import presets
+from sitkit.recipes.experiment.packaged import presets
 from sitkit.recipes.runs.run import Run
 
 SECONDS = 30.0

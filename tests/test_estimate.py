@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sitkit.recipes.experiment.reading import presets, read
+from sitkit.recipes.experiment.packaged import presets
+from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.ema import EMAWeights
 from sitkit.recipes.support.errors import UserError

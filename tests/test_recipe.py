@@ -11,7 +11,8 @@ from sitkit.objectives import Data, Matching, Shifted, Velocity
 from sitkit.recipes.experiment import slots
 from sitkit.recipes.experiment.components import dump
 from sitkit.recipes.experiment.intervals import grid, resolve, resolve_sampler
-from sitkit.recipes.experiment.reading import override, presets, read, to_toml
+from sitkit.recipes.experiment.packaged import presets
+from sitkit.recipes.experiment.reading import override, read, to_toml
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.support.errors import UserError
 from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white

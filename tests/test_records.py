@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
-from sitkit.recipes.experiment.reading import presets, read
+from sitkit.recipes.experiment.packaged import presets
+from sitkit.recipes.experiment.reading import read
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.checkpoint_weights import read_average
 from sitkit.recipes.network.ema import exponent

@@ -193,7 +193,7 @@ FILES = [
     ("[sampler]\nw = {kind = 'sigma', c = 1.0}", "sampler.w.c: unknown key"),
     ("[sampler]\nkind = 'sde'\nlast = 'none'\nsolver = 'heun'", "does not solve"),
     ("[train]\nsteps = 3", "train: unknown key"),
-    ("sampler = 3", "a table is wanted"),
+    ("sampler = 3", "should be a table"),
     ("[sampler", "is not TOML"),
 ]
 

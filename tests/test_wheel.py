@@ -28,6 +28,7 @@ def test_the_wheel_has_every_file_of_every_package_and_no_other(tmp_path: Path) 
         f"sitkit/{package}/py.typed" for package in packages
     }
     assert any(name.endswith("presets/digits.toml") for name in packed)
+    assert any(name.endswith("samplers/official-ode.toml") for name in packed)
     assert "License-Expression: MIT" in metadata
 
 

@@ -46,10 +46,13 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a 
 Average = Annotated[
     str, typer.Option(metavar="NAME", help="Which average of the weights: ema, ema-0.999, width-0.1, ...")
 ]
-SamplerFile = Annotated[
-    Path | None,
+SamplerName = Annotated[
+    str | None,
     typer.Option(
-        "--sampler", metavar="FILE", help="Sampler and guidance, as `sitkit tune` writes them; --set is over it."
+        "--sampler",
+        metavar="NAME|FILE",
+        help="A sampler by name (`sitkit show` lists them), or a TOML file as `sitkit tune` writes it; --set overrides "
+        "it.",
     ),
 ]
 Trusting = Annotated[
@@ -99,7 +102,7 @@ def resample(
     settings: list[str] | None,
     *allowed: str,
     of: str = "a trained run",
-    sampler: Path | None = None,
+    sampler: str | None = None,
     trust: bool = False,
 ) -> "Recipe":
     """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""

@@ -14,7 +14,7 @@ from .common import (
     PLACES,
     Average,
     Device,
-    SamplerFile,
+    SamplerName,
     Settings,
     Trusting,
     command,
@@ -47,7 +47,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default DIR or SAMPLES, and beside images.")
     ] = None,
-    sampler: SamplerFile = None,
+    sampler: SamplerName = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first draw.")] = 0,
     batch: Batch = 256,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .common import LAST_STEP, MOST_SEED, Settings, Trusting, command, trust_of
+from ..support.errors import UserError
+from .common import LAST_STEP, MOST_SEED, SamplerName, Settings, Trusting, command, trust_of
 
 
 @command
@@ -27,21 +28,32 @@ def plane(
 @command
 def show(
     source: Annotated[
-        str, typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file, or a run's recipe.json or folder.")
-    ],
+        str | None,
+        typer.Argument(metavar="RECIPE|DIR", help="A preset, a TOML file, or a run's recipe.json or folder."),
+    ] = None,
+    sampler: SamplerName = None,
     settings: Settings = None,
     trust: Trusting = False,
 ) -> None:
-    """Print a whole recipe as TOML, with the numbers that `auto` stands for.
+    """Print a complete recipe as TOML, with the values that `auto` resolves to.
+
+    Without a recipe, it prints the file of --sampler; without --sampler either, the names of all presets and samplers.
 
     Example: sitkit show digits --set path.kind=vp
     """
+    from ..experiment.packaged import listing
     from ..experiment.reading import change, read, to_toml
+    from ..experiment.sampler_files import sampler_text, with_sampler
     from ..runs.run import Run
 
-    if Path(source).is_dir():
-        allowed = trust_of(trust, settings)
-        recipe = change(Run.find(Path(source)).recipe(allowed), settings or (), allowed)
-    else:
-        recipe = read(source, settings or (), trust_of(trust))
-    typer.echo(to_toml(recipe))
+    if source is None:
+        if settings:
+            raise UserError(f"--set {settings[0]}: give a recipe to change")
+        typer.echo(sampler_text(sampler).strip() if sampler is not None else listing())
+        return
+    allowed = trust_of(trust, settings)
+    folder = Path(source)
+    recipe = Run.find(folder).recipe(allowed) if folder.is_dir() else read(source, settings or (), allowed)
+    if sampler is not None:
+        recipe = with_sampler(recipe, sampler, allowed)
+    typer.echo(to_toml(change(recipe, settings or (), allowed)))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,12 @@ from ..support.schema import Section
 from ..support.trust import EVERYTHING, NOTHING, Trust
 from .components import ComponentFields, Slot
 from .intervals import resolve
+from .packaged import presets
 from .recipe import Recipe
 from .renamed_keys import settings_with_new_keys, with_new_keys
 
 LONGEST = 200
 """How many letters of a value an error repeats."""
-
-
-def presets() -> dict[str, str]:
-    """Return the text of every preset, by name."""
-    folder = files("sitkit.recipes.experiment") / "presets"
-    texts = {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
-    return {name: texts[name].read_text() for name in sorted(texts)}
 
 
 def read(source: str, settings: Sequence[str] = (), trust: Trust = NOTHING) -> Recipe:

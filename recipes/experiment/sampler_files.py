@@ -1,4 +1,4 @@
-"""The file of a chosen sampler: the tables `[sampler]` and `[guidance]` of a recipe, in TOML, to put over a run's."""
+"""Samplers by name or from a TOML file, which has the tables `[sampler]` and `[guidance]` of a recipe."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from ..support.errors import UserError
 from ..support.json_toml import read_toml
 from ..support.names import nearest
 from ..support.trust import NOTHING, Trust
+from .packaged import samplers
 from .reading import change
 from .recipe import Recipe
 from .settings import settings_of
@@ -18,7 +19,7 @@ TABLES = ("sampler", "guidance")
 
 
 def sampler_toml(recipe: Recipe, remarks: Sequence[str] = ()) -> str:
-    """Return a recipe's sampler and guidance as TOML, below some remarks; `auto` stays."""
+    """Return a recipe's sampler and guidance as TOML, with `auto` unresolved, below a comment of these lines."""
     table = recipe.model_dump(mode="json", include=set(TABLES))
     lines = [f"# {remark}" for remark in remarks]
     for name in TABLES:
@@ -35,35 +36,54 @@ def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     return ["", f"[{name}]", *values, *(line for lines in inner for line in lines)]
 
 
-def with_sampler(recipe: Recipe, file: Path, trust: Trust = NOTHING) -> Recipe:
-    """Return a recipe with the sampler and the guidance of a file, as far as it has them.
+def with_sampler(recipe: Recipe, source: str | Path, trust: Trust = NOTHING) -> Recipe:
+    """Return a recipe with the tables `sampler` and `guidance` of a file over its own. Keys that it lacks stay.
 
     Args:
         recipe: the recipe.
-        file: may come from anywhere, as a run may.
-        trust: what it may name that is no part of sitkit, besides what the recipe names.
+        source: the name of a packaged sampler, or else the path of a file; a `Path` is always a file. A name takes
+            precedence over a file of the same name in the working directory: `./NAME` is the file.
+        trust: which code outside of sitkit the file may name, besides what the recipe names.
 
     Raises:
-        UserError: the file cannot be read, has other keys, does not fit the recipe, or names code that is not trusted.
+        UserError: there is no such sampler, or the file cannot be read, has other keys, does not fit the recipe, or
+            names code that is not trusted.
     """
+    text = sampler_text(source)
     try:
-        return change(recipe, settings_of(_read(file)), trust)
+        return change(recipe, settings_of(_tables(text)), trust)
     except UserError as problem:
-        raise UserError(f"{file}: {'; '.join(str(problem).splitlines())}") from None
+        raise UserError(f"{source}: {'; '.join(str(problem).splitlines())}") from None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def sampler_text(source: str | Path) -> str:
+    """Return the TOML of a packaged sampler, by its name, or of a file.
+
+    Raises:
+        UserError: there is neither, or the file cannot be read.
+    """
+    name = str(source)
+    known = samplers()
+    if isinstance(source, str) and name in known:
+        return known[name]
+    if "/" not in name and not name.endswith(".toml") and not Path(name).exists():
+        raise UserError(
+            f"no sampler '{name}'{nearest(name, [*known])}; known: {', '.join(known)}, or the path of a TOML file"
+        )
     try:
-        table = read_toml(read_regular(file).decode())
+        return read_regular(Path(name)).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _tables(text: str) -> dict[str, Any]:
+    try:
+        table = read_toml(text)
     except ValueError as error:
         raise UserError(f"is not TOML: {error}") from error
     for key, value in table.items():
         if key not in TABLES:
-            raise UserError(
-                f"{key}: unknown key{nearest(key, [*TABLES])}; a sampler's file has the tables sampler, guidance"
-            )
+            raise UserError(f"{key}: unknown key{nearest(key, [*TABLES])}; known: {', '.join(TABLES)}")
         if not isinstance(value, dict):
-            raise UserError(f"{key}: a table is wanted, got {value!r}")
+            raise UserError(f"{key}: should be a table, got {value!r}")
     return table

@@ -39,7 +39,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from ..experiment.reading import presets
+from ..experiment.packaged import presets
 from ..experiment.recipe import Recipe
 from ..experiment.settings import settings_of, toml, word
 from ..storage.files import read_regular
