@@ -8,6 +8,7 @@ import torch
 
 from measuring import evaluated, refused, sets, sitkit, trained
 from released import CPU, LOADERS, convert
+from sitkit.recipes import load_run
 from sitkit.recipes.experiment.intervals import resolve
 from sitkit.recipes.experiment.packaged import samplers, summary
 from sitkit.recipes.experiment.reading import change, read
@@ -109,6 +110,9 @@ def test_samples_do_not_depend_on_the_name_of_their_sampler(tmp_path: Path) -> N
     code, said = sitkit("sample", run, "--samples", 4, "--out", out, *settings)
     assert code == 0, said
     assert (out / CONTENT).read_text() == content
+    assert (
+        load_run(run, sampler="few-calls-sde").recipe == load_run(run, [one for one in settings if "=" in one]).recipe
+    )
     assert "few-calls-sde" in refused("sample", run, "--out", out, "--sampler", "few-calls-sd")
     report = evaluated(run, "--sampler", "heun-50", *sets("evaluation.num=12"), "--out", tmp_path / "report")
     assert report["manifest"]["recipe"]["sampler"]["solver"] == {"kind": "heun"}

@@ -21,17 +21,17 @@ def change_trained(
     allowed: Sequence[str],
     *,
     of: str = "a trained run",
-    sampler: Path | None = None,
+    sampler: str | Path | None = None,
     trust: Trust = NOTHING,
 ) -> Recipe:
-    """Return a recipe with the sampler of a file, and then with settings of which only some keys are allowed.
+    """Return a recipe with a sampler by name or from a file, then with settings of which only some keys are allowed.
 
     Args:
         recipe: the recipe.
         settings: `key=value`, as `--set` takes them. What they name is imported.
         allowed: the keys, or the sections, that may be set.
         of: what the recipe describes, for the message.
-        sampler: a file of a sampler and guidance (`sampler_files`).
+        sampler: the name of a packaged sampler, or a file of a sampler and guidance (`sampler_files`).
         trust: what that file may name that is not part of sitkit.
 
     Raises:

@@ -26,7 +26,8 @@ def load_run(
     Args:
         folder: the folder of the run.
         settings: values over the recipe's, of its sampler, guidance, evaluation and compute, or the paths of its data.
-        sampler: a file of a sampler and guidance, as `--sampler` takes it; settings are put over it.
+        sampler: the name of a packaged sampler or a file of a sampler and guidance, as `--sampler` takes them;
+            settings override it.
         ema: the EMA weights to use.
         device: `auto`, or the name of a device.
         trust: whether code outside of sitkit that the files of the run name may run.
@@ -40,7 +41,7 @@ def load_run(
         run.recipe(trust_of(trust, pairs)),
         pairs,
         (*SAMPLING, "evaluation", *DATA_PATHS),
-        sampler=None if sampler is None else Path(sampler),
+        sampler=sampler,
         trust=trust_of(trust),
     )
     return TrainedRun(run, recipe, device_of(str(device)), ema)
