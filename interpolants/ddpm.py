@@ -16,7 +16,8 @@ SHIFT = 48
 
 @dataclass(frozen=True)
 class DDPM(Interpolant):
-    r"""$\alpha^2 = \bar\alpha_k = \prod_{i \le k}(1 - \beta_i)$, $\sigma^2 = 1 - \alpha^2$, with $\beta_i$ linear in i.
+    r"""The DDPM path: $\alpha^2 = \bar\alpha_k = \prod_{i \le k}(1 - \beta_i)$, $\sigma^2 = 1 - \alpha^2$, with
+    $\beta_i$ linear in i.
 
     This is the schedule of Ho et al. (arXiv 2006.11239, sec. 4) and of DiT: beta increases from beta_min at timestep 0
     to beta_max at timestep steps - 1. Timestep k is the time t = 1 - (k + 1) / steps, and t = 1 is the data. The

@@ -11,7 +11,7 @@ from .interpolant import Interpolant
 
 @dataclass(frozen=True)
 class GVP(Interpolant):
-    r"""$\alpha(t) = \sin(\pi t/2)$, $\sigma(t) = \cos(\pi t/2)$ (SiT, arXiv 2401.08740, sec. 2.3).
+    r"""The GVP path: $\alpha(t) = \sin(\pi t/2)$, $\sigma(t) = \cos(\pi t/2)$ (SiT, arXiv 2401.08740, sec. 2.3).
 
     The path preserves the variance: $\alpha^2 + \sigma^2 = 1$. The cosine is computed as the sine of pi/2 (1 - t), so
     that sigma(1) is exactly 0: in float32, cos(pi/2) is a small negative number.

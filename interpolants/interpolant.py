@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 class Interpolant(ABC):
-    r"""$x_t = \alpha(t)\,x + \sigma(t)\,\epsilon$, from noise at t = 0 to data at t = 1 (SiT, arXiv 2401.08740, eq. 1).
+    r"""A path $x_t = \alpha(t)\,x + \sigma(t)\,\epsilon$ from noise at t = 0 to data at t = 1.
 
-    Subclasses define `alpha` and `sigma`. Times are scalars or have shape (B,), and states have shape (B, *).
+    Source: SiT, arXiv 2401.08740, eq. 1. Subclasses define `alpha` and `sigma`. Times are scalars or have shape (B,),
+    and states have shape (B, *).
 
     Given $x_t$ and 0 < t < 1, the velocity $v = \dot\alpha x + \dot\sigma\epsilon$, the noise, the score and the data
     determine one another (eq. 9 and appendix A). With $\Delta = \dot\alpha\sigma - \alpha\dot\sigma > 0$,
@@ -58,7 +59,7 @@ class Interpolant(ABC):
             ValueError: sigma_dot is infinite, so that the velocity does not determine the noise.
         """
         a, b = self._noise_coefficients(t)
-        return self._combine("noise of a velocity", t, a, velocity, b, x_t)
+        return self._combine("conversion from velocity to noise", t, a, velocity, b, x_t)
 
     def score_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
         """Return the score (eq. 9), (B, *). Where alpha = 0 it is -x_t / sigma^2.
@@ -70,7 +71,7 @@ class Interpolant(ABC):
         """
         a, b = self._noise_coefficients(t)
         sigma = self.sigma(t)
-        return self._combine("score of a velocity", t, -a / sigma, velocity, -b / sigma, x_t)
+        return self._combine("conversion from velocity to score", t, -a / sigma, velocity, -b / sigma, x_t)
 
     def data_from_velocity(self, velocity: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
         """Return the data, (B, *). Where sigma = 0 they are x_t / alpha and do not depend on the velocity.
@@ -82,7 +83,7 @@ class Interpolant(ABC):
         limit = (sigma == 0) & _zero_or_infinite(delta)  # where sigma = 0, sigma_dot and delta may be infinite
         a = torch.where(limit, 0.0, sigma / delta)
         b = torch.where(limit, 1 / torch.where(limit, self.alpha(t), 1.0), -self.sigma_dot(t) / delta)
-        return self._combine("data of a velocity", t, a, velocity, b, x_t)
+        return self._combine("conversion from velocity to data", t, a, velocity, b, x_t)
 
     def velocity_from_noise(self, eps: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
         """Return the velocity, (B, *).
@@ -92,7 +93,7 @@ class Interpolant(ABC):
         """
         alpha = self.alpha(t)
         return self._combine(
-            "velocity of a predicted noise", t, -self._delta(t) / alpha, eps, self.alpha_dot(t) / alpha, x_t
+            "conversion from noise to velocity", t, -self._delta(t) / alpha, eps, self.alpha_dot(t) / alpha, x_t
         )
 
     def velocity_from_score(self, score: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
@@ -103,7 +104,7 @@ class Interpolant(ABC):
         """
         alpha = self.alpha(t)
         a, b = self.sigma(t) * self._delta(t) / alpha, self.alpha_dot(t) / alpha
-        return self._combine("velocity of a predicted score", t, a, score, b, x_t)
+        return self._combine("conversion from score to velocity", t, a, score, b, x_t)
 
     def velocity_from_data(self, data: Tensor, x_t: Tensor, t: Tensor, /) -> Tensor:
         """Return the velocity, (B, *).
@@ -113,7 +114,7 @@ class Interpolant(ABC):
         """
         sigma = self.sigma(t)
         a, b = self._delta(t) / sigma, self.sigma_dot(t) / sigma
-        return self._combine("velocity of predicted data", t, a, data, b, x_t)
+        return self._combine("conversion from data to velocity", t, a, data, b, x_t)
 
     def posterior(self, t: Tensor, s: Tensor, /) -> "Posterior":
         r"""Return the distribution of x_s given x_t and the data x, for times t < s of one shape.

@@ -10,7 +10,10 @@ from .interpolant import Interpolant
 
 @dataclass(frozen=True)
 class Linear(Interpolant):
-    r"""$\alpha(t) = t$, $\sigma(t) = 1 - t$ (SiT, arXiv 2401.08740, sec. 2.3). The velocity of a sample is x - eps."""
+    r"""The linear path: $\alpha(t) = t$, $\sigma(t) = 1 - t$ (SiT, arXiv 2401.08740, sec. 2.3).
+
+    The velocity of a sample is x - eps.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return t."""

@@ -11,10 +11,11 @@ from .interpolant import Interpolant
 
 @dataclass(frozen=True)
 class VP(Interpolant):
-    r"""$\alpha = \exp(-\frac12\int_0^u\beta)$, $\sigma^2 = 1 - \alpha^2$, u = 1 - t (SiT, arXiv 2401.08740, eq. 10-11).
+    r"""The VP path: $\alpha = \exp(-\frac12\int_0^u\beta)$, $\sigma^2 = 1 - \alpha^2$, with u = 1 - t.
 
-    $\beta(u)$ = beta_min + u (beta_max - beta_min), with the default values of SiT's code. The distribution at t = 0 is
-    only approximately N(0, I), because alpha(0) = 0.0066. sigma_dot(1) is infinite, unless beta_min = 0.
+    Source: SiT, arXiv 2401.08740, eq. 10-11. $\beta(u)$ = beta_min + u (beta_max - beta_min), with the default values
+    of SiT's code. The distribution at t = 0 is only approximately N(0, I), because alpha(0) = 0.0066. sigma_dot(1) is
+    infinite, unless beta_min = 0.
 
     Raises:
         ValueError: beta is negative, decreases with u, is 0 everywhere, or is not finite.

@@ -81,8 +81,8 @@ class LearnedAncestral(StochasticStep):
         alpha = self.path.alpha(t)
         if alpha.device.type == "cpu" and not torch.compiler.is_compiling() and (alpha == 0).any():
             raise ValueError(
-                f"the data of a predicted noise are not finite at t = {float(t[alpha == 0][0]):.6g}, where alpha = 0: "
-                "start later, or use a path with alpha(0) > 0, such as DDPM"
+                f"the conversion from noise to data is not finite at t = {float(t[alpha == 0][0]):.6g}, where "
+                "alpha = 0: start later, or use a path with alpha(0) > 0, such as DDPM"
             )
         data = (x - column(self.path.sigma(t), x) * eps) / column(alpha, x)
         posterior = self.path.posterior(t, s)

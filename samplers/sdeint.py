@@ -43,7 +43,7 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
     if not x.numel():
         return x
-    adapter = _Adapter(sde, x, noise, "ito" if method in ITO else "stratonovich")
+    adapter = _TorchsdeAdapter(sde, x, noise, "ito" if method in ITO else "stratonovich")
     state, memory = upcast(flatten_rows(x)), None
     for step in pairwise(times):
         t, s = step
@@ -63,7 +63,7 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
     return state.reshape(x.shape).to(x.dtype)
 
 
-class _Adapter:
+class _TorchsdeAdapter:
     """The interface of torchsde to an SDE and its Brownian motion, with states (B, D)."""
 
     noise_type = "diagonal"

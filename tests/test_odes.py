@@ -185,7 +185,7 @@ def test_ends_are_asked_for_as_ends(trained: Interpolant) -> None:
     if trained.alpha_dot(torch.zeros(())) > 0:
         field(torch.randn(2, 2), torch.tensor([0.0, 1.0]))
     else:  # the velocity at t = 0 says nothing of the data
-        with pytest.raises(ValueError, match="data of a velocity is not finite at t = 0"):
+        with pytest.raises(ValueError, match="conversion from velocity to data is not finite at t = 0"):
             field(torch.randn(2, 2), torch.tensor([0.0, 1.0]))
     assert asked == [0.0, 1.0]
 

@@ -160,7 +160,11 @@ class Run:
         if found := record.differences(split):
             place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
             trained = f"fine-tune another run by --set train.init={self.folder}"
-            way = trained if checkpoints.list_checkpoints(self.checkpoints) else "name another --out: it has no checkpoint yet"
+            way = (
+                trained
+                if checkpoints.list_checkpoints(self.checkpoints)
+                else "name another --out: it has no checkpoint yet"
+            )
             raise UserError(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
 
     def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
