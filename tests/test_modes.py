@@ -105,7 +105,7 @@ def test_grids_are_made_on_the_cpu_and_rise(grid: Callable[..., Tensor], path: L
 
 
 def test_a_grid_that_does_not_rise_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"of 2000 steps are both 0\.999\d* in float64: take fewer steps"):
+    with pytest.raises(ValueError, match=r"of 2000 steps are both 0\.999\d* in float64: use fewer steps"):
         grids.power(Linear(), 2000, exponent=7.0)
 
 
