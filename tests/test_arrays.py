@@ -16,7 +16,8 @@ from image_files import memory
 from measuring import write_arrays
 from sitkit.recipes.evaluation.feature_statistics import load
 from sitkit.recipes.evaluation.image_sources import images_in, open_array
-from sitkit.recipes.storage.arrays import ArrayError, NpzReader, map_npy, read_npy
+from sitkit.recipes.storage.arrays import NpzReader, map_npy, read_npy
+from sitkit.recipes.storage.npy_header import ArrayError
 from sitkit.recipes.support.errors import UserError
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -90,17 +91,17 @@ def test_what_was_asked_for_is_named(tmp_path: Path) -> None:
 
 
 WRONG_HEADERS: list[tuple[bytes, str]] = [
-    (b"", "no array of NumPy's"),
-    (b"\x93NUMPY\x01\x00", "not one of a plain array"),
-    (npy("(((((((" * 1000), "not one of a plain array"),
-    (npy("__import__('os').abort()"), "not one of a plain array"),
-    (npy(b"\xff\x00" * 40), "not one of a plain array"),
-    (npy(described() * 2), "not one of a plain array"),
-    (npy("{'descr': '<f8', 'descr': '<f8', 'shape': (3,)}"), "not one of a plain array"),
-    (npy(" " * 9_000 + "{" + " , " * 300), "not one of a plain array"),
-    (npy(described(), version=b"\x02\x00")[:10] + b"\xff\xff" + b" " * 99, "not one of a plain array"),
-    (npy(described("[('a', '<f8')]")), "not one of a plain array"),
-    (npy(described("'|O'"), b"\x80\x04" * 9), "dtype '|O', neither numbers nor text"),
+    (b"", "not an array in NumPy's format"),
+    (b"\x93NUMPY\x01\x00", "does not have the header of a plain array"),
+    (npy("(((((((" * 1000), "does not have the header of a plain array"),
+    (npy("__import__('os').abort()"), "does not have the header of a plain array"),
+    (npy(b"\xff\x00" * 40), "does not have the header of a plain array"),
+    (npy(described() * 2), "does not have the header of a plain array"),
+    (npy("{'descr': '<f8', 'descr': '<f8', 'shape': (3,)}"), "does not have the header of a plain array"),
+    (npy(" " * 9_000 + "{" + " , " * 300), "does not have the header of a plain array"),
+    (npy(described(), version=b"\x02\x00")[:10] + b"\xff\xff" + b" " * 99, "does not have the header of a plain array"),
+    (npy(described("[('a', '<f8')]")), "does not have the header of a plain array"),
+    (npy(described("'|O'"), b"\x80\x04" * 9), "dtype '|O', which is neither numbers nor text"),
     (npy(described("'<M8[ns]'"), bytes(24)), "dtype '<M8[ns]'"),
     (npy(described("'<f16'"), bytes(48)), "dtype '<f16'"),
     (npy(described("'<f3'"), bytes(9)), "dtype '<f3'"),
@@ -150,7 +151,7 @@ def test_entries_that_lie_are_one_line(tmp_path: Path) -> None:
         (b"", "not a zip file"),
         (plain[:-9], "not a zip file"),
         (changed(8, b"\x01"), "encrypted"),
-        (changed(10, b"\x0e"), "in another way than by deflate"),
+        (changed(10, b"\x0e"), "by another method than deflate"),
         (changed(20, b"\x00\x00\x00\x7f" * 2), "fewer bytes than its entry says"),  # 2 GB, packed and not
         (changed(24, b"\x00\x00\x00\x7f"), "fewer bytes than its entry says"),
         (changed(46, b"b"), "it is damaged"),  # another name than the one beside the content

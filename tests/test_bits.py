@@ -234,7 +234,7 @@ def test_two_processes_find_what_one_finds(straight: list[BatchBits], tmp_path: 
     assert seen == {0: [0, 8, 16], 1: [4, 12, 20]}
     assert sorted(file.name for file in kept.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
     (kept.folder / "key-1.jsonl").unlink()
-    with pytest.raises(UserError, match=r"3 batches of .* are left to other processes"):
+    with pytest.raises(UserError, match=r"3 batches of .* are assigned to other processes"):
         collect(parts, kept, WorkPartition(0, 2), patience=0.3)
     images = Watched()
     assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process goes on where two stopped

@@ -119,7 +119,7 @@ def test_two_shares_make_one(alone: SampleFolder, run: Path, tmp_path: Path) -> 
     first = put(request_of(run), 1100, out, WorkPartition(0, 2))
     assert sorted(shards(first)) == ["00000000.npz", "00000512.npz", "00001024.npz"]
     with pytest.raises(
-        UserError, match=r"^2 shards of .* are left to other processes, and none was finished for 0 s; "
+        UserError, match=r"^2 shards of .* are assigned to other processes, and none was finished for 0 s; "
     ):
         folders.wait(first, WorkPartition(0, 2), patience=0.1)
     with pytest.raises(UserError, match="lacks 2 of 5 shards: the same `sitkit sample` draws what is missing"):

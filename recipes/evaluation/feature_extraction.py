@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..experiment.components import Component, dump
 from ..features import Extractor, Features
-from ..storage.arrays import FLOAT, INTEGER
 from ..storage.blocks import BlockStore
+from ..storage.npy_header import FLOAT, INTEGER
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from ..support.progress import progress

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..features import Features
 from ..metrics import Moments, inception_score
-from ..storage.arrays import FLOAT, INTEGER, REAL, ArrayError, NpzReader
+from ..storage.arrays import NpzReader
 from ..storage.files import write_atomic
+from ..storage.npy_header import FLOAT, INTEGER, REAL, ArrayError
 from ..support.errors import UserError
 from ..support.random_streams import Permutation
 

@@ -14,8 +14,9 @@ from ..data.classes import class_numbers, describe_images
 from ..data.file_listing import list_files
 from ..data.image_decoding import decode_square, decode_whole, image_suffixes, read_size
 from ..data.lazy_images import load_batch
-from ..storage.arrays import INTEGER, ArrayError, NpzReader
+from ..storage.arrays import NpzReader
 from ..storage.files import read_regular
+from ..storage.npy_header import INTEGER, ArrayError
 from ..support.errors import UserError
 from ..support.progress import note
 

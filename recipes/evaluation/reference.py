@@ -18,8 +18,9 @@ from ..data.fingerprint import FileFingerprints, cache_key
 from ..data.image_decoding import image_suffixes
 from ..data.images import Images
 from ..sampling.sample_folder import CONTENT, SampleFolder
-from ..storage.arrays import ArrayError, NpzReader
+from ..storage.arrays import NpzReader
 from ..storage.files import sha256
+from ..storage.npy_header import ArrayError
 from ..support.errors import UserError
 from ..support.progress import note
 from .feature_extraction import FeatureExtraction, blocks_of, extract, stored

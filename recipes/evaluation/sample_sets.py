@@ -18,8 +18,9 @@ from ..data.fingerprint import FileFingerprints as FileStates
 from ..data.image_decoding import decode_whole, image_suffixes
 from ..sampling.sample_folder import SampleFolder
 from ..sampling.write_folder import wait
-from ..storage.arrays import ArrayError, NpzReader
+from ..storage.arrays import NpzReader
 from ..storage.files import read_regular
+from ..storage.npy_header import ArrayError
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from ..support.progress import note

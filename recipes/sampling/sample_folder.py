@@ -16,10 +16,10 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from ..storage.arrays import INTEGER, Shape
 from ..storage.blocks import BlockStore
 from ..storage.files import read_inside, write_atomic
 from ..storage.filesystems import fsync
+from ..storage.npy_header import INTEGER, Shape
 from ..support.errors import UserError
 from ..support.schema import Section
 from .generator import SampleBatch

@@ -1,7 +1,7 @@
-"""Arrays of many rows in a folder, a file for every block of rows.
+"""Arrays of many rows in a folder, one npz file for every block of rows.
 
-A block is written aside and renamed, so that its file is whole or not there, and may be made by any process. The files
-are npz, uncompressed, named by the number of their first row; their crc32 are checked whenever one is read.
+A block is written to a temporary file and renamed, so that its file is either complete or absent, and any process may
+write it. The npz files are uncompressed and named by their first row. Their crc32 are compared whenever they are read.
 """
 
 import io
@@ -15,22 +15,23 @@ from pathlib import Path
 import numpy as np
 
 from ..support.errors import UserError
-from .arrays import INTEGER, ArrayError, NpzReader, Shape
+from .arrays import NpzReader
 from .filesystems import fsync
+from .npy_header import INTEGER, ArrayError, Shape
 
 ARRAYS = "arrays"
-"""The array that says how many others there are: a zip file with a bit changed may seem to hold fewer."""
+"""The array that holds the number of the others: a zip archive with a changed bit may seem to hold fewer."""
 
 
 @dataclass(frozen=True)
 class BlockStore:
-    """Rows in a folder.
+    """Blocks of rows in a folder.
 
     Args:
-        folder: where the files are.
-        count: how many rows there are in all.
-        size: how many rows a block has; the last may have fewer.
-        advice: what to do about a block that is not there or damaged, such as 'the same command goes on'.
+        folder: the folder of the files.
+        count: the number of rows in all blocks.
+        size: the number of rows in a block; the last block may have fewer.
+        advice: how to make a block that is missing or damaged, for messages, such as 'run the same command to resume'.
     """
 
     folder: Path
@@ -40,40 +41,39 @@ class BlockStore:
 
     @property
     def indices(self) -> range:
-        """The numbers of all blocks."""
+        """The indices of all blocks."""
         return range(-(-self.count // self.size))
 
     def rows(self, block: int) -> range:
-        """Return the numbers of a block's rows."""
+        """Return the indices of the rows of a block."""
         first = block * self.size
         return range(first, min(first + self.size, self.count))
 
     def missing(self, blocks: Iterable[int] | None = None) -> list[int]:
-        """Return which blocks, of all or of some, are not there, cut short, or of another number of rows."""
-        return [block for block in (self.indices if blocks is None else blocks) if not self._is_whole(block)]
+        """Return the blocks, among all or the given ones, that are absent, truncated, or of another number of rows."""
+        return [block for block in (self.indices if blocks is None else blocks) if not self._is_complete(block)]
 
     def write(self, block: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a block: arrays of its rows, and arrays without dimensions.
+        """Write a block: arrays with a row for each of its rows, and arrays without dimensions.
 
         Raises:
-            UserError: the folder cannot be written, as when the disk is full.
+            UserError: the folder cannot be written, for instance because the disk is full.
         """
         file = self.file(block)
-        draft = file.with_name(f".{file.name}.tmp")
+        temporary = file.with_name(f".{file.name}.tmp")
         content = io.BytesIO()
-        whole = {**arrays, ARRAYS: np.array(len(arrays))}
-        np.savez(content, **whole)  # type: ignore[arg-type]  # of a flag that np.savez has beside the arrays
+        np.savez(content, **{**arrays, ARRAYS: np.array(len(arrays))})  # type: ignore[arg-type]  # np.savez has a flag, too
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content.getbuffer())
-            fsync(draft)
-            os.replace(draft, file)
+            temporary.write_bytes(content.getbuffer())
+            fsync(temporary)
+            os.replace(temporary, file)
         except OSError as error:
             why = f"{self.folder} cannot be written: {error.strerror}"
-            raise UserError(f"{why}; mend that, and the same command goes on") from error
+            raise UserError(f"{why}; fix that, then run the same command to resume") from error
         finally:
             with suppress(OSError):
-                draft.unlink()
+                temporary.unlink()
 
     def read(
         self,
@@ -84,19 +84,19 @@ class BlockStore:
         """Return some arrays of a block.
 
         Args:
-            block: its number.
-            wanted: the arrays by name, with their kind of dtype and their shape, as `arrays.Npz` takes them; the first
-                side of a shape is the number of rows, whatever is said.
-            optional: more arrays, which need not be there.
+            block: its index.
+            wanted: the required arrays by name, with the kind of dtype and the shape, as `NpzReader.read` takes them;
+                the first side of a shape is replaced by the number of rows.
+            optional: more arrays, which are returned if they are present.
 
         Raises:
-            UserError: it is not there, or damaged, or its arrays are of other kinds or shapes.
+            UserError: the block is missing or damaged, or its arrays are of other kinds or shapes.
         """
         file, rows = self.file(block), len(self.rows(block))
         try:
             with NpzReader(file) as arrays:
                 if int(arrays.read(ARRAYS, INTEGER, ())) != len(arrays.names) - 1:
-                    raise ArrayError(f"of its arrays there are only {', '.join(arrays.names)}")
+                    raise ArrayError(f"of its arrays only {', '.join(arrays.names)} are present")
                 more = {name: wish for name, wish in (optional or {}).items() if name in arrays.names}
                 return {
                     name: arrays.read(name, kinds, (rows, *shape[1:]) if shape else ())
@@ -114,10 +114,10 @@ class BlockStore:
         return self.folder / f"{block * self.size:08d}.npz"
 
     def checksum(self, block: int) -> int:
-        """Return a number that stands for a block's arrays: the crc32 of theirs, by the table of contents of its file.
+        """Return the crc32 of the names, crc32 and sizes of a block's arrays, from the table of contents of its file.
 
         Raises:
-            UserError: it is not there, or damaged.
+            UserError: the block is missing or damaged.
         """
         try:
             with NpzReader(self.file(block)) as arrays:
@@ -125,8 +125,8 @@ class BlockStore:
         except (OSError, ArrayError) as error:
             raise UserError(f"{self.file(block)} is missing or damaged ({error}): remove it; {self.advice}") from error
 
-    def _is_whole(self, block: int) -> bool:
-        """Return whether a block is there with all its rows, by the tables of contents of its file and its arrays."""
+    def _is_complete(self, block: int) -> bool:
+        """Return whether a block has all its rows, by the headers of its arrays."""
         try:
             with NpzReader(self.file(block)) as arrays:
                 shapes = [arrays.header(name).shape for name in arrays.names]

@@ -1,7 +1,7 @@
-"""Checkpoints: folders of safetensors and JSON, either whole or not there.
+"""Checkpoints: folders of safetensors and JSON, each either complete or absent.
 
-`step-00000060/` has `{part}.safetensors` for every part, the folder `trained/` if processes wrote pieces of some, the
-recipe, and `manifest.json` with the size and sha256 of each file. It is built as `step-00000060.tmp/`.
+`step-00000060/` has `{part}.safetensors` for every part, the folder `trained/` if processes wrote shards of parts, the
+recipe, and `manifest.json` with the size and sha256 of each file. It is prepared as `step-00000060.tmp/`.
 """
 
 import json
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 def name(step: int) -> str:
-    """Return the name of the checkpoint after a step."""
+    """Return the name of the folder of the checkpoint after a step."""
     return f"step-{step:08d}"
 
 
@@ -35,49 +35,49 @@ def step_of(checkpoint: Path) -> int:
 
 
 def create_temporary(folder: Path, step: int) -> Path:
-    """Return an empty draft of the checkpoint after a step."""
-    draft = folder / f"{name(step)}.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    return draft
+    """Create an empty temporary folder for the checkpoint after a step."""
+    temporary = folder / f"{name(step)}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
 
 
-def write(draft: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write a part into a draft."""
+def write(temporary: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write the tensors of a part into the temporary folder of a checkpoint."""
     values = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-    save_file(values, draft / f"{part}.safetensors")
+    save_file(values, temporary / f"{part}.safetensors")
 
 
-def finish(draft: Path, recipe: Mapping[str, Any]) -> Path:
-    """Make a checkpoint of a draft that has all its parts: recipe and manifest, on the disk, by its name."""
-    (draft / "recipe.json").write_text(json.dumps(recipe, indent=2))
-    files = {file.relative_to(draft).as_posix(): file for file in sorted(draft.rglob("*")) if file.is_file()}
+def finish(temporary: Path, recipe: Mapping[str, Any]) -> Path:
+    """Turn a temporary folder that has all its parts into a checkpoint: add recipe and manifest, flush, and rename."""
+    (temporary / "recipe.json").write_text(json.dumps(recipe, indent=2))
+    files = {file.relative_to(temporary).as_posix(): file for file in sorted(temporary.rglob("*")) if file.is_file()}
     entries = {key: {"bytes": file.stat().st_size, "sha256": sha256(file)} for key, file in files.items()}
-    for path in (*files.values(), *(path for path in draft.rglob("*") if path.is_dir())):
+    for path in (*files.values(), *(path for path in temporary.rglob("*") if path.is_dir())):
         fsync(path)
-    final = draft.with_suffix("")
-    (draft / MANIFEST).write_text(json.dumps({"step": step_of(final), "files": entries}, indent=2))
-    for path in (draft / MANIFEST, draft):
+    final = temporary.with_suffix("")
+    (temporary / MANIFEST).write_text(json.dumps({"step": step_of(final), "files": entries}, indent=2))
+    for path in (temporary / MANIFEST, temporary):
         fsync(path)
-    if final.exists():  # damaged, or of steps that are trained again
+    if final.exists():  # damaged, or of steps that were trained again
         shutil.rmtree(final)
-    move_folder(draft, final, MANIFEST)
+    move_folder(temporary, final, MANIFEST)
     fsync(final.parent)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, the oldest first."""
+    """Return the checkpoints in a folder, oldest first, whether intact or damaged."""
     return sorted(folder.glob("step-" + "[0-9]" * 8))
 
 
 def newest(folder: Path, say: Say = lambda line: print(line, file=sys.stderr)) -> Path | None:
-    """Return the newest checkpoint of which every file is as it was written, or None; the damaged are said."""
+    """Return the newest intact checkpoint of a folder, or None; report damaged ones to `say`."""
     return newest_of(list_checkpoints(folder), say)
 
 
 def newest_of(candidates: Sequence[Path], say: Say) -> Path | None:
-    """Return the last of some checkpoints of which every file is as it was written, or None; the damaged are said."""
+    """Return the last intact checkpoint of a list, or None; report damaged ones to `say`."""
     for place, checkpoint in reversed([*enumerate(candidates)]):
         try:
             verify(checkpoint)
@@ -97,13 +97,13 @@ def verify(checkpoint: Path) -> None:
     entries = _entries(checkpoint)
     for key in entries:
         _verified(checkpoint, key)
-    for file in checkpoint.glob("*/*.safetensors"):  # sharded weights are read from all that there are
+    for file in checkpoint.glob("*/*.safetensors"):  # sharded weights are read from all files present
         if file.relative_to(checkpoint).as_posix() not in entries:
-            raise _damaged(file, f"{MANIFEST} does not tell of it")
+            raise _damaged(file, f"{MANIFEST} does not list it")
 
 
 def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
-    """Return the tensors of a part, after its file has been compared with the manifest.
+    """Load the tensors of a part, after its file has been compared with the manifest.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -116,7 +116,7 @@ def load(checkpoint: Path, part: str) -> dict[str, Tensor]:
 
 
 def sha256_of(checkpoint: Path, part: str) -> str | None:
-    """Return the sha256 of a part's file, as the manifest has it; None if there is no such part.
+    """Return the sha256 of a part's file from the manifest, or None if there is no such part.
 
     Raises:
         UserError: the manifest is damaged.
@@ -126,15 +126,15 @@ def sha256_of(checkpoint: Path, part: str) -> str | None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a save left that was cut short."""
-    for draft in folder.glob("step-*.tmp"):
-        shutil.rmtree(draft, ignore_errors=True)
+    """Remove the temporary folders of interrupted saves."""
+    for temporary in folder.glob("step-*.tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) -> None:
     """Remove all but the newest `keep` checkpoints up to step `last` and those whose step is a multiple of `milestone`.
 
-    Later ones are damaged, or training would have gone on from them: they are not counted among those that are kept.
+    Checkpoints of later steps are damaged, since training resumed from an earlier one, and are not counted.
     """
     for checkpoint in [one for one in list_checkpoints(folder) if step_of(one) <= last][:-keep]:
         if milestone == "none" or step_of(checkpoint) % milestone:
@@ -142,14 +142,14 @@ def prune(folder: Path, last: int, keep: int, milestone: int | Literal["none"]) 
 
 
 def mismatch_error(checkpoint: Path, error: Exception) -> UserError:
-    """Return the problem of weights that are not those of a recipe's network, by what their loading raised."""
+    """Return the error for weights that do not fit the network of their recipe, from what loading raised."""
     reason = " ".join(str(error).split())
     if "size mismatch for y_embedder" in reason:
         reason += (
-            "; the data have other classes than those that it was trained on (labels without images, which earlier "
-            "versions counted, are none): restore the data, or fine-tune a new run by --set train.init=RUN"
+            "; the data have other classes than in training (earlier versions counted labels without images as "
+            "classes): restore the data, or fine-tune a new run with --set train.init=RUN"
         )
-    return UserError(f"{checkpoint} holds another network than its recipe's: {reason}")
+    return UserError(f"{checkpoint} holds another network than that of its recipe: {reason}")
 
 
 def _entries(checkpoint: Path) -> dict[str, Any]:

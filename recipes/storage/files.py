@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were, and known by their content."""
+"""Reading regular files safely, writing files atomically, and sha256 of files."""
 
 import errno
 import hashlib
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-PIECE = 1 << 24
-"""Bytes read at once."""
+CHUNK_BYTES = 1 << 24
+"""How many bytes are read at once."""
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a file for reading, links followed, if it is a regular one: a FIFO or a device could block without end.
+    """Open a regular file for reading, following links. A FIFO or a device is refused, since it could block forever.
 
     Raises:
         OSError: it cannot be opened, or is not a regular file.
@@ -38,10 +38,10 @@ def read_regular(file: Path) -> bytes:
 
 
 def path_inside(folder: Path, name: str) -> Path:
-    """Return a file of a folder by a name that stands in another file: it may come from anywhere.
+    """Return the path of a file in a folder, for a name that was read from another file and is not trusted.
 
     Raises:
-        OSError: the name, or a link, leads out of the folder.
+        OSError: the name, or a link, points outside the folder.
     """
     file = folder / name
     try:
@@ -49,41 +49,41 @@ def path_inside(folder: Path, name: str) -> Path:
             return file
     except (ValueError, RuntimeError) as error:  # a name with a null byte; links in a circle
         raise OSError(errno.EINVAL, str(error), str(file)) from None
-    raise OSError(errno.EPERM, f"it leads out of {folder}", str(file))
+    raise OSError(errno.EPERM, f"it points outside {folder}", str(file))
 
 
 def read_inside(folder: Path, name: str) -> bytes:
     """Return the content of a regular file of a folder.
 
     Raises:
-        OSError: it cannot be opened, is not a regular file, or a link leads out of the folder.
+        OSError: it cannot be opened, is not a regular file, or a link points outside the folder.
     """
     return read_regular(path_inside(folder, name))
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside one, in which it is made; what is left of it at the end is removed.
+    """Create a temporary folder beside `folder`, in which its content is prepared; remove it at the end.
 
-    Its name is always the same, so that one which a kill has left is removed the next time.
+    Its name depends on `folder` alone, so that a temporary folder left by a killed process is removed the next time.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
-    draft = folder.absolute().with_name(f".{folder.absolute().name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    temporary = folder.absolute().with_name(f".{folder.absolute().name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield draft
+        yield temporary
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_occupied(folder: Path) -> bool:
-    """Return whether there is a file of that name, or a folder with anything in it but drafts that a kill has left.
+    """Return whether a path is a file, or a folder that holds more than temporary files of killed processes.
 
     Raises:
-        OSError: it cannot be looked into.
+        OSError: the folder cannot be listed.
     """
     if not folder.is_dir():
         return folder.exists()
@@ -91,20 +91,20 @@ def is_occupied(folder: Path) -> bool:
 
 
 def write_atomic(file: Path, content: bytes) -> None:
-    """Write a file so that it is there with all its content or as it was before."""
-    draft = file.with_name(f".{file.name}.tmp")
+    """Write a file atomically: after an interruption it has either all of its new content or its old one."""
+    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        draft.write_bytes(content)
-        os.replace(draft, file)
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sha256(file: Path, advance: Callable[[int], None] = lambda count: None) -> str:
-    """Return a file's sha256, hexadecimal; `advance` is told of the bytes read."""
+    """Return the sha256 of a file, hexadecimal; `advance` is called with the number of bytes read."""
     digest = hashlib.sha256()
     with open_regular(file) as stream:
-        while piece := stream.read(PIECE):
-            digest.update(piece)
-            advance(len(piece))
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            advance(len(chunk))
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""What not every file system can do, and what is done there instead.
+"""Locks, fsync and renaming of folders, with fallbacks for file systems that lack them.
 
-Locks, waiting for the disk, and renaming folders fail on some network file systems and on object storage that is
-mounted as a folder. Work goes on there, after one line about what is lost.
+These operations fail on some network file systems and on object storage that is mounted as a folder. A warning is
+printed there, once, and the work continues without them.
 """
 
 import errno
@@ -15,19 +15,19 @@ from typing import IO
 from ..support.errors import UserError
 
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EBADF})
-"""How file systems refuse what they do not have."""
+"""Error numbers of operations that a file system does not support."""
 NO_RENAMING = UNSUPPORTED | {errno.EMFILE, errno.EXDEV}
-"""The same of renaming a folder: object storage would copy every file in it, and refuses if they are many."""
+"""The same for renaming a folder: object storage would copy each file in it, and refuses if there are many."""
 
 
 @cache
 def warn_once(line: str) -> None:
-    """Say a line, the first time."""
+    """Print a line to standard error, the first time that it is given."""
     print(line, file=sys.stderr)
 
 
 def check_system() -> None:
-    """Raise a problem on systems without what the commands need."""
+    """Raise UserError on operating systems that lack what the commands need."""
     try:
         import fcntl  # noqa: F401
     except ImportError:
@@ -39,11 +39,11 @@ def check_system() -> None:
 def lock(file: IO[str], *, wait: bool = False) -> bool:
     """Lock an open file until it is closed, and return whether that worked; False if another process has locked it.
 
-    On a file system without locks it is True: nothing keeps two processes from the same work there.
+    On a file system without locks it prints a warning and returns True.
 
     Args:
-        file: of all who are kept from working at once.
-        wait: whether to wait for others.
+        file: the file that all processes which exclude each other lock.
+        wait: whether to wait until no other process holds the lock.
     """
     import fcntl  # not on Windows
 
@@ -53,15 +53,15 @@ def lock(file: IO[str], *, wait: bool = False) -> bool:
         return False
     except OSError as error:
         folder = Path(file.name).parent
-        warn_once(f"{folder} has no locks ({error.strerror}): see to it that no two processes work there at once")
+        warn_once(f"{folder} has no locks ({error.strerror}): make sure that no two processes work there at once")
     return True
 
 
 def fsync(path: Path) -> None:
-    """Return when a file or folder is on the disk.
+    """Flush a file or folder to the disk.
 
     Raises:
-        OSError: it cannot be written to the disk.
+        OSError: it cannot be flushed.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -74,52 +74,52 @@ def fsync(path: Path) -> None:
             raise
         what = "folder" if path.is_dir() else "file"
         warn_once(
-            f"{path.parent} cannot be told to put a {what} on the disk ({error.strerror}): what was written last may "
-            "be lost if the machine stops"
+            f"{path.parent} cannot flush a {what} to the disk ({error.strerror}): what was written last may be lost if "
+            "the machine stops"
         )
 
 
-def move_folder(draft: Path, final: Path, last: str) -> None:
-    """Give a folder its name, which nothing but an empty folder has yet.
+def move_folder(source: Path, target: Path, last: str) -> None:
+    """Rename a folder to a path where there is nothing, or an empty folder.
 
-    Where folders cannot be renamed its files are moved one by one.
+    Where folders cannot be renamed, its files are moved one by one.
 
     Args:
-        draft: the folder.
-        final: its name.
-        last: the file in it that is moved last: a folder without it was cut short.
+        source: the folder.
+        target: its new path.
+        last: the file in it that is moved last: a folder without this file is incomplete.
 
     Raises:
         OSError: it cannot be moved.
     """
     try:
-        os.replace(draft, final)
+        os.replace(source, target)
     except OSError as error:
         if error.errno not in NO_RENAMING:
             raise
         warn_once(
-            f"{final.parent} cannot rename folders ({error.strerror}): files are moved one by one, and a folder is "
-            f"damaged that is cut short meanwhile; it lacks {last}"
+            f"{target.parent} cannot rename folders ({error.strerror}): files are moved one by one, and an "
+            f"interruption leaves an incomplete folder without {last}"
         )
-        files = sorted(path.relative_to(draft) for path in draft.rglob("*") if not path.is_dir())
+        files = sorted(path.relative_to(source) for path in source.rglob("*") if not path.is_dir())
         for name in sorted(files, key=lambda name: name == Path(last)):
-            (final / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(draft / name, final / name)
-        shutil.rmtree(draft)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source / name, target / name)
+        shutil.rmtree(source)
 
 
 def remove_folder(folder: Path, first: str) -> None:
-    """Remove a folder, never leaving one of that name with some of its files and the file `first` among them.
+    """Remove a folder so that an interruption leaves it complete, without the file `first`, or under another name.
 
     Raises:
         OSError: it cannot be removed.
     """
-    doomed = folder.with_suffix(".tmp")
+    removed = folder.with_suffix(".tmp")
     try:
-        os.replace(folder, doomed)
+        os.replace(folder, removed)
     except OSError as error:
         if error.errno not in NO_RENAMING:
             raise
         (folder / first).unlink(missing_ok=True)
-        doomed = folder
-    shutil.rmtree(doomed)
+        removed = folder
+    shutil.rmtree(removed)

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, to which records are added."""
+"""JSON Lines files, to which records are appended."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from .files import read_inside
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """Return the records that were written whole: a crash may have cut the last one short.
+    """Return the complete records of a file; a last one that a crash truncated is skipped.
 
     Raises:
         UserError: a line is damaged.
@@ -20,17 +20,17 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     try:
         return [read_json(line) for line in read_inside(file.parent, file.name).splitlines() if line.endswith(b"}")]
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error}): mend or remove it") from None
+        raise UserError(f"{file} is damaged ({error}): repair or remove it") from None
 
 
 def append_record(file: Path, record: dict[str, Any]) -> None:
-    """Add a record.
+    """Append a record to a file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     try:
         with file.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
     except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}; checkpoints are good") from error
+        raise UserError(f"{file} cannot be written: {error.strerror}; the checkpoints are intact") from error

@@ -1,7 +1,7 @@
-"""Numbered pieces of work, divided among processes.
+"""Partition of indexed work items over processes.
 
-Process `rank` of `world_size` takes the pieces k with k mod world_size = rank. Processes communicate through files
-only: each piece has a file, which is complete or absent. So any process can be killed at any moment, and any number of
+Process `rank` of `world_size` takes the items k with k mod world_size = rank. Processes communicate through files only:
+each item has a file, which is complete or absent. So any process can be killed at any moment, and any number of
 processes can resume.
 """
 
@@ -16,22 +16,27 @@ from ..support.errors import UserError
 
 POLL_SECONDS = 0.2
 TIMEOUT = 3600.0
-"""For how many seconds another process may take over a piece."""
+"""How many seconds to wait for another process to finish an item."""
 
 
 @dataclass(frozen=True)
 class WorkPartition:
-    """One process of those that work on the same numbered pieces."""
+    """The rank of this process among those that share indexed work items, and their number.
+
+    Args:
+        rank: the index of this process.
+        world_size: the number of processes.
+    """
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
     def from_environment(cls) -> "WorkPartition":
-        """Return that of this process, by RANK and WORLD_SIZE, as torchrun sets them.
+        """Return the partition of this process, from RANK and WORLD_SIZE as torchrun sets them.
 
         Raises:
-            UserError: they are no such numbers.
+            UserError: they are not valid.
         """
         rank, world_size = (_number(name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
         if not 0 <= rank < world_size:
@@ -40,36 +45,36 @@ class WorkPartition:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that speaks, waits for the others and puts their work together."""
+        """Whether this is rank 0, which prints messages, waits for the others and combines the results."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
         """Return the device of this process, which becomes torch's current GPU.
 
-        If `device` names no GPU in particular, it is that of number LOCAL_RANK, counted round where there are fewer.
+        `cuda` without an index is the GPU with index LOCAL_RANK, modulo the number of GPUs.
         """
         if device.type != "cuda":
             return device
         if device.index is None:
             device = torch.device("cuda", _number("LOCAL_RANK", 0) % max(1, torch.cuda.device_count()))
-        if torch.cuda.device_count():  # or else torch says best what is wrong, when the device is used
+        if torch.cuda.device_count():  # without one, torch raises a clear error when the device is used
             torch.cuda.set_device(device)
         return device
 
-    def assigned(self, pieces: Sequence[int]) -> list[int]:
-        """Return those of some pieces that are this process's."""
-        return [piece for piece in pieces if piece % self.world_size == self.rank]
+    def assigned(self, items: Sequence[int]) -> list[int]:
+        """Return the items that this process works on."""
+        return [item for item in items if item % self.world_size == self.rank]
 
-    def wait(self, missing: Callable[[], int], what: str, patience: float = TIMEOUT) -> None:
-        """Wait until nothing is missing that other processes make.
+    def wait(self, missing: Callable[[], int], what: str, timeout: float = TIMEOUT) -> None:
+        """Wait until the other processes have finished their items.
 
         Args:
-            missing: how many pieces are.
-            what: the pieces, such as 'shards of SAMPLES'.
-            patience: for how many seconds to wait for one more.
+            missing: returns the number of unfinished items.
+            what: the items, for messages, such as 'shards of SAMPLES'.
+            timeout: how many seconds to wait for the next item.
 
         Raises:
-            UserError: none has come for so long.
+            UserError: no item was finished within the timeout.
         """
         left, since = missing(), time.monotonic()
         while left:
@@ -77,10 +82,10 @@ class WorkPartition:
             now = missing()
             if now < left:
                 left, since = now, time.monotonic()
-            elif time.monotonic() - since > patience:
+            elif time.monotonic() - since > timeout:
                 raise UserError(
-                    f"{left} {what} are left to other processes, and none was finished for {patience:.0f} s; "
-                    "once no process runs, the same command goes on"
+                    f"{left} {what} are assigned to other processes, and none was finished for {timeout:.0f} s; "
+                    "when no process is running, run the same command to resume"
                 )
 
 

@@ -18,8 +18,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from ...storage.arrays import ArrayError, map_npy
+from ...storage.arrays import map_npy
 from ...storage.files import read_regular, sha256
+from ...storage.npy_header import ArrayError
 from ...support.errors import UserError
 from ...support.schema import Section
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from ...storage.arrays import read_header
 from ...storage.files import open_regular, read_regular, sha256, write_atomic
 from ...storage.filesystems import fsync
+from ...storage.npy_header import read_header
 from ...storage.work_partition import POLL_SECONDS
 from ...support.errors import UserError
 from ...support.progress import progress

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...storage.arrays import FLOAT, ArrayError, read_npy
+from ...storage.arrays import read_npy
 from ...storage.files import read_regular
+from ...storage.npy_header import FLOAT, ArrayError
 from ...support.errors import UserError
 from ..classes import Classes
 from ..file_listing import list_files
