@@ -48,7 +48,5 @@ def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x is float64 \(2,\) instead of .* of shape \(3,\)\): .* do it again"):
         BlockStore(tmp_path, 8, 5, "do it again").read(1, {"x": ("f", (None,))})
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UserError, match=r"file/below cannot be written: .*; fix that, then run the same command"
-    ):
+    with pytest.raises(UserError, match=r"file/below cannot be written: .*; fix that, then run the same command"):
         BlockStore(tmp_path / "file/below", 7, 5, "").write(0, {"x": np.zeros(5)})
