@@ -11,17 +11,17 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
-from ..experiment.components import Component
-from ..support.schema import Section
-from ..support.errors import UserError
 from ..data.absent import AbsentImages
 from ..data.classes import check_labels
-from .decoder_record import DecoderRecord
 from ..data.fingerprint import MAX_FILES_READ, fingerprint
 from ..data.images import Images, Split
-from .data_paths import found_at, if_moved, placed, places_of
 from ..data.latents.lightningdit import NormalizedDecoder
 from ..data.latents.vae import Decoder
+from ..experiment.components import Component
+from ..support.errors import UserError
+from ..support.schema import Section
+from .data_paths import found_at, if_moved, placed, places_of
+from .decoder_record import DecoderRecord
 
 NAME = "data.json"
 SAID = 5

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from ..support.schema import Section
 from ..data.images import to_pixels
 from ..data.latents.lightningdit import LatentNormalization, NormalizedDecoder
 from ..data.latents.vae import Decoder
+from ..support.schema import Section
 
 
 class DecoderRecord(Section):

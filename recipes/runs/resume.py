@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from .data_paths import PLACES
-from ..support.errors import UserError
 from ..experiment.recipe import Recipe
+from ..support.errors import UserError
 from ..support.json_toml import differing
+from .data_paths import PLACES
 
 MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""

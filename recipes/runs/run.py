@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..storage import checkpoints
+from ..data.images import Split
 from ..experiment import slots
 from ..experiment.components import Component
-from ..data.images import Split
-from .data_record import NAME as DATA
-from .data_record import DataRecord, open_data, tell
+from ..experiment.reading import stored
+from ..experiment.recipe import Recipe
+from ..storage import checkpoints
 from ..storage.files import read_inside, write_atomic
 from ..storage.filesystems import lock
 from ..storage.json_lines import append_record, read_records
 from ..support.errors import UserError
-from ..experiment.reading import stored
-from ..experiment.recipe import Recipe
-from .resume import check_same, skips_from_now_on
 from ..support.json_toml import read_json
 from ..support.trust import NOTHING, Trust
+from .data_record import NAME as DATA
+from .data_record import DataRecord, open_data, tell
+from .resume import check_same, skips_from_now_on
 
 Say = Callable[[str], None]
 
@@ -160,11 +160,8 @@ class Run:
         if found := record.differences(split):
             place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
             trained = f"fine-tune another run by --set train.init={self.folder}"
-            way = (
-                trained
-                if checkpoints.list_checkpoints(self.checkpoints)
-                else "name another --out: it has no checkpoint yet"
-            )
+            is_trained = checkpoints.list_checkpoints(self.checkpoints)
+            way = trained if is_trained else "name another --out: it has no checkpoint yet"
             raise UserError(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
 
     def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
