@@ -143,7 +143,7 @@ def unwritable(tmp_path: Path) -> Path:
         (["train", "digits", "--out", "{new}", "--set", "objective.predcit=noise"], "did you mean 'predict'?"),
         (["train", "digits", "--out", "{new}", "--set", "train.steps=0"], "train.steps: should be greater"),
         (["train", "digits", "--out", "{new}", "--set", "train.steps=x"], "train.steps: should be a valid integer"),
-        (["train", "digits", "--out", "{new}", "--set", "backbone.num_heads=5"], "hidden_size must divide"),
+        (["train", "digits", "--out", "{new}", "--set", "backbone.num_heads=5"], "hidden_size must be divisible"),
         (["train", "digits", "--out", "{new}", "--set", "backbone.patch_size=3"], "patch_size must divide"),
         (["train", "digits", "--out", "{new}", "--set", "data.split=1.5"], "split must lie between 0 and 1"),
         (["train", "digits", "--out", "{new}", "--device", "quantum"], "--device quantum cannot be used"),
