@@ -66,7 +66,7 @@ class BitsEstimator:
     def __call__(self, velocity: Field, pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
         """Return the bits per dimension, (B,) float64 on the CPU, of images (B, C, H, W) uint8 of these numbers (B,).
 
-        They bound from above what a pixel costs under the probability that the ODE gives to its bin (`samplers.bits`).
+        They are an upper bound of the bits per dimension of the integer pixels (`samplers.bits_per_dimension`).
 
         Raises:
             ValueError: the ODE cannot be followed.
