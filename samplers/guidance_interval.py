@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .known_time import known_time
+from .states import broadcast_rows
 from .transforms import is_traced
 
 
@@ -29,7 +30,7 @@ class GuidedRows(NamedTuple):
     def merge(self, values: Tensor, guided: Tensor) -> Tensor:
         """Return values (B, *) in which guided rows are replaced by `guided`, (N, *)."""
         if self.mask is not None:
-            return torch.where(as_column(self.mask, values), guided, values)
+            return torch.where(broadcast_rows(self.mask, values), guided, values)
         return guided if self.rows is None else values.index_copy(0, self.rows, guided)
 
 
@@ -54,7 +55,7 @@ def extrapolate(weak: Tensor, strong: Tensor, scale: float | Tensor) -> Tensor:
     It is computed in float32 at least and returned in the dtype of `strong`.
     """
     dtype = torch.promote_types(torch.promote_types(weak.dtype, strong.dtype), torch.float32)
-    weight = as_column(scale.to(strong.device, dtype), strong) if isinstance(scale, Tensor) else scale
+    weight = broadcast_rows(scale.to(strong.device, dtype), strong) if isinstance(scale, Tensor) else scale
     return torch.lerp(weak.to(dtype), strong.to(dtype), weight).to(strong.dtype)
 
 
@@ -69,11 +70,6 @@ def select_scale(scale: float | Tensor, guided: GuidedRows, x: Tensor) -> float 
     if len(scale) != len(x):
         raise ValueError(f"there are {len(scale)} scales, and x has {len(x)} rows")
     return guided.select(scale)
-
-
-def as_column(values: Tensor, x: Tensor) -> Tensor:
-    """Return values, () or (B,), reshaped so that they multiply x (B, *) row by row."""
-    return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
 
 
 def check_arguments(scale: Any, interval: tuple[float, float]) -> None:

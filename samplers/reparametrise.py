@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .guidance_interval import as_column
 from .jumps import jumps_of
 from .known_time import known_time, with_known_time
 from .protocols import Field, Path, rows_method
-from .states import column, upcast
+from .states import broadcast_rows, column, upcast
 from .time_matching import TimeMatch, match_times, times_of_equal_snr
 from .transforms import has_derivative
 
@@ -76,7 +75,7 @@ class ReparametrisedVelocity:
         if not match.noisy.ndim:
             return (self._from_data if match.noisy else self._from_noise)(state, x_u, v, match)
         clean, noisy = self._from_noise(state, x_u, v, match), self._from_data(state, x_u, v, match)
-        return torch.where(as_column(match.noisy, x), noisy, clean)
+        return torch.where(broadcast_rows(match.noisy, x), noisy, clean)
 
     def _from_noise(self, x: Tensor, x_u: Tensor, v: Tensor, match: TimeMatch) -> Tensor:
         """Return the velocity by way of the predicted noise, for rows with alpha >= sigma.

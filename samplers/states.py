@@ -33,6 +33,11 @@ def column(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.device, upcast_dtype(x.dtype)).reshape(len(x), *[1] * (x.ndim - 1))
 
 
+def broadcast_rows(values: Tensor, x: Tensor) -> Tensor:
+    """Return values, () or (B,), of any dtype, reshaped so that they broadcast over the rows of x (B, *)."""
+    return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
+
+
 def flatten_rows(x: Tensor) -> Tensor:
     """Return states (B, *) as (B, D), where D is the number of values per row. Works for shape (B,) and for B = 0."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
