@@ -10,7 +10,7 @@ import torch
 from shapes import Setup
 from trials import build
 
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.data_record import open_data
 from sitkit.recipes.support.allocator import keep_freed_memory
 from sitkit.recipes.training.batches import Batches
@@ -22,7 +22,7 @@ from sitkit.recipes.training.step import TrainingStep
 def digits_step() -> Callable[[], object]:
     """Return a training step of the preset `digits`, as `sitkit train` takes it."""
     keep_freed_memory()
-    recipe, processes, numbers = read("digits"), ProcessGroup(device=torch.device("cpu")), count(1)
+    recipe, processes, numbers = read_recipe("digits"), ProcessGroup(device=torch.device("cpu")), count(1)
     split = open_data(recipe.data, None)
     state, batches = TrainingState(recipe, split, processes), Batches(recipe, split, processes)
     step = TrainingStep(recipe, split, state, processes)

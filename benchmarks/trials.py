@@ -20,7 +20,7 @@ from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
 from sitkit.recipes.data.images import NoiseFunction, Split
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.support.allocator import keep_freed_memory
 from sitkit.recipes.training.batches import Batches
@@ -100,7 +100,7 @@ class Parts:
 def recipe_of(setup: Setup) -> Recipe:
     """Return the recipe of a setup."""
     sizes = zip(("depth", "hidden_size", "num_heads"), setup.shape, strict=True)
-    return read(
+    return read_recipe(
         "imagenet256-s",
         [
             "backbone.kind=sit",

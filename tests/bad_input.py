@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from measuring import SMALL
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.storage.files import sha256
 from sitkit.recipes.support.json_toml import flatten
 
@@ -389,7 +389,7 @@ def _word(chance: random.Random) -> str:
 
 
 ALL_KEYS = sorted(
-    {*flatten(read("digits").model_dump(mode="json")), "path", "data", "backbone", "sampler.w", "path.beta_max"}
+    {*flatten(read_recipe("digits").model_dump(mode="json")), "path", "data", "backbone", "sampler.w", "path.beta_max"}
 )
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.training.batches import Batches
 from sitkit.recipes.training.process_group import ProcessGroup
 from sitkit.recipes.training.state import TrainingState
@@ -13,6 +13,6 @@ CPU = torch.device("cpu")
 
 
 def made(*settings: str, device: torch.device = CPU) -> tuple[TrainingStep, Batches]:
-    recipe, group = read("digits", [*TINY, *settings]), ProcessGroup(device=device)
+    recipe, group = read_recipe("digits", [*TINY, *settings]), ProcessGroup(device=device)
     split = recipe.data.build()
     return TrainingStep(recipe, split, TrainingState(recipe, split, group), group), Batches(recipe, split, group)

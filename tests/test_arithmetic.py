@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from measuring import SMALL, pixels, refused, sets, sitkit, trained
-from sitkit.recipes.experiment.reading import override
+from sitkit.recipes.experiment.overrides import recipe_from_table
 from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import load_for_sampling
 from sitkit.recipes.network.precision import computed_in
@@ -20,7 +20,7 @@ from sitkit.recipes.runs.run import Run
 from sitkit.recipes.sampling.generator import SampleGenerator, draw
 from sitkit.recipes.sampling.sample_folder import SampleFolder
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.support.torch_settings import PLACES, deterministic, float32_math
+from sitkit.recipes.support.torch_settings import FLOAT32_SETTINGS, deterministic, float32_math
 from stepping import made
 
 COUNT, BATCH = 40, 16
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def states(run: Path, *settings: str) -> Tensor:
     """Return the states that a run's samples are rounded from."""
-    recipe = override(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
+    recipe = recipe_from_table(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
     split = replace(recipe.data.build(), decode=lambda x: x)
     network = load_for_sampling(recipe, split, Run(run).latest(), torch.device("cpu"))
     return draw(
@@ -123,7 +123,7 @@ def _float32_as_before() -> Iterator[None]:
     yield
     _new(BACKENDS, "none")
     _old()
-    for place, value in zip(PLACES, ("none", "tf32", "tf32", "none", "none"), strict=True):
+    for place, value in zip(FLOAT32_SETTINGS, ("none", "tf32", "tf32", "none", "none"), strict=True):
         _new(place, value)
 
 
@@ -133,13 +133,13 @@ def _float32_as_before() -> Iterator[None]:
 def test_float32_is_what_was_asked_for_whatever_users_have_set(users: str, precision: Literal["ieee", "tf32"]) -> None:
     """By either of torch's interfaces, of which the older one raises where the two differ; convolutions as well."""
     BY_USERS[users]()
-    before = [place.fp32_precision for place in PLACES]
+    before = [place.fp32_precision for place in FLOAT32_SETTINGS]
     for _ in range(2):
         with float32_math(precision):
-            assert [place.fp32_precision for place in PLACES] == [precision] * len(PLACES)
+            assert [place.fp32_precision for place in FLOAT32_SETTINGS] == [precision] * len(FLOAT32_SETTINGS)
             assert torch.get_float32_matmul_precision() == {"ieee": "highest", "tf32": "high"}[precision]
             assert BACKENDS.cuda.matmul.allow_tf32 == BACKENDS.cudnn.allow_tf32 == (precision == "tf32")
-        assert [place.fp32_precision for place in PLACES] == before
+        assert [place.fp32_precision for place in FLOAT32_SETTINGS] == before
 
 
 def test_what_does_not_repeat_is_refused_if_determinism_is_asked_for() -> None:

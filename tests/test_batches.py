@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sitkit.recipes.data.images import InMemory, to_states
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
@@ -28,7 +28,7 @@ FIELDS = ("numbers", "images", "x", "t", "labels", "y")
 
 
 def tiny(*settings: str) -> Recipe:
-    return read("digits", [*TINY, *settings])
+    return read_recipe("digits", [*TINY, *settings])
 
 
 def quiet(line: str) -> None:
@@ -83,7 +83,7 @@ def test_flips_are_a_function_of_seed_and_sample_number(seed: int, numbers: list
     assert together.tolist() == alone
     many = torch.arange(200)
     assert not torch.equal(random_streams.flips(seed, many, 0.5), random_streams.flips((seed + 1) % 2**63, many, 0.5))
-    dropped = random_streams.drop(seed, many, torch.zeros_like(many), 1, 0.5).bool()
+    dropped = random_streams.drop_labels(seed, many, torch.zeros_like(many), 1, 0.5).bool()
     assert not torch.equal(random_streams.flips(seed, many, 0.5), dropped)  # independent of what else chance decides
 
 

@@ -14,10 +14,10 @@ from test_cli import sitkit
 from sitkit.recipes.cli import app
 from sitkit.recipes.cli.common import device_of
 from sitkit.recipes.cli.errors import line_of, one_interrupt
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.storage.files import temporary_folder
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.support.json_toml import DEEPEST, read_json, read_toml
+from sitkit.recipes.support.json_toml import MAX_DEPTH, read_json, read_toml
 
 HUGE = ("9" * 5000, str(2**64), "0x" + "f" * 5000, "1e400")
 
@@ -26,7 +26,7 @@ HUGE = ("9" * 5000, str(2**64), "0x" + "f" * 5000, "1e400")
 def test_keys_have_bounds(key: str) -> None:
     for value in (*HUGE, "-1", str(2**62 if key != "seed" else 2**63)):
         with pytest.raises(UserError) as raised:
-            read("digits", [f"{key}={value}"])
+            read_recipe("digits", [f"{key}={value}"])
         assert str(raised.value).startswith(f"{key}: ")
         assert len(str(raised.value)) < 400
 
@@ -37,7 +37,7 @@ def test_fields_of_components_have_bounds() -> None:
         (["data.kind=folder", "data.path=a", "data.size=100000"], "data.size: "),
     ):
         with pytest.raises(UserError, match=said):
-            read("digits", settings)
+            read_recipe("digits", settings)
 
 
 def test_every_number_that_the_command_line_takes_is_bounded() -> None:
@@ -65,7 +65,7 @@ def test_options_have_bounds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a = ", "}")])
 def test_nesting_has_bounds(opening: str, closing: str, tmp_path: Path) -> None:
-    for depth in (DEEPEST + 1, 200, 5000):
+    for depth in (MAX_DEPTH + 1, 200, 5000):
         text = f"value = {opening * depth}0{closing * depth}"
         with pytest.raises(ValueError, match="deep"):
             read_toml(text)
@@ -74,11 +74,11 @@ def test_nesting_has_bounds(opening: str, closing: str, tmp_path: Path) -> None:
         file = tmp_path / "a.toml"
         file.write_text(text)
         with pytest.raises(UserError, match="is not TOML: it is nested"):
-            read(str(file))
+            read_recipe(str(file))
         with pytest.raises(UserError, match=r"train\.steps"):
-            read("digits", [f"train.steps={opening * depth}0{closing * depth}"])
+            read_recipe("digits", [f"train.steps={opening * depth}0{closing * depth}"])
         with pytest.raises(UserError, match="--set takes key=value"):
-            read("digits", [".".join(["a"] * depth) + "=1"])
+            read_recipe("digits", [".".join(["a"] * depth) + "=1"])
     assert read_toml("a = [[1]]") == {"a": [[1]]}
     with pytest.raises(ValueError, match="64 bits"):
         read_json(str(2**63))

@@ -14,7 +14,7 @@ from image_files import encode, noise_of
 from measuring import LIKENESS, evaluated, means, noted, sets, sitkit, trained, write_arrays, written
 from sitkit.recipes.data.folder import folder
 from sitkit.recipes.evaluation.reference import of_heldout, of_path
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.sampling.generator import SampleBatch
 from sitkit.recipes.study.folder import Folder
@@ -100,7 +100,7 @@ def test_statistics_of_an_array_are_those_of_its_content(tmp_path: Path) -> None
 def test_features_of_samples_are_those_of_their_shards(tmp_path: Path) -> None:
     """Of 600 samples 100 are exchanged: the one block of 256 that has them is looked at again."""
     pixels = torch.randint(256, (600, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    recipe = read("digits").model_dump(mode="json")
+    recipe = read_recipe("digits").model_dump(mode="json")
     samples = written(tmp_path / "samples", pixels, shard=100, checkpoint="by hand", seed=0, recipe=recipe)
     words = (samples.folder, "--set", LIKENESS, "--out", tmp_path / "out")
     with noted(tmp_path / "notes") as seen:

@@ -8,7 +8,7 @@ import pytest
 
 from measuring import refused, sitkit
 from sitkit.recipes.evaluation.text_table import table
-from sitkit.recipes.support.json_toml import differing, flatten
+from sitkit.recipes.support.json_toml import differences, flatten
 
 
 def number(*values: float, bias: float | None = None, real: float | None = None, **others: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_numbers_that_are_none_are_one_line(tmp_path: Path, broken: dict[str, An
 def test_tables_are_compared_key_by_key() -> None:
     one, other = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "e": {"f": 0}}
     assert flatten(one) == {"a.b": 1, "a.c": [1, 2], "d": None}
-    assert differing(one, other) == {"a.c": ([1, 2], [1]), "e.f": (None, 0)}
+    assert differences(one, other) == {"a.c": ([1, 2], [1]), "e.f": (None, 0)}
 
 
 def test_a_table_says_when_there_are_too_few_samples() -> None:

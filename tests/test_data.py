@@ -19,7 +19,9 @@ from sitkit.recipes.data import image_decoding
 from sitkit.recipes.data.image_decoding import ORIENTATION, UnreadableImageError, decode_square
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.data.splits import stratified_mask
-from sitkit.recipes.experiment.reading import override, read, to_toml
+from sitkit.recipes.experiment.overrides import recipe_from_table
+from sitkit.recipes.experiment.read_recipe import read_recipe
+from sitkit.recipes.experiment.recipe_toml import recipe_to_toml
 from sitkit.recipes.experiment.slots import DATA
 from sitkit.recipes.support.errors import UserError
 
@@ -221,9 +223,9 @@ def test_each_is_a_kind_of_data(kind: str, tmp_path: Path) -> None:
     assert kind in DATA.kinds()
     needed = {"folder": {"path": "x", "size": 8}, "huggingface": {"path": "x", "size": 8}, "emoji": {}}
     needed |= {"lightningdit": {"path": "x", "vae": "y"}, "edm2": {"path": "x"}}
-    recipe = override({**RECIPE, "data": {"kind": kind, **needed[kind]}})
-    (tmp_path / "it.toml").write_text(to_toml(recipe))
-    assert read(str(tmp_path / "it.toml")).data == recipe.data
+    recipe = recipe_from_table({**RECIPE, "data": {"kind": kind, **needed[kind]}})
+    (tmp_path / "it.toml").write_text(recipe_to_toml(recipe))
+    assert read_recipe(str(tmp_path / "it.toml")).data == recipe.data
     if kind != "emoji":
         with pytest.raises(UserError, match=r"^data = \w+: there is no [^\n]*x[^\n]*$"):
             recipe.data.build()

@@ -11,7 +11,7 @@ from image_files import assert_images, component
 from sitkit.recipes.data import emoji
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.data.splits import ImageSubset
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.loop import train
 
@@ -53,7 +53,7 @@ def test_emoji_are_in_the_order_of_their_code_points() -> None:
 
 def test_emoji_preset_learns(tmp_path: Path) -> None:
     settings = ["data.size=8", "backbone.hidden_size=16", "backbone.depth=1", "train.steps=3", "train.batch=4"]
-    train(read("emoji", [*settings, "sampler.steps=2"]), tmp_path, torch.device("cpu"), lambda line: None)
+    train(read_recipe("emoji", [*settings, "sampler.steps=2"]), tmp_path, torch.device("cpu"), lambda line: None)
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 3
     assert last["loss"] < 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sitkit.recipes.experiment.packaged import presets
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.ema import EMAWeights
 from sitkit.recipes.support.errors import UserError
@@ -31,11 +31,11 @@ DIGITS = DataSummary((1, 8, 8), 10, 898)
 
 
 def of_size(name: str, *settings: str) -> Recipe:
-    return read("digits", [f"backbone.kind={name}", "backbone.learn_sigma=true", *settings])
+    return read_recipe("digits", [f"backbone.kind={name}", "backbone.learn_sigma=true", *settings])
 
 
 def small(*settings: str) -> Recipe:
-    return read("digits", [*SMALL, *settings])
+    return read_recipe("digits", [*SMALL, *settings])
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -143,7 +143,7 @@ class Plain(torch.nn.Module):
 @pytest.mark.parametrize("more", [(), ("compute.parallel=fsdp", "compute.activation_checkpointing=true")])
 def test_any_network_can_be_described(more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Plain)
-    recipe = read("digits", ["backbone.kind=mine:Plain", *more])
+    recipe = read_recipe("digits", ["backbone.kind=mine:Plain", *more])
     assert forward_macs(recipe, (2, 8, 8), 0) == 8 * 8 * 9 * 2 * 2
     assert memory(recipe, DataSummary((2, 8, 8), 0, 5), processes=2)["activations"] > 0
     assert "0 classes" in describe(recipe, DataSummary((2, 8, 8), 0, 5), processes=2)
@@ -158,7 +158,7 @@ class Curious(Plain):
 
 def test_a_network_that_needs_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Curious)
-    recipe = read("digits", ["backbone.kind=mine:Curious"])
+    recipe = read_recipe("digits", ["backbone.kind=mine:Curious"])
     with pytest.raises(UserError, match=r"backbone = mine:Curious cannot be measured by shapes alone: [^\n]+$"):
         forward_macs(recipe, (2, 8, 8), 0)
     with pytest.raises(UserError, match="shapes alone"):
@@ -167,7 +167,7 @@ def test_a_network_that_needs_numbers_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_has_a_dry_run(name: str) -> None:
-    recipe = read(name)
+    recipe = read_recipe(name)
     facts = summary_of(recipe)
     text = describe(recipe, facts, processes=8)
     rows = dict(re.findall(r"^  (.+?)  +(.+)$", text, flags=re.MULTILINE))
@@ -182,10 +182,10 @@ def test_every_preset_has_a_dry_run(name: str) -> None:
 def test_a_dry_run_without_the_data_takes_their_shape_and_classes_from_the_recipe(data: str) -> None:
     more = {"folder": ", size=256", "lightningdit": ", vae='x'"}[data]
     with pytest.raises(UserError, match=r"there is no .*nowhere.*; for a dry run without the data say .*absent"):
-        summary_of(read("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
-    recipe = read("imagenet256-s", ["data={kind='absent', shape=[4, 32, 32], classes=1000}"])
+        summary_of(read_recipe("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
+    recipe = read_recipe("imagenet256-s", ["data={kind='absent', shape=[4, 32, 32], classes=1000}"])
     assert summary_of(recipe) == DataSummary((4, 32, 32), 1000, None)
-    stated = describe(read("imagenet256-s"), STATED["imagenet256"]).splitlines()
+    stated = describe(read_recipe("imagenet256-s"), STATED["imagenet256"]).splitlines()
     text = describe(recipe, summary_of(recipe)).splitlines()
     assert len(text) == len(stated)
     changed = {line.split("  ")[1] for line, other in zip(text[1:], stated[1:], strict=True) if line != other}
@@ -222,4 +222,4 @@ def test_what_cannot_be_described_is_one_line() -> None:
     with pytest.raises(UserError, match=r"train.batch = 12 must divide by .* 5 x 1"):
         describe(small(), DIGITS, processes=5)
     with pytest.raises(UserError, match="no latents"):
-        summary_of(read("digits", ["data.kind=latents", "data.path=nowhere"]))
+        summary_of(read_recipe("digits", ["data.kind=latents", "data.path=nowhere"]))

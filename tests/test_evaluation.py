@@ -37,7 +37,7 @@ from sitkit.recipes.evaluation import memory
 from sitkit.recipes.evaluation.measure import NEARER, WANTED
 from sitkit.recipes.metrics import frechet_distance, kernel_distance, moments, precision_recall
 from sitkit.recipes.sampling.sample_folder import SampleFolder
-from sitkit.recipes.support.json_toml import differing, flatten
+from sitkit.recipes.support.json_toml import differences, flatten
 
 FEW = sets("evaluation.num=60", "evaluation.draws=1", "evaluation.unguided=false")
 
@@ -239,7 +239,7 @@ def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: P
     log, out = tmp_path / "log", tmp_path / "out"
     launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]
     assert launching.finish(launch, log) == 0, log.read_text()
-    assert differing(report_in(out), report_in(alone)) == {}
+    assert differences(report_in(out), report_in(alone)) == {}
     assert log.read_text().count("report.html") == 1
     samples = next((out / "samples").iterdir())
     code, _ = sitkit("evaluate", samples, "--set", LIKENESS, "--out", tmp_path / "again")
@@ -259,7 +259,7 @@ def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: 
             break
         kills += 1
     assert kills > 3
-    assert differing(report_in(out), report_in(alone)) == {}
+    assert differences(report_in(out), report_in(alone)) == {}
     assert (out / "report.html").read_text() == (alone / "report.html").read_text()
 
 

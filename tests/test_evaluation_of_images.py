@@ -13,7 +13,7 @@ from torch import Tensor
 from image_files import encode
 from measuring import LIKENESS, OF_PIXELS, evaluated, means, noted, refused, report_in, sitkit, write_arrays, written
 from sitkit.recipes.evaluation.measure import WANTED
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.metrics import frechet_distance, kernel_distance, moments, precision_recall
 
 SIZE = (6, 8)
@@ -52,7 +52,11 @@ def as_loose_files(place: Path, pixels: np.ndarray) -> Path:
 
 
 def as_samples(place: Path, pixels: np.ndarray) -> Path:
-    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {
+        "checkpoint": "by hand",
+        "seed": 0,
+        "recipe": read_recipe("digits").model_dump(mode="json"),
+    }
     tensor, labels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(LABELS[: len(pixels)])
     samples = written(place, tensor, labels, **manifest)
     content = samples.content.model_copy(update={"classes": ("0", "7", "14")})

@@ -27,7 +27,7 @@ from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.evaluation import memory
 from sitkit.recipes.evaluation.measure import NEARER, WANTED
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.features import Pixels
 from sitkit.recipes.metrics import frechet_distance, inception_score, kernel_distance, moments, precision_recall
 from sitkit.recipes.sampling.sample_folder import SampleFolder
@@ -39,7 +39,11 @@ def folder_of(tmp_path: Path, count: int = 40, seed: int = 0) -> SampleFolder:
     chosen = torch.arange(count) * 20
     noise = torch.randint(40, (count, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
     pixels = (images.read(chosen).int() + noise).clamp(0, 255).to(torch.uint8)
-    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {
+        "checkpoint": "by hand",
+        "seed": 0,
+        "recipe": read_recipe("digits").model_dump(mode="json"),
+    }
     names = tuple("0123456789")
     samples = written(tmp_path / "samples", pixels, images.labels[chosen], shard=16, **manifest)
     found = SampleFolder(samples.folder, samples.content.model_copy(update={"classes": names}))
@@ -200,7 +204,11 @@ def test_what_takes_more_memory_than_there_is_is_refused_before_any_work(
     """Pixels of 128 x 128 images: covariances of 19 GB each. An extractor that tells nothing is asked for one batch."""
     monkeypatch.setattr(memory, "available", lambda: 24 * 10**9)
     pixels = torch.zeros(12, 3, 128, 128, dtype=torch.uint8)
-    manifest: dict[str, Any] = {"checkpoint": "by hand", "seed": 0, "recipe": read("digits").model_dump(mode="json")}
+    manifest: dict[str, Any] = {
+        "checkpoint": "by hand",
+        "seed": 0,
+        "recipe": read_recipe("digits").model_dump(mode="json"),
+    }
     samples = written(tmp_path / "samples", pixels, **manifest)
     line = refused("evaluate", samples.folder, "--reference", samples.folder, "--out", tmp_path / "out")
     assert "pixels makes 49,152 features of an image" in line

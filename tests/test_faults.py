@@ -152,7 +152,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     first = start(words(run, steps=100_000), log)
     assert until(run, 3)
     assert finish(words(run, steps=100_000), second) == 2
-    assert last_words(second).startswith(f"sitkit: {run} is being trained in by another process")
+    assert last_words(second).startswith(f"sitkit: another process is training in {run}")
     assert until(run, Run(run).metrics()[-1]["step"] + 3)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()

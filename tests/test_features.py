@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from networks_of_others import CHECKOUT, MODULES, damage, forgotten, images, of_all, small_inception
-from sitkit.recipes.experiment.components import Slot
+from sitkit.recipes.experiment.components import ComponentSlot
 from sitkit.recipes.features import DINOv2, EffNetLite0, Extractor, Inception, Pixels
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.support.trust import TRUST_EVERYTHING
 
 NETWORKS = ("inception", "dinov2", "effnet")
 
@@ -232,14 +232,14 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
 
 
 def test_a_recipe_can_name_each() -> None:
-    slot = Slot("features", "sitkit.recipes.features", lambda thing: hasattr(thing, "frechet"))
+    slot = ComponentSlot("features", "sitkit.recipes.features", lambda thing: hasattr(thing, "frechet"))
     for kind, fields, expected in (
         ("pixels", {}, {}),
         ("inception", {}, {"weights": "auto"}),
         ("dinov2", {"checkout": "a", "weights": "b"}, {"checkout": "a", "weights": "b", "model": "dinov2_vitl14"}),
         ("eff_net_lite0", {}, {}),
     ):
-        component = slot.parse({"kind": kind} | fields, EVERYTHING)
+        component = slot.parse({"kind": kind} | fields, TRUST_EVERYTHING)
         assert component is not None
         assert component.fields.model_dump() == expected
     pixels = slot.parse("pixels")

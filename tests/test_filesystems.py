@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_cli import SETS, sitkit
 
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints, filesystems
 from sitkit.recipes.storage.files import path_inside, read_inside
@@ -156,7 +156,7 @@ def test_a_checkpoint_reads_nothing_outside_of_it(tmp_path: Path) -> None:
 
 
 def test_a_run_reads_nothing_outside_of_it(tmp_path: Path) -> None:
-    recipe = read("digits")
+    recipe = read_recipe("digits")
     with Run.begin(tmp_path / "run", recipe, recipe.data.build()) as run:
         pass
     run.recipe_file.rename(tmp_path / "recipe.json")

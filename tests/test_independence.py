@@ -108,8 +108,8 @@ for package in {LIBRARIES}:
 def test_training_imports_no_network_of_features() -> None:
     code = (
         "import sys, sitkit.recipes.training.loop\n"
-        "from sitkit.recipes.experiment.reading import read\n"
-        "read('digits')\n"
+        "from sitkit.recipes.experiment.read_recipe import read_recipe\n"
+        "read_recipe('digits')\n"
         "start = 'sitkit.recipes.features.'\n"
         "print(*sorted(name.removeprefix(start) for name in sys.modules if name.startswith(start)))"
     )

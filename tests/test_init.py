@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from released import CPU, convert, save, sitkit, weights
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support.errors import UserError
@@ -142,7 +142,7 @@ def test_a_dit_is_trained_on_from_its_file(tmp_path: Path) -> None:
 
 def test_what_a_run_started_from_is_compared_when_it_is_read_again(tmp_path: Path) -> None:
     file = save(tmp_path / "official.pt", weights(**DIGITS))
-    recipe = read("digits", [*TINY, f"train.init={file}"])
+    recipe = read_recipe("digits", [*TINY, f"train.init={file}"])
     train(recipe, tmp_path / "run", CPU, lambda line: None)
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000000")
     code, said = sitkit("replay", tmp_path / "run", "--step", 1)
@@ -161,7 +161,7 @@ def test_recipe_json_is_a_recipe(tmp_path: Path) -> None:
     code, said = sitkit("train", "digits", "--out", tmp_path / "one", *sets(*TINY))
     assert code == 0, said
     recipe = tmp_path / "one/recipe.json"
-    assert read(str(recipe)) == Run(tmp_path / "one").recipe()
+    assert read_recipe(str(recipe)) == Run(tmp_path / "one").recipe()
     assert sitkit("show", recipe) == sitkit("show", tmp_path / "one")
     assert sitkit("train", recipe, "--dry-run", "--processes", 1)[0] == 0
     code, said = sitkit("train", recipe, "--out", tmp_path / "two")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from forked import finish, goes_on, good, last_words, together, words
 from launching import assert_same
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.training.batches import Batches
@@ -33,7 +33,7 @@ def copies(parts: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_a_step_that_is_skipped_changes_nothing(fault: str) -> None:
-    recipe = read("digits", [*words(Path(), *SOMETIMES)[5::2], "optimizer.clip=1.0"])
+    recipe = read_recipe("digits", [*words(Path(), *SOMETIMES)[5::2], "optimizer.clip=1.0"])
     split, group = recipe.data.build(), ProcessGroup()
     state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
     take_step = TrainingStep(recipe, split, state, group)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from sitkit.recipes.experiment import slots
-from sitkit.recipes.experiment.components import Slot
-from sitkit.recipes.experiment.intervals import grid, resolve, resolve_sampler
-from sitkit.recipes.experiment.reading import override, read
+from sitkit.recipes.experiment.auto_values import resolve_auto, resolve_sampler, time_grid
+from sitkit.recipes.experiment.components import ComponentSlot
+from sitkit.recipes.experiment.overrides import recipe_from_table
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.build import build_network, load_network
 from sitkit.recipes.runs.run import Run
@@ -33,7 +34,7 @@ FIELDS = {
 
 
 def tiny(*settings: str) -> Recipe:
-    return read("digits", [*TINY, *settings])
+    return read_recipe("digits", [*TINY, *settings])
 
 
 def first_loss(recipe: Recipe) -> torch.Tensor:
@@ -43,7 +44,7 @@ def first_loss(recipe: Recipe) -> torch.Tensor:
     return step.backward(Batches(recipe, split, group)(1)).mean()
 
 
-def kinds(slot: Slot, key: str) -> list[tuple[str, str, str]]:
+def kinds(slot: ComponentSlot, key: str) -> list[tuple[str, str, str]]:
     return [(slot.name, key, kind) for kind in slot.kinds()]
 
 
@@ -52,12 +53,12 @@ OPTIONS = [
     *kinds(slots.OBJECTIVE, "objective"),
     *kinds(slots.QUANTITY, "objective.predict"),
     *kinds(slots.QUANTITY, "objective.measure"),
-    *kinds(slots.WEIGHT, "objective.weight"),
+    *kinds(slots.LOSS_WEIGHT, "objective.weight"),
     *kinds(slots.TIMES, "train.times"),
     *kinds(slots.COUPLING, "train.coupling"),
     *kinds(slots.SOLVER, "sampler.solver"),
     *kinds(slots.DIFFUSION, "sampler.w"),
-    *kinds(slots.GRID, "sampler.times"),
+    *kinds(slots.TIME_GRID, "sampler.times"),
     *(("last", "sampler.last", kind) for kind in ("none", "euler", "tweedie", "mean")),
     ("ode", "sampler.solver", "exponential"),
 ]
@@ -86,7 +87,7 @@ def test_samples_are_led_along_another_path_than_was_learnt() -> None:
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
 
     def drawn(*settings: str) -> torch.Tensor:
-        other = override(recipe.model_dump(mode="json"), settings)
+        other = recipe_from_table(recipe.model_dump(mode="json"), settings)
         return draw(SampleGenerator(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
 
     own = drawn()
@@ -110,11 +111,11 @@ def test_samples_are_led_along_another_path_than_was_learnt() -> None:
 def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() -> None:
     settings = ["path=ddpm", "objective=hybrid", "backbone.learn_sigma=true", "train.times=grid", "sampler.kind=sde"]
     recipe = tiny(*settings, "sampler.solver=learned_ancestral", "sampler.steps=250", "guidance.scale=2.0")
-    resolved = resolve(recipe)
+    resolved = resolve_auto(recipe)
     assert resolved.train.interval == (0.0, 1.0)
     sampler = resolve_sampler(recipe)
     assert (sampler.interval, sampler.last) == ((0.0, 1.0), "none")
-    timesteps = recipe.path.build().timestep(grid(sampler, recipe.path.build()))
+    timesteps = recipe.path.build().timestep(time_grid(sampler, recipe.path.build()))
     torch.testing.assert_close(timesteps, timesteps.round(), rtol=0, atol=1e-9)
     assert timesteps[:2].round().tolist() == [999, 995]
     assert first_loss(recipe).isfinite()

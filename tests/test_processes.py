@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.parallel import DistributedDataParallel
 
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import build_network
 from sitkit.recipes.network.precision import compile_parts, computed_in
@@ -56,7 +56,7 @@ def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
 
 
 def test_a_grid_is_drawn_by_all_processes_and_does_not_depend_on_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = read("digits", [*TINY, "sampler.steps=3", "guidance.scale=2.0"])
+    recipe = read_recipe("digits", [*TINY, "sampler.steps=3", "guidance.scale=2.0"])
     split = recipe.data.build()
     network = build_network(recipe, split)
     for parameter in network.parameters():
@@ -198,7 +198,7 @@ def test_training_repeats_to_the_bit_if_that_is_asked_for(
 ) -> None:
     seen: list[bool] = []
     monkeypatch.setattr(loop, "_train", lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
-    recipe = read("digits", [*TINY, f"compute.deterministic={json.dumps(wanted)}"])
+    recipe = read_recipe("digits", [*TINY, f"compute.deterministic={json.dumps(wanted)}"])
     loop.train(recipe, tmp_path / "run", torch.device("cpu"))
     assert seen == [wanted]
     assert not torch.are_deterministic_algorithms_enabled()

@@ -9,10 +9,12 @@ import torch
 from sitkit.interpolants import VP, Linear
 from sitkit.objectives import Data, Matching, Shifted, Velocity
 from sitkit.recipes.experiment import slots
+from sitkit.recipes.experiment.auto_values import resolve_auto, resolve_sampler, time_grid
 from sitkit.recipes.experiment.components import dump
-from sitkit.recipes.experiment.intervals import grid, resolve, resolve_sampler
+from sitkit.recipes.experiment.overrides import recipe_from_table
 from sitkit.recipes.experiment.packaged import presets
-from sitkit.recipes.experiment.reading import override, read, to_toml
+from sitkit.recipes.experiment.read_recipe import read_recipe
+from sitkit.recipes.experiment.recipe_toml import recipe_to_toml
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.support.errors import UserError
 from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white
@@ -20,8 +22,8 @@ from sitkit.samplers import KL, Heun, Sigma, SineSquared, plan, white
 
 @pytest.mark.parametrize("preset", presets())
 def test_presets_read_and_come_back_from_json(preset: str) -> None:
-    recipe = read(preset)
-    assert override(json.loads(recipe.model_dump_json())) == recipe
+    recipe = read_recipe(preset)
+    assert recipe_from_table(json.loads(recipe.model_dump_json())) == recipe
 
 
 def test_a_component_is_its_kind_and_fields_and_back() -> None:
@@ -49,36 +51,36 @@ def test_nested_components_are_built_too() -> None:
 
 
 def test_a_path_of_ones_own() -> None:
-    recipe = read("digits", ["path=worlds:Quadratic"])
+    recipe = read_recipe("digits", ["path=worlds:Quadratic"])
     assert type(recipe.path.build()).__name__ == "Quadratic"
     with pytest.raises(UserError, match=r"'worlds:Mixture' is no path"):
-        read("digits", ["path=worlds:Mixture"])
+        read_recipe("digits", ["path=worlds:Mixture"])
     with pytest.raises(UserError, match="cannot be imported"):
-        read("digits", ["path=nowhere:Nothing"])
+        read_recipe("digits", ["path=nowhere:Nothing"])
     with pytest.raises(UserError, match=r"'worlds:slope' is no w but a function: name a class"):
-        read("digits", ["sampler.w=worlds:slope"])
+        read_recipe("digits", ["sampler.w=worlds:slope"])
 
 
 def test_a_table_may_be_given_in_part() -> None:
-    recipe = read("digits").model_dump(mode="json")
+    recipe = read_recipe("digits").model_dump(mode="json")
     for name in ("checkpoint", "log", "grid"):
         del recipe[name]
-    made = override(recipe, ["checkpoint.keep=5", "log.sinks=['tensorboard']"])
+    made = recipe_from_table(recipe, ["checkpoint.keep=5", "log.sinks=['tensorboard']"])
     assert (made.checkpoint.every, made.checkpoint.keep, made.log.every, made.grid.every) == (1000, 5, 100, 1000)
 
 
 def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Path) -> None:
-    recipe = read(
+    recipe = read_recipe(
         "digits", ["path={kind='vp', beta_max=9.0}", "objective.predict=noise", "optimizer.lr=.5", "train.steps=7"]
     )
     assert recipe.path.build() == VP(beta_max=9.0)
     assert (recipe.optimizer.lr, recipe.train.steps) == (0.5, 7)
-    changed = override(
+    changed = recipe_from_table(
         recipe.model_dump(mode="json"), ["path.kind=linear", "sampler.w.kind=constant", "sampler.w.c=0.5"]
     )
     assert changed.path.build() == Linear()
     assert dump(changed.sampler.w) == {"kind": "constant", "c": 0.5}
-    kept = override(recipe.model_dump(mode="json"), ["path.kind=vp", "sampler.kind=sde"])
+    kept = recipe_from_table(recipe.model_dump(mode="json"), ["path.kind=vp", "sampler.kind=sde"])
     assert kept.path == recipe.path
     assert kept.sampler.steps == recipe.sampler.steps
 
@@ -116,31 +118,31 @@ def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Pa
 )
 def test_a_bad_setting_is_one_line_that_helps(setting: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        read("digits", [setting])
+        read_recipe("digits", [setting])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_every_error_has_a_line() -> None:
     with pytest.raises(UserError) as caught:
-        read("digits", ["train.steps=0", "path=vpp", "emma.decay=1"])
+        read_recipe("digits", ["train.steps=0", "path=vpp", "emma.decay=1"])
     assert len(str(caught.value).splitlines()) == 3
 
 
 def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no preset 'digit' \\(did you mean 'digits'\\?\\); known: digits"):
-        read("digit")
+        read_recipe("digit")
     with pytest.raises(UserError, match="there is no file"):
-        read(str(tmp_path / "none.toml"))
+        read_recipe(str(tmp_path / "none.toml"))
     (tmp_path / "broken.toml").write_text("[train\nsteps = 3")
     with pytest.raises(UserError, match="is not TOML"):
-        read(str(tmp_path / "broken.toml"))
+        read_recipe(str(tmp_path / "broken.toml"))
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):
-        read(str(tmp_path / "bytes.toml"))
+        read_recipe(str(tmp_path / "bytes.toml"))
     (tmp_path / "empty.toml").write_text("")
     with pytest.raises(UserError, match="data: is missing"):
-        read(str(tmp_path / "empty.toml"))
+        read_recipe(str(tmp_path / "empty.toml"))
 
 
 def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp
         ["train.times={kind='shifted', shift=0.5}"],
         ["train.times={kind='stratified', times={kind='shifted', shift=2.0}}"],
     ):
-        recipe = read("digits", settings)
+        recipe = read_recipe("digits", settings)
         run.recipe_file.write_text(recipe.model_dump_json())
         assert run.recipe() == recipe
         old = recipe.model_dump_json().replace(',"towards":"noise"', "")
@@ -164,17 +166,17 @@ def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp
         assert "\n" not in line
         wanted = '"shift": 2, "towards": "noise"' if "0.5" in settings[0] else '"shift": 0.5, "towards": "noise"'
         assert wanted in line
-    same = read("digits", ["train.times={kind='shifted', shift=1.0}"]).model_dump_json()
+    same = read_recipe("digits", ["train.times={kind='shifted', shift=1.0}"]).model_dump_json()
     run.recipe_file.write_text(same.replace(',"towards":"noise"', ""))
     assert run.recipe().train.times.build() == Shifted()
 
 
 def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:
     for settings in ([], ["path=vp", "sampler.kind=sde"], ["objective.predict=data", "sampler.w=kl"]):
-        recipe = read("digits", settings)
-        (tmp_path / "shown.toml").write_text(to_toml(recipe))
-        assert read(str(tmp_path / "shown.toml")) == resolve(recipe)
-        assert "# auto" in to_toml(recipe)
+        recipe = read_recipe("digits", settings)
+        (tmp_path / "shown.toml").write_text(recipe_to_toml(recipe))
+        assert read_recipe(str(tmp_path / "shown.toml")) == resolve_auto(recipe)
+        assert "# auto" in recipe_to_toml(recipe)
 
 
 HEUN, MARUYAMA = ["sampler.solver=heun"], ["sampler.kind=sde", "sampler.solver=euler_maruyama"]
@@ -205,11 +207,11 @@ HEUN, MARUYAMA = ["sampler.solver=heun"], ["sampler.kind=sde", "sampler.solver=e
     ],
 )
 def test_auto_is_what_the_solver_needs(settings: list[str], interval: tuple[float, float], last: str) -> None:
-    recipe = read("digits", settings)
+    recipe = read_recipe("digits", settings)
     sampler = resolve_sampler(recipe)
     assert sampler.interval == pytest.approx(interval, abs=1e-12)
     assert sampler.last == last
-    times = grid(sampler, recipe.path.build())
+    times = time_grid(sampler, recipe.path.build())
     assert len(times) == sampler.steps + 1
     assert times[[0, -1]].tolist() == pytest.approx(interval, abs=1e-12)
     if last == "mean":
@@ -219,13 +221,13 @@ def test_auto_is_what_the_solver_needs(settings: list[str], interval: tuple[floa
 @pytest.mark.parametrize("kind", ["ode", "sde"])
 @pytest.mark.parametrize("path", ["linear", "vp"])
 def test_the_default_sampler_is_the_plan(kind: str, path: str) -> None:
-    recipe = read("digits", [f"sampler.kind={kind}", f"path={path}"])
+    recipe = read_recipe("digits", [f"sampler.kind={kind}", f"path={path}"])
     sampler, built = resolve_sampler(recipe), recipe.path.build()
     velocity, w = torch.nn.Identity(), Sigma(built) if kind == "sde" else None
     expected = plan(velocity, built, w=w, evaluations=sampler.steps)
     assert sampler.solver is not None
     assert sampler.solver.build(velocity=velocity, path=built, w=w, noise=white) == expected.solver
-    assert torch.equal(grid(sampler, built), expected.times)
+    assert torch.equal(time_grid(sampler, built), expected.times)
 
 
 @pytest.mark.parametrize(
@@ -243,16 +245,16 @@ def test_the_default_sampler_is_the_plan(kind: str, path: str) -> None:
 def test_training_keeps_to_times_at_which_the_loss_is_finite(
     settings: list[str], interval: tuple[float, float]
 ) -> None:
-    assert resolve(read("digits", settings)).train.interval == pytest.approx(interval, abs=1e-12)
+    assert resolve_auto(read_recipe("digits", settings)).train.interval == pytest.approx(interval, abs=1e-12)
 
 
 def test_one_step_is_enough_for_a_grid() -> None:
     for settings in ([], HEUN, MARUYAMA, ["objective.predict=data"]):
-        sampler = resolve_sampler(read("digits", [*settings, "sampler.steps=1"]))
-        assert grid(sampler, Linear()).tolist() == [0, 1]
+        sampler = resolve_sampler(read_recipe("digits", [*settings, "sampler.steps=1"]))
+        assert time_grid(sampler, Linear()).tolist() == [0, 1]
 
 
 def test_solvers_are_found_by_name() -> None:
-    sampler = resolve_sampler(read("digits", HEUN))
+    sampler = resolve_sampler(read_recipe("digits", HEUN))
     assert sampler.solver is not None
     assert isinstance(sampler.solver.build(velocity=lambda x, t: x), Heun)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
 from sitkit.recipes.experiment.packaged import presets
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.checkpoint_weights import read_average
 from sitkit.recipes.network.ema import exponent
@@ -34,7 +34,7 @@ SPEED = ("seconds", "images_per_second", "teraflops", "memory_gib")
 
 
 def tiny(steps: int, *settings: str) -> Recipe:
-    return read("digits", [*TINY, f"train.steps={steps}", *settings])
+    return read_recipe("digits", [*TINY, f"train.steps={steps}", *settings])
 
 
 def quiet(line: str) -> None:
@@ -143,7 +143,7 @@ def test_records_tell_of_the_speed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", ["item", "numpy"])
 def test_a_network_whose_work_cannot_be_counted_is_trained_all_the_same(tmp_path: Path, by: str) -> None:
     small = ["train.steps=2", "train.batch=8", "log.every=1", "sampler.steps=2"]
-    recipe = read("digits", [f"backbone.kind={__name__}:Asks", f"backbone.by={by}", *small])
+    recipe = read_recipe("digits", [f"backbone.kind={__name__}:Asks", f"backbone.by={by}", *small])
     with pytest.raises(UserError, match="shapes alone"):
         forward_macs(recipe, (1, 8, 8), 10)
     train(recipe, tmp_path, CPU, quiet)

@@ -17,7 +17,7 @@ from sitkit.backbones import SiT, load_sit
 from sitkit.interpolants import DDPM
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.data.latents import vae
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.random_streams import Stream, noise
 from sitkit.samplers import Keyed, grids
@@ -177,7 +177,7 @@ def test_the_page_of_published_numbers_says_what_runs(tmp_path: Path) -> None:
     for words in commands():
         settings = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
         if "train" in words:
-            read(words[words.index("train") + 1], settings)
+            read_recipe(words[words.index("train") + 1], settings)
         if words[:2] == ["sitkit", "sample"]:
             run, out = runs["dit" if "dit" in words[2] else "sit"], words.index("--out")
             assert words[3:7] == ["--samples", "50000", "--labels", "random"]

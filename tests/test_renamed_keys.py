@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sitkit.recipes.experiment.reading import change, override, read, stored, to_toml
+from sitkit.recipes.experiment.overrides import recipe_from_table, with_settings
+from sitkit.recipes.experiment.read_recipe import read_recipe, recipe_from_stored
 from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.experiment.recipe_toml import recipe_to_toml
 from sitkit.recipes.experiment.renamed_keys import RENAMED, with_new_keys, with_old_keys
 from sitkit.recipes.study.definition import read_study
 from sitkit.recipes.study.layout import lay_out
@@ -23,12 +25,12 @@ NOTES = [f"{old} is now named {new}; the old name is still accepted" for old, ne
 @pytest.fixture(autouse=True)
 def _new_process() -> None:
     """Notes are printed once a process."""
-    progress.note.cache_clear()
+    progress.print_once.cache_clear()
 
 
 @pytest.fixture
 def wanted() -> Recipe:
-    return read("digits", ["compute.gradient_accumulation=4", "compute.activation_checkpointing=true"])
+    return read_recipe("digits", ["compute.gradient_accumulation=4", "compute.activation_checkpointing=true"])
 
 
 def old_table(recipe: Recipe) -> dict[str, object]:
@@ -39,35 +41,37 @@ def old_table(recipe: Recipe) -> dict[str, object]:
 def test_old_names_are_accepted_with_one_note(
     wanted: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = {**tomllib.loads(to_toml(read("digits"))), "compute": OLD}
+    table = {**tomllib.loads(recipe_to_toml(read_recipe("digits"))), "compute": OLD}
     toml, stored_file = tmp_path / "own.toml", tmp_path / "recipe.json"
     toml.write_text(
-        to_toml(wanted).replace("gradient_accumulation", "accumulate").replace("activation_checkpointing", "recompute")
+        recipe_to_toml(wanted)
+        .replace("gradient_accumulation", "accumulate")
+        .replace("activation_checkpointing", "recompute")
     )
     stored_file.write_text(json.dumps(old_table(wanted)))
     assert "accumulate = 4" in toml.read_text().splitlines()
     ways = [
-        lambda: read(str(toml)).compute,
-        lambda: read(str(stored_file)).compute,
-        lambda: override(table).compute,
-        lambda: read("digits", ["compute.accumulate=4", "compute.recompute=true"]).compute,
-        lambda: read("digits", ["compute={accumulate=4, recompute=true}"]).compute,
-        lambda: change(wanted, ["compute.accumulate=4", "compute.recompute=true"]).compute,
+        lambda: read_recipe(str(toml)).compute,
+        lambda: read_recipe(str(stored_file)).compute,
+        lambda: recipe_from_table(table).compute,
+        lambda: read_recipe("digits", ["compute.accumulate=4", "compute.recompute=true"]).compute,
+        lambda: read_recipe("digits", ["compute={accumulate=4, recompute=true}"]).compute,
+        lambda: with_settings(wanted, ["compute.accumulate=4", "compute.recompute=true"]).compute,
     ]
     for way in ways:
-        progress.note.cache_clear()
+        progress.print_once.cache_clear()
         assert [way(), way()] == [wanted.compute] * 2
         assert capsys.readouterr().err.splitlines() == NOTES
 
 
 def test_new_names_are_read_shown_and_dumped_without_a_note(wanted: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    assert {"gradient_accumulation = 4", "activation_checkpointing = true"} <= {*to_toml(wanted).splitlines()}
-    assert override(wanted.model_dump(mode="json")) == wanted
+    assert {"gradient_accumulation = 4", "activation_checkpointing = true"} <= {*recipe_to_toml(wanted).splitlines()}
+    assert recipe_from_table(wanted.model_dump(mode="json")) == wanted
     assert not capsys.readouterr().err
 
 
 def test_recipes_of_earlier_versions_are_read_silently(wanted: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
-    assert stored(old_table(wanted)) == wanted
+    assert recipe_from_stored(old_table(wanted)) == wanted
     assert with_new_keys(old_table(wanted)) == wanted.model_dump(mode="json")
     assert not capsys.readouterr().err
 
@@ -85,16 +89,16 @@ def test_both_names_at_once_are_refused(settings: tuple[str, ...]) -> None:
         "^compute.accumulate is the old name of compute.gradient_accumulation: give only compute.gradient_acc[a-z]+$"
     )
     with pytest.raises(UserError, match=message):
-        read("digits", settings)
+        read_recipe("digits", settings)
     with pytest.raises(UserError, match=message):
-        override({"compute": {"accumulate": 2, "gradient_accumulation": 2}})
+        recipe_from_table({"compute": {"accumulate": 2, "gradient_accumulation": 2}})
 
 
 def test_a_later_setting_changes_a_key_under_either_name(wanted: Recipe) -> None:
     for key in ("accumulate", "gradient_accumulation"):
-        assert change(wanted, [f"compute.{key}=8"]).compute.gradient_accumulation == 8
+        assert with_settings(wanted, [f"compute.{key}=8"]).compute.gradient_accumulation == 8
         settings = ["compute={accumulate=2}", f"compute.{key}=8"]
-        assert read("digits", settings).compute.gradient_accumulation == 8
+        assert read_recipe("digits", settings).compute.gradient_accumulation == 8
 
 
 def test_networks_of_a_study_have_the_key_that_they_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from sitkit.recipes.experiment.slots import DATA
 from sitkit.recipes.runs.data_record import DataRecord, open_data
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.support.trust import TRUST_EVERYTHING
 
 TINY = ["backbone={kind='sit', patch_size=4, hidden_size=16, depth=1, num_heads=2}", "train.batch=4", "train.steps=1"]
 TINY += ["sampler.steps=2", "grid.every=100", "log.every=100", "checkpoint.every=100", "optimizer.warmup=0"]
@@ -301,7 +301,7 @@ def no_data() -> Split:
 
 def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     def named(name: str) -> Component:
-        found = DATA.parse(f"{__name__}:{name}", EVERYTHING)
+        found = DATA.parse(f"{__name__}:{name}", TRUST_EVERYTHING)
         assert found is not None
         return found
 

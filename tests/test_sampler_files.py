@@ -9,9 +9,10 @@ import torch
 from measuring import evaluated, refused, sets, sitkit, trained
 from released import CPU, LOADERS, convert
 from sitkit.recipes import load_run
-from sitkit.recipes.experiment.intervals import resolve
+from sitkit.recipes.experiment.auto_values import resolve_auto
+from sitkit.recipes.experiment.overrides import with_settings
 from sitkit.recipes.experiment.packaged import samplers, summary
-from sitkit.recipes.experiment.reading import change, read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.experiment.sampler_files import with_sampler
 from sitkit.recipes.network.build import load_network
@@ -50,9 +51,9 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
 def test_published_samplers_equal_their_settings(name: str, recipes: dict[str, Recipe]) -> None:
     bases = [recipes[family_of(name)]]
     if name != "ddpm-250":
-        bases += [read("imagenet256-b"), read("imagenet512-xl")]
+        bases += [read_recipe("imagenet256-b"), read_recipe("imagenet512-xl")]
     for recipe in bases:
-        assert resolve(with_sampler(recipe, name)) == resolve(change(recipe, PUBLISHED[name]))
+        assert resolve_auto(with_sampler(recipe, name)) == resolve_auto(with_settings(recipe, PUBLISHED[name]))
 
 
 OTHER = ["sampler.path=gvp", "sampler.kind=sde", "sampler.w.kind=kl", "sampler.times=shifted", "sampler.last=euler"]
@@ -63,7 +64,7 @@ OTHER += ["sampler.last_step=0.3", "sampler.interval=[0.1,0.9]"]
 def test_a_named_sampler_replaces_the_runs_sampler(name: str, recipes: dict[str, Recipe]) -> None:
     """All of it but what has no effect: w without noise or with a learned variance, the length of no last step."""
     recipe = recipes[family_of(name)]
-    one, other = (with_sampler(base, name) for base in (recipe, change(recipe, OTHER)))
+    one, other = (with_sampler(base, name) for base in (recipe, with_settings(recipe, OTHER)))
     unused = {"w"} if one.sampler.kind == "ode" or name == "ddpm-250" else set()
     unused |= {"last_step"} if one.sampler.last == "none" else set()
     assert one.sampler.model_dump(exclude=unused) == other.sampler.model_dump(exclude=unused)
@@ -88,7 +89,7 @@ def test_a_name_takes_precedence_over_a_file(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     for name in ("euler-50", "mine", "mine.toml"):
         Path(name).write_text("[sampler]\nsteps = 7\n")
-    recipe = read("digits")
+    recipe = read_recipe("digits")
     steps = {source: with_sampler(recipe, source).sampler.steps for source in ("euler-50", "./euler-50", "mine")}
     assert steps == {"euler-50": 50, "./euler-50": 7, "mine": 7}
     assert with_sampler(recipe, "mine.toml").sampler.steps == with_sampler(recipe, Path("euler-50")).sampler.steps == 7
@@ -128,7 +129,7 @@ def test_show_lists_and_prints_samplers(tmp_path: Path) -> None:
     code, said = sitkit("show", "digits", "--sampler", "heun-50", "--set", "sampler.steps=9")
     assert code == 0
     (tmp_path / "shown.toml").write_text(said)
-    assert read(str(tmp_path / "shown.toml")) == resolve(
-        change(with_sampler(read("digits"), "heun-50"), ["sampler.steps=9"])
+    assert read_recipe(str(tmp_path / "shown.toml")) == resolve_auto(
+        with_settings(with_sampler(read_recipe("digits"), "heun-50"), ["sampler.steps=9"])
     )
     assert "give a recipe" in refused("show", "--set", "sampler.steps=9")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.sinks import Sink, TensorBoard, flatten, open_sinks
 
 
 def recipe(*sinks: str) -> Recipe:
-    return read("digits", [f"log.sinks={json.dumps(sinks)}"])
+    return read_recipe("digits", [f"log.sinks={json.dumps(sinks)}"])
 
 
 def record(step: int) -> dict[str, Any]:

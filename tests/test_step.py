@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sitkit.backbones import SiT
 from sitkit.backbones.blocks import Block
 from sitkit.backbones.embeddings import TimeEmbedding
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.batches import Batches
@@ -26,7 +26,7 @@ TRANSPORT = ["train.coupling.kind=optimal_transport", "train.coupling.block=4", 
 
 
 def tiny(*settings: str) -> Recipe:
-    return read("digits", [*TINY, *settings])
+    return read_recipe("digits", [*TINY, *settings])
 
 
 class Alone:

@@ -11,11 +11,11 @@ import torch
 
 from sitkit.recipes.evaluation.config import EvaluationConfig
 from sitkit.recipes.evaluation.evaluate import evaluate
-from sitkit.recipes.experiment.reading import change
+from sitkit.recipes.experiment.overrides import with_settings
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.study.statistics import Mean
 from sitkit.recipes.study.tables import with_error
-from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.support.trust import TRUST_EVERYTHING
 from sitkit.recipes.training.loop import train
 from studies import AXES, SMALL, layout, sitkit, write
 
@@ -62,11 +62,11 @@ def test_rows_have_axes_seeds_calls_and_numbers(done: Path) -> None:
 def test_a_cell_is_what_evaluation_says_of_the_run_with_its_sampler(done: Path, tmp_path: Path) -> None:
     row = rows(done / "out")[6]
     run = Run(done / "out" / "models" / str(row["network"]))
-    recipe = run.recipe(EVERYTHING)
+    recipe = run.recipe(TRUST_EVERYTHING)
     assert recipe.path.kind == "worlds:Quadratic"
     settings = ["sampler.steps=3", "guidance.scale=1.5", "evaluation.num=20", "evaluation.draws=2"]
     settings.append("evaluation.labels=balanced")
-    recipe = change(recipe, settings)
+    recipe = with_settings(recipe, settings)
     config = EvaluationConfig(recipe.evaluation.features, None, False, 7, torch.device("cpu"), tmp_path)
     report = evaluate(run, recipe, config, seed=4_000_000)
     assert report is not None
@@ -122,7 +122,7 @@ def test_a_network_that_was_trained_on_is_not_measured_as_what_it_was(done: Path
     out = shutil.copytree(done / "out", tmp_path / "out")
     row = rows(out)[0]
     network = out / "models" / str(row["network"])
-    longer = change(Run(network).recipe(EVERYTHING), ["train.steps=8"])
+    longer = with_settings(Run(network).recipe(TRUST_EVERYTHING), ["train.steps=8"])
     train(longer, network, torch.device("cpu"), print)
     shutil.rmtree(out / "cells" / str(row["cell"]))
     code, said = sitkit("study", done / "study.toml", "--out", out, "--only", row["cell"])

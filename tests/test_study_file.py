@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sitkit.recipes.experiment.settings import settings_of, word
+from sitkit.recipes.experiment.settings import settings_from_table, short_text
 from sitkit.recipes.study.definition import read_study
 from sitkit.recipes.study.layout import lay_out
 from sitkit.recipes.support.errors import UserError
@@ -13,13 +13,13 @@ from studies import AXES, SMALL, layout, sitkit
 
 def test_settings_are_written_dotted_or_nested_and_components_are_put_whole() -> None:
     table = {"path.kind": "vp", "sampler": {"steps": 5, "w": {"kind": "sigma"}}, "train": {"interval": [0.0, 0.5]}}
-    assert settings_of(table) == (
+    assert settings_from_table(table) == (
         'path.kind="vp"',
         "sampler.steps=5",
         'sampler.w={"kind" = "sigma"}',
         "train.interval=[0.0, 0.5]",
     )
-    assert word({"kind": "sigma", "scale": 2.0}) == "sigma scale 2"
+    assert short_text({"kind": "sigma", "scale": 2.0}) == "sigma scale 2"
 
 
 def test_a_section_with_a_kind_is_no_component(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sitkit.objectives import Uniform
 from sitkit.recipes.data.images import InMemory, Split, to_pixels, to_states
-from sitkit.recipes.experiment.reading import read
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.build import build_network, load_network
 from sitkit.recipes.runs.run import Run
@@ -36,7 +36,7 @@ TINY += ["checkpoint.every=2", "grid.every=100", "sampler.steps=2", "optimizer.w
 
 
 def tiny(*settings: str) -> Recipe:
-    return read("digits", [*TINY, "train.steps=6", *settings])
+    return read_recipe("digits", [*TINY, "train.steps=6", *settings])
 
 
 def quiet(line: str) -> None:
@@ -205,9 +205,9 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(seed: int, cou
 
 def test_labels_are_dropped_as_often_as_asked() -> None:
     index, labels = torch.arange(20_000), torch.zeros(20_000, dtype=torch.long)
-    assert (random_streams.drop(0, index, labels, 7, 0.3) == 7).double().mean() == pytest.approx(0.3, abs=0.02)
-    assert (random_streams.drop(0, index, labels, 7, 0.0) == 7).sum() == 0
-    assert (random_streams.drop(0, index, labels, 7, 1.0) == 7).all()
+    assert (random_streams.drop_labels(0, index, labels, 7, 0.3) == 7).double().mean() == pytest.approx(0.3, abs=0.02)
+    assert (random_streams.drop_labels(0, index, labels, 7, 0.0) == 7).sum() == 0
+    assert (random_streams.drop_labels(0, index, labels, 7, 1.0) == 7).all()
 
 
 def test_times_lie_in_their_interval() -> None:
@@ -287,7 +287,7 @@ def test_a_perfect_network_draws_the_data() -> None:
     for path, (solver, kind) in itertools.product(("linear", "gvp", "vp"), solvers):
         steps = 4 if solver == "auto" else 200
         settings = [f"path={path}", f"sampler.kind={kind}", f"sampler.solver={solver}", f"sampler.steps={steps}"]
-        recipe = read("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
+        recipe = read_recipe("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
         drawn = draw(SampleGenerator(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
         allowed = 10 if solver == "euler_maruyama" or (solver, path) == ("heun", "vp") else 1  # these leave some noise
         assert (drawn.pixels.int() - pixels.int()).abs().max() <= allowed, settings
@@ -301,8 +301,8 @@ def test_images_that_are_not_square_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["digits", "mnist5k"])
 def test_halves_are_stratified_fixed_and_apart(name: str) -> None:
-    split = read(name).data.build()
-    again = read(name, ["seed=9"]).data.build()
+    split = read_recipe(name).data.build()
+    again = read_recipe(name, ["seed=9"]).data.build()
     assert torch.equal(split.training.pixels, again.training.pixels)
     assert abs(len(split.training) - len(split.heldout)) <= 10
     for one, other in zip(split.training.labels.bincount(), split.heldout.labels.bincount(), strict=True):
@@ -323,7 +323,7 @@ def test_digits_are_those_that_their_packages_give(name: str) -> None:
 
         images, labels = mnist_data()
     pixels = np.rint(images * (255 / images.max()))
-    split = read(name).data.build()
+    split = read_recipe(name).data.build()
     for half in (split.training, split.heldout):
         for image, label in zip(half.pixels[::29].flatten(1), half.labels[::29], strict=True):
             assert label in labels[(pixels == image.numpy()).all(1)]
@@ -333,4 +333,4 @@ def test_digits_are_those_that_their_packages_give(name: str) -> None:
 def test_digits_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **wanted: iter(()))
     with pytest.raises(UserError, match=r"it needs scikit-learn: pip install 'sitkit\[demo\]'"):
-        read("digits").data.build()
+        read_recipe("digits").data.build()

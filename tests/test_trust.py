@@ -10,12 +10,14 @@ import pytest
 from test_cli import sitkit
 
 from sitkit.recipes.experiment import slots
-from sitkit.recipes.experiment.reading import asked, change, override, read
+from sitkit.recipes.experiment.overrides import recipe_from_table, with_settings
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.sampler_files import with_sampler
+from sitkit.recipes.experiment.settings import trust_in_settings
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.json_toml import flatten
-from sitkit.recipes.support.trust import EVERYTHING, NOTHING, Trust
+from sitkit.recipes.support.trust import TRUST_EVERYTHING, TRUST_NOTHING, Trust
 
 EVIL = """
 import pathlib
@@ -56,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def table_with(key: str, value: Any) -> dict[str, Any]:
-    table = read("digits").model_dump(mode="json")
+    table = read_recipe("digits").model_dump(mode="json")
     *sections, last = key.split(".")
     place = table
     for section in sections:
@@ -129,9 +131,9 @@ def test_a_sampler_file_names_code_in_vain(place: Path) -> None:
     file = place / "sampler.toml"
     file.write_text('[sampler]\nkind = "sde"\nw = "evil:W"\n')
     with pytest.raises(UserError, match=r"sampler.toml: sampler.w: 'evil:W' is code outside of sitkit"):
-        with_sampler(read("digits"), file)
+        with_sampler(read_recipe("digits"), file)
     assert not (place / "imported").exists()
-    assert with_sampler(read("digits"), file, EVERYTHING).sampler.w.kind == "evil:W"
+    assert with_sampler(read_recipe("digits"), file, TRUST_EVERYTHING).sampler.w.kind == "evil:W"
 
 
 def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
@@ -140,27 +142,27 @@ def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
     assert code == 0
     assert 'kind = "evil:Path"' in said
     write_run(place)
-    recipe = Run(place / "run").recipe(asked(["path=evil:Path"]))  # named again, it is asked for
-    assert change(recipe, ["seed=3"]).path.kind == "evil:Path"
+    recipe = Run(place / "run").recipe(trust_in_settings(["path=evil:Path"]))  # named again, it is asked for
+    assert with_settings(recipe, ["seed=3"]).path.kind == "evil:Path"
     with pytest.raises(UserError, match="'evil:W' is code"):
-        change(recipe, ["sampler.w=evil:W"])
+        with_settings(recipe, ["sampler.w=evil:W"])
     (place / "own.toml").write_text('[data]\nkind = "digits"\n[path]\nkind = "evil:Path"\n')
     with pytest.raises(UserError, match="train: is missing"):
-        read("own.toml")
+        read_recipe("own.toml")
 
 
 def test_a_run_goes_on_with_the_recipe_that_the_user_names(place: Path) -> None:
-    recipe = read("digits", ["path=evil:Path"])
+    recipe = read_recipe("digits", ["path=evil:Path"])
     split = recipe.data.build()
     for _ in range(2):
         with Run.begin(place / "own", recipe, split) as run:
             assert run.recipe(Trust.of(recipe)) == recipe
-    with pytest.raises(UserError, match="'evil:Path' is code"), Run.begin(place / "own", read("digits"), split):
+    with pytest.raises(UserError, match="'evil:Path' is code"), Run.begin(place / "own", read_recipe("digits"), split):
         pass
 
 
 def test_even_with_trust_a_component_is_a_class_or_function_with_fields(place: Path) -> None:
-    table = read("digits").model_dump(mode="json")
+    table = read_recipe("digits").model_dump(mode="json")
     for key, kind, said in (
         ("data", "subprocess:getoutput", "is no data"),
         ("data", "shutil:rmtree", "is no data"),
@@ -174,15 +176,15 @@ def test_even_with_trust_a_component_is_a_class_or_function_with_fields(place: P
         ("path", "antigravity_of_none:X", "cannot be imported"),
     ):
         with pytest.raises(UserError, match=said):
-            override(table, [f"{key}.kind={kind}"], EVERYTHING)
+            recipe_from_table(table, [f"{key}.kind={kind}"], TRUST_EVERYTHING)
 
 
 def test_trust_is_of_names() -> None:
     assert Trust.of({"a": ["x:y", 3], "b": {"c": "z:w"}}, "v:u").names == {"x:y", "z:w", "v:u"}
     assert (Trust.of("a") | Trust.of("b")) == Trust.of("a", "b")
-    (Trust.of("a") | EVERYTHING).check("b")
+    (Trust.of("a") | TRUST_EVERYTHING).check("b")
     with pytest.raises(UserError, match="'b' is code"):
-        NOTHING.check("b")
-    named = {key for key, value in flatten(read("digits").model_dump(mode="json")).items() if ":" in str(value)}
+        TRUST_NOTHING.check("b")
+    named = {key for key, value in flatten(read_recipe("digits").model_dump(mode="json")).items() if ":" in str(value)}
     assert not named  # so that a usual recipe asks for nothing
-    assert slots.PATH.find("vp", NOTHING)
+    assert slots.PATH.find("vp", TRUST_NOTHING)

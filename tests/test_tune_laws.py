@@ -11,12 +11,13 @@ from torch import Tensor
 from sitkit.interpolants import Linear
 from sitkit.objectives import LossCurve
 from sitkit.recipes.experiment import sampler_files, slots
-from sitkit.recipes.experiment.reading import override, read
+from sitkit.recipes.experiment.overrides import recipe_from_table
+from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.experiment.sampler_files import sampler_toml, with_sampler
 from sitkit.recipes.study.definition import Axis
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.support.trust import EVERYTHING
+from sitkit.recipes.support.trust import TRUST_EVERYTHING
 from sitkit.recipes.tune import budget
 from sitkit.recipes.tune.budget import count_calls, with_steps, within
 from sitkit.recipes.tune.candidates import changed, read_axes, split, variant, words
@@ -40,7 +41,7 @@ class Thrice(OneStep):
 
 
 def digits(*settings: str) -> Recipe:
-    return read("digits", settings)
+    return read_recipe("digits", settings)
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 2.0, 5.0])
@@ -138,8 +139,8 @@ def test_recipes_of_the_same_samples_are_the_same() -> None:
         (["guidance.scale=1.0", "guidance.interval=[0.2, 0.3]"], ["guidance.scale=1.0", "guidance.channels=1"]),
         (["sampler.path=linear"], []),
     ]:
-        assert changed(override(recipe.model_dump(mode="json"), one)) == changed(
-            override(recipe.model_dump(mode="json"), other)
+        assert changed(recipe_from_table(recipe.model_dump(mode="json"), one)) == changed(
+            recipe_from_table(recipe.model_dump(mode="json"), other)
         )
     assert changed(digits("guidance.scale=2.0", "guidance.interval=[0.2, 0.3]")) != changed(recipe)
 
@@ -171,7 +172,7 @@ def test_as_many_steps_are_taken_as_calls_allow() -> None:
     for kind in [*slots.SOLVER.kinds(), "test_tune_laws:Thrice"]:
         if kind == "learned_ancestral":
             continue
-        sort = "ode" if slots.solves(slots.SOLVER.find(kind, EVERYTHING), "ode") else "sde"
+        sort = "ode" if slots.solves(slots.SOLVER.find(kind, TRUST_EVERYTHING), "ode") else "sde"
         recipe = digits(f"sampler.kind={sort}", f"sampler.solver={kind}")
         for calls in (4, 13):
             found = within(recipe, split_, calls)

@@ -113,10 +113,10 @@ def resample(
 
 def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
     """Return trust in the code that files name, if the user gave `--trust`, and in what settings name."""
-    from ..experiment.reading import asked
-    from ..support.trust import EVERYTHING
+    from ..experiment.settings import trust_in_settings
+    from ..support.trust import TRUST_EVERYTHING
 
-    return EVERYTHING if trust else asked(settings or ())
+    return TRUST_EVERYTHING if trust else trust_in_settings(settings or ())
 
 
 def writable(file: Path) -> None:

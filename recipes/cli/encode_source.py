@@ -15,7 +15,7 @@ from ..data.latents.encode import encode
 from ..experiment import slots
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 
 HELDOUT = "heldout"
 """The folder, in that of the cache, of what a source holds out."""
@@ -54,7 +54,7 @@ def encode_source(
     partition = WorkPartition.from_environment()
     split, described = _open(source, size)
     for line in split.notes:
-        note(line)
+        print_once(line)
     model = autoencoders.load(vae).to(partition.device(device))
     parts = [(split.training, out)] + [(split.heldout, out / HELDOUT)] * (len(split.heldout) > 0)
     for images, folder in parts:

@@ -67,7 +67,8 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run_evaluation
     from ..evaluation.evaluate import evaluate_images, evaluate_samples
     from ..evaluation.text_table import table
-    from ..experiment.reading import override, read
+    from ..experiment.overrides import recipe_from_table
+    from ..experiment.read_recipe import read_recipe
     from ..experiment.recipe import Evaluation
     from ..experiment.renamed_keys import with_new_keys
     from ..runs.run import Run
@@ -82,11 +83,11 @@ def evaluate(
     if kind != "run" and sampler is not None:
         raise UserError(f"--sampler {sampler}: the samples in {source} are drawn")
     if kind == "images":
-        usual = read("digits").model_copy(update={"evaluation": Evaluation()})
+        usual = read_recipe("digits").model_copy(update={"evaluation": Evaluation()})
         recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
     elif kind == "samples":
         drawn: Any = SampleFolder.open(source).content.manifest.get("recipe")
-        recipe = override(with_new_keys(drawn), trust=trust_of(trust, settings))
+        recipe = recipe_from_table(with_new_keys(drawn), trust=trust_of(trust, settings))
         recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
     else:
         run = Run.find(source)

@@ -41,8 +41,10 @@ def show(
 
     Example: sitkit show digits --set path.kind=vp
     """
+    from ..experiment.overrides import with_settings
     from ..experiment.packaged import listing
-    from ..experiment.reading import change, read, to_toml
+    from ..experiment.read_recipe import read_recipe
+    from ..experiment.recipe_toml import recipe_to_toml
     from ..experiment.sampler_files import sampler_text, with_sampler
     from ..runs.run import Run
 
@@ -53,7 +55,7 @@ def show(
         return
     allowed = trust_of(trust, settings)
     folder = Path(source)
-    recipe = Run.find(folder).recipe(allowed) if folder.is_dir() else read(source, settings or (), allowed)
+    recipe = Run.find(folder).recipe(allowed) if folder.is_dir() else read_recipe(source, settings or (), allowed)
     if sampler is not None:
         recipe = with_sampler(recipe, sampler, allowed)
-    typer.echo(to_toml(change(recipe, settings or (), allowed)))
+    typer.echo(recipe_to_toml(with_settings(recipe, settings or (), allowed)))

@@ -37,20 +37,20 @@ def train(
 
     Example: sitkit train digits --out runs/digits --set train.steps=2000
     """
-    from ..experiment.reading import read
+    from ..experiment.read_recipe import read_recipe
 
     if dry_run:
         from ..training.cost_estimate import describe
         from ..training.data_summary import summary_of
 
-        chosen = read(recipe, settings or (), trust_of(trust))
+        chosen = read_recipe(recipe, settings or (), trust_of(trust))
         typer.echo(describe(chosen, summary_of(chosen), processes))
         return
     if out is None:
         raise UserError("train needs --out DIR, the folder of the run")
     from ..training.loop import train as run
 
-    run(read(recipe, settings or (), trust_of(trust)), out, device_of(device), typer.echo, trust_of(trust))
+    run(read_recipe(recipe, settings or (), trust_of(trust)), out, device_of(device), typer.echo, trust_of(trust))
 
 
 @command

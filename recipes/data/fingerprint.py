@@ -29,7 +29,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..support.digests import line
+from ..support.digests import text_line
 from .images import Images
 from .lazy_images import thread_pool
 
@@ -92,7 +92,7 @@ class FileFingerprints:
         files = [self.files[number] for number in chosen]
         digest = hashlib.sha256()
         for number, (size, *_) in zip(chosen, _map(_stat, files), strict=True):
-            digest.update(line(self.names[number], size))
+            digest.update(text_line(self.names[number], size))
         for content in _map(_sha256, files[:: max(1, -(-len(files) // sample))]):
             digest.update(content)
         return digest.hexdigest()
@@ -102,7 +102,7 @@ class FileFingerprints:
         chosen = numbers.tolist()
         digest = hashlib.sha256()
         for number, stat in zip(chosen, _map(_stat, [self.files[number] for number in chosen]), strict=True):
-            digest.update(line(self.names[number], *stat))
+            digest.update(text_line(self.names[number], *stat))
         return digest.hexdigest()
 
 

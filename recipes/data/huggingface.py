@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..storage.files import open_regular, read_regular
-from ..support.digests import of_parts
+from ..support.digests import digest_of
 from ..support.errors import UserError
 from .classes import Classes, describe_images
 from .file_listing import check_utf8, list_files
@@ -183,7 +183,7 @@ class HuggingFaceFingerprints:
         files = [Path(paths[number]) for number in numbers.tolist() if sizes[number] < 0 and paths[number]]
         of_files = FileFingerprints(files, [file.name for file in files]).fingerprint(torch.arange(len(files)), sample)
         some = numbers[:: max(1, -(-len(numbers) // sample))]
-        return of_parts(torch.from_numpy(sizes)[numbers], of_files, *self._digests(some))
+        return digest_of(torch.from_numpy(sizes)[numbers], of_files, *self._digests(some))
 
     def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of which images (M,) these are, and of the state of all files that hold them."""
@@ -192,7 +192,7 @@ class HuggingFaceFingerprints:
         files += [Path(path) for path, size in zip(paths, sizes, strict=True) if size < 0 and path]
         of_files = FileFingerprints(files, [str(file) for file in files]).cache_key(torch.arange(len(files)))
         held = [] if self.rows.cache_files else self._digests(numbers)  # rows in memory
-        return of_parts(numbers, torch.from_numpy(sizes), of_files, *held)
+        return digest_of(numbers, torch.from_numpy(sizes), of_files, *held)
 
     def _digests(self, numbers: Tensor) -> list[str]:
         """Return the sha256 of those images (M,) that the table holds."""

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ..support.digests import of_parts
+from ..support.digests import digest_of
 
 NoiseFunction: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 """From a shape (C, H, W) to standard normal noise (B, C, H, W), of the sample numbers that are being made."""
@@ -101,7 +101,7 @@ class InMemory:
 
     def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of the pixels of images (M,)."""
-        return of_parts(self.pixels[numbers])
+        return digest_of(self.pixels[numbers])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..storage.files import read_regular
-from ..support.progress import note, progress
+from ..support.progress import print_once, progress
 from .image_decoding import UnreadableImageError
 from .lazy_images import load_each
 
@@ -40,7 +40,7 @@ def find_readable(
         try:
             file.write_text(json.dumps({"listing": digest, "unreadable": sorted(bad)}, indent=1))
         except OSError as error:
-            note(f"{file} cannot be written ({error.strerror}): images are checked every time")
+            print_once(f"{file} cannot be written ({error.strerror}): images are checked every time")
     few = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
     told = f"{len(bad):,} of {len(names):,} images are unreadable and left out: {few}" if bad else ""
     return [number for number, name in enumerate(names) if name not in bad], told

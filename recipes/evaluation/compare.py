@@ -6,7 +6,7 @@ from typing import Any
 
 from ..storage.files import read_regular
 from ..support.errors import UserError
-from ..support.json_toml import differing, read_json
+from ..support.json_toml import differences, read_json
 from .text_table import with_spread
 
 WIDTH, COLUMN = 46, 22
@@ -55,7 +55,7 @@ def compare(one: Path, other: Path) -> str:
         cells = ["" if number is None else with_spread(number) for number in numbers]
         difference = "" if None in numbers else _difference(*numbers)
         lines.append(f"{name:{WIDTH}}" + "".join(f"{cell:>{COLUMN}}" for cell in (*cells, difference)))
-    changed = differing(reports[0]["manifest"], reports[1]["manifest"])
+    changed = differences(reports[0]["manifest"], reports[1]["manifest"])
     lines += ["", f"{len(changed)} settings differ" + (":" if changed else "")]
     for key in sorted(changed, key=lambda key: (key.startswith(SAME_ANYHOW), key)):
         values = [_short(json.dumps(value)) for value in changed[key]]

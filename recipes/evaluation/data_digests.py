@@ -3,7 +3,7 @@
 from ..data.fingerprint import cache_key, fingerprint
 from ..data.images import Images
 from ..experiment.recipe import Recipe
-from ..support.digests import of_parts
+from ..support.digests import digest_of
 from ..support.errors import UserError
 from .feature_extraction import key_of
 
@@ -19,4 +19,4 @@ def content_of(recipe: Recipe) -> list[str] | None:
 
 
 def _digest(images: Images) -> str:
-    return of_parts(images.labels, fingerprint(images) or cache_key(images))
+    return digest_of(images.labels, fingerprint(images) or cache_key(images))

@@ -18,7 +18,7 @@ from ..storage.arrays import NpzReader
 from ..storage.files import read_regular
 from ..storage.npy_header import INTEGER, ArrayError
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 
 
 class ImageSource(Protocol):
@@ -198,7 +198,7 @@ def _labels(found: Tensor, classes: Sequence[str], file: Path) -> Tensor | None:
         return found
     numbers = class_numbers(classes)
     if strange := [number for number in torch.unique(found).tolist() if number not in numbers]:
-        note(f"{file}: labels are left aside, for samples have no class {', '.join(map(str, strange[:5]))}")
+        print_once(f"{file}: labels are left aside, for samples have no class {', '.join(map(str, strange[:5]))}")
         return None
     return torch.tensor([numbers[number] for number in found.tolist()], dtype=torch.int64)
 

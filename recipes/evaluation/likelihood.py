@@ -17,7 +17,7 @@ from sitkit.samplers import Field
 
 from ..data.fingerprint import cache_key
 from ..data.images import Split, to_pixels
-from ..experiment.intervals import velocity_interval
+from ..experiment.auto_values import velocity_interval
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels, load_network
 from ..runs.run import Run

@@ -22,7 +22,7 @@ from ..storage.arrays import NpzReader
 from ..storage.files import sha256
 from ..storage.npy_header import ArrayError
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 from .feature_extraction import FeatureExtraction, blocks_of, extract, stored
 from .feature_statistics import ABOUT, FeatureStatistics, gather, load, save
 from .image_sources import ImageSource, images_in, in_channels, open_array, open_files
@@ -115,7 +115,7 @@ def of_path(
             raise UserError(f"{path} is a run: draw samples of it, and name these as the reference")
         files = open_files(path, image, classes, crop)
         found = of_images(files, str(path), _identity(files, image, crop, state_of_files(path, files.names)), how)
-        note(files.told)
+        print_once(files.told)
         return found
     try:
         with NpzReader(path) as arrays:

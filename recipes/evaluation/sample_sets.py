@@ -23,7 +23,7 @@ from ..storage.files import read_regular
 from ..storage.npy_header import ArrayError
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 from .image_sources import ImageArray, ImageFiles, ImageSource, held, images_in, open_array, open_files
 
 FEATURES = "features"
@@ -144,5 +144,5 @@ def _of_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     except OSError as error:
         raise UserError(f"{path / names[0]} cannot be opened: {error.strerror}") from error
     found = open_files(path, (3, height, width), classes, crop=False)
-    note(found.told)
+    print_once(found.told)
     return replace(found, alike=names[0]), classes

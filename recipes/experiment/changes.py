@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..support.errors import UserError
-from ..support.trust import NOTHING, Trust
-from .reading import asked, change
+from ..support.trust import TRUST_NOTHING, Trust
+from .overrides import with_settings
 from .recipe import Recipe
 from .sampler_files import with_sampler
+from .settings import trust_in_settings
 
 SAMPLING = ("sampler", "guidance", "compute")
 """The sections of a recipe that may change after training."""
@@ -22,7 +23,7 @@ def change_trained(
     *,
     of: str = "a trained run",
     sampler: str | Path | None = None,
-    trust: Trust = NOTHING,
+    trust: Trust = TRUST_NOTHING,
 ) -> Recipe:
     """Return a recipe with a sampler by name or from a file, then with settings of which only some keys are allowed.
 
@@ -43,4 +44,4 @@ def change_trained(
             raise UserError(f"--set {setting}: of {of} only {', '.join(allowed)} can be changed")
     if sampler is not None:
         recipe = with_sampler(recipe, sampler, trust)
-    return change(recipe, settings, asked(settings))
+    return with_settings(recipe, settings, trust_in_settings(settings))

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..support.trust import EVERYTHING, Trust
-from .reading import asked, read
+from ..support.trust import TRUST_EVERYTHING, Trust
+from .read_recipe import read_recipe
 from .recipe import Recipe
-from .settings import settings_of
+from .settings import settings_from_table, trust_in_settings
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Values over a recipe's, by dotted key: {"train.steps": 200, "path": "gvp"}, or ["train.steps=200", "path=gvp"]."""
@@ -25,7 +25,7 @@ def load_recipe(source: str | Path, settings: Settings = (), *, trust: bool = Fa
         UserError: there is no such recipe, or it or a setting is not valid; one line for each error.
     """
     pairs = pairs_of(settings)
-    return read(str(source), pairs, trust_of(trust, pairs))
+    return read_recipe(str(source), pairs, trust_of(trust, pairs))
 
 
 def pairs_of(settings: Settings) -> tuple[str, ...]:
@@ -36,9 +36,9 @@ def pairs_of(settings: Settings) -> tuple[str, ...]:
     """
     if isinstance(settings, str):
         raise ValueError(f'give settings as {{"key": value}} or ["key=value"], got the text {settings!r}')
-    return settings_of(settings) if isinstance(settings, Mapping) else tuple(settings)
+    return settings_from_table(settings) if isinstance(settings, Mapping) else tuple(settings)
 
 
 def trust_of(trust: bool, settings: Sequence[str] = ()) -> Trust:
     """Return trust in all code if `trust`, or else in what settings name."""
-    return EVERYTHING if trust else asked(settings)
+    return TRUST_EVERYTHING if trust else trust_in_settings(settings)

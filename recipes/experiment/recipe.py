@@ -93,7 +93,7 @@ class Train(Section):
     times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
     """How times are distributed over the interval."""
     interval: Interval = "auto"
-    """The times to learn from; `auto`: all that the objective is finite at (`experiment.intervals`)."""
+    """The times to learn from; `auto`: all that the objective is finite at (`experiment.auto_values`)."""
     init: str = "none"
     """The weights to start from: a file of released ones, or the folder of a run; `none` is at random."""
     coupling: Annotated[Component | None, slots.COUPLING] = None
@@ -143,15 +143,15 @@ class Sampler(Section):
 
     `steps` of `solver` lead through `interval` along `times`; the last of them is `last`, if there is one, of length
     `last_step`. `auto` stands for `samplers.plan`, one call of the network a step, and for what other solvers need
-    (`experiment.intervals`).
+    (`experiment.auto_values`).
     """
 
     kind: Literal["ode", "sde"] = "ode"
-    path: Annotated[Component | None, slots.SAMPLED] = None
+    path: Annotated[Component | None, slots.SAMPLING_PATH] = None
     """Along which samples are led; `auto` is the one that was learnt, others read it by `samplers.reparametrise`."""
     solver: Annotated[Component | None, slots.SOLVER] = None
     steps: SolverSteps = 50
-    times: Annotated[Component | None, slots.GRID] = None
+    times: Annotated[Component | None, slots.TIME_GRID] = None
     """How the steps are spread: a function of `samplers.grids`."""
     interval: Interval = "auto"
     last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
@@ -168,9 +168,9 @@ class Sampler(Section):
             )
         if self.kind == "ode" and self.last == "mean":
             raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
-        if self.path and self.solver and slots.asks_the_network(self.solver.target):
+        if self.path and self.solver and slots.takes_network(self.solver.target):
             raise ValueError(f"solver '{self.solver.kind}' reads the network as it was trained: path must be 'auto'")
-        if self.path and self.kind == "sde" and slots.wants_loss_curve(self.w):
+        if self.path and self.kind == "sde" and slots.needs_loss_curve(self.w):
             raise ValueError(f"w = '{self.w.kind}' is measured along the path that was learnt: path must be 'auto'")
         return self
 
@@ -197,7 +197,7 @@ class Evaluation(Section):
 
 
 class Recipe(Section):
-    """Everything that an experiment depends on. `load` reads one, and presets are files of them."""
+    """Everything that an experiment depends on. `load_recipe` reads one (`load.py`)."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Annotated[Component, slots.DATA]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 
 RENAMED = {
     "compute.accumulate": "compute.gradient_accumulation",
@@ -78,4 +78,4 @@ def _given_twice(old: str, new: str) -> UserError:
 
 
 def _notify(old: str, new: str) -> None:
-    note(f"{old} is now named {new}; the old name is still accepted")
+    print_once(f"{old} is now named {new}; the old name is still accepted")

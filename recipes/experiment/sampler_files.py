@@ -8,12 +8,12 @@ from typing import Any
 from ..storage.files import read_regular
 from ..support.errors import UserError
 from ..support.json_toml import read_toml
-from ..support.names import nearest
-from ..support.trust import NOTHING, Trust
+from ..support.names import did_you_mean
+from ..support.trust import TRUST_NOTHING, Trust
+from .overrides import with_settings
 from .packaged import samplers
-from .reading import change
 from .recipe import Recipe
-from .settings import settings_of
+from .settings import settings_from_table
 
 TABLES = ("sampler", "guidance")
 
@@ -36,7 +36,7 @@ def _lines(table: Mapping[str, Any], name: str) -> list[str]:
     return ["", f"[{name}]", *values, *(line for lines in inner for line in lines)]
 
 
-def with_sampler(recipe: Recipe, source: str | Path, trust: Trust = NOTHING) -> Recipe:
+def with_sampler(recipe: Recipe, source: str | Path, trust: Trust = TRUST_NOTHING) -> Recipe:
     """Return a recipe with the tables `sampler` and `guidance` of a file over its own. Keys that it lacks stay.
 
     Args:
@@ -51,7 +51,7 @@ def with_sampler(recipe: Recipe, source: str | Path, trust: Trust = NOTHING) -> 
     """
     text = sampler_text(source)
     try:
-        return change(recipe, settings_of(_tables(text)), trust)
+        return with_settings(recipe, settings_from_table(_tables(text)), trust)
     except UserError as problem:
         raise UserError(f"{source}: {'; '.join(str(problem).splitlines())}") from None
 
@@ -68,7 +68,7 @@ def sampler_text(source: str | Path) -> str:
         return known[name]
     if "/" not in name and not name.endswith(".toml") and not Path(name).exists():
         raise UserError(
-            f"no sampler '{name}'{nearest(name, [*known])}; known: {', '.join(known)}, or the path of a TOML file"
+            f"no sampler '{name}'{did_you_mean(name, [*known])}; known: {', '.join(known)}, or the path of a TOML file"
         )
     try:
         return read_regular(Path(name)).decode()
@@ -83,7 +83,7 @@ def _tables(text: str) -> dict[str, Any]:
         raise UserError(f"is not TOML: {error}") from error
     for key, value in table.items():
         if key not in TABLES:
-            raise UserError(f"{key}: unknown key{nearest(key, [*TABLES])}; known: {', '.join(TABLES)}")
+            raise UserError(f"{key}: unknown key{did_you_mean(key, [*TABLES])}; known: {', '.join(TABLES)}")
         if not isinstance(value, dict):
             raise UserError(f"{key}: should be a table, got {value!r}")
     return table

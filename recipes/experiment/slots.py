@@ -1,4 +1,4 @@
-"""The places of a recipe that components fill."""
+"""The component slots of a recipe: where each looks for its kinds, and which classes and functions it accepts."""
 
 import inspect
 from collections.abc import Callable
@@ -8,130 +8,139 @@ from typing import Any, get_type_hints
 from sitkit.interpolants import Interpolant
 from sitkit.samplers import Tweedie
 
-from .components import Component, Slot
+from .components import Component, ComponentSlot
 
 
-def _takes(*names: str) -> Callable[[Any], bool]:
-    """Return whether a thing can be called with arguments of these names."""
-    return lambda thing: callable(thing) and set(names) <= set(inspect.signature(thing).parameters)
+def _has_parameters(*names: str) -> Callable[[Any], bool]:
+    """Return a test of whether an object can be called with parameters of these names."""
+    return lambda target: callable(target) and set(names) <= set(inspect.signature(target).parameters)
 
 
-def _is_path(thing: Any) -> bool:
-    return inspect.isclass(thing) and issubclass(thing, Interpolant) and not inspect.isabstract(thing)
+def _is_path(target: Any) -> bool:
+    return inspect.isclass(target) and issubclass(target, Interpolant) and not inspect.isabstract(target)
 
 
-def _is_quantity(thing: Any) -> bool:
-    return inspect.isclass(thing) and hasattr(thing, "error_rate") and not getattr(thing, "_is_protocol", False)
+def _is_quantity(target: Any) -> bool:
+    return inspect.isclass(target) and hasattr(target, "error_rate") and not getattr(target, "_is_protocol", False)
 
 
-def _is_objective(thing: Any) -> bool:
-    return inspect.isclass(thing) and hasattr(thing, "field") and not getattr(thing, "_is_protocol", False)
+def _is_objective(target: Any) -> bool:
+    return inspect.isclass(target) and hasattr(target, "field") and not getattr(target, "_is_protocol", False)
 
 
-def _is_callable(thing: Any) -> bool:
-    """Return whether a thing is a class of functions: times or couplings."""
-    return inspect.isclass(thing) and "__call__" in vars(thing) and not getattr(thing, "_is_protocol", False)
+def _is_callable_class(target: Any) -> bool:
+    """Return whether instances of a class are functions, such as distributions of times and couplings."""
+    return inspect.isclass(target) and "__call__" in vars(target) and not getattr(target, "_is_protocol", False)
 
 
-def _is_diffusion(thing: Any) -> bool:
-    """Return whether a thing is a class of functions of one argument, the time."""
-    return _is_callable(thing) and len(inspect.signature(thing.__call__).parameters) == 2
+def _is_diffusion(target: Any) -> bool:
+    """Return whether instances of a class are functions of one argument, the time."""
+    return _is_callable_class(target) and len(inspect.signature(target.__call__).parameters) == 2
 
 
-def _is_solver(thing: Any) -> bool:
-    """Return whether a thing is a class of functions of states and times, made of a field."""
-    if not inspect.isclass(thing) or not callable(thing) or thing is Tweedie:
+def _is_solver(target: Any) -> bool:
+    """Return whether instances of a class are functions of a state and times, and the class takes a field."""
+    if not inspect.isclass(target) or not callable(target) or target is Tweedie:
         return False
-    walks = "times" in inspect.signature(thing.__call__).parameters
-    return walks and (_takes("velocity")(thing) or is_stochastic(thing))
+    takes_times = "times" in inspect.signature(target.__call__).parameters
+    return takes_times and (_has_parameters("velocity")(target) or is_stochastic(target))
 
 
 def is_stochastic(solver: Any) -> bool:
-    """Return whether a solver is one for SDEs: noise enters its steps."""
-    made_of = (("sde",), ("model", "path"), ("velocity", "path"), ("w",))
-    return any(_takes(*names, "noise")(solver) for names in made_of)
+    """Return whether a solver is for SDEs: it takes noise."""
+    fields = (("sde",), ("model", "path"), ("velocity", "path"), ("w",))
+    return any(_has_parameters(*names, "noise")(solver) for names in fields)
 
 
 def solves(solver: Any, kind: str) -> bool:
-    """Return whether a solver is one for the ODE, 'ode', or for SDEs, 'sde'; one that is given w is for both."""
-    return _takes("velocity", "w")(solver) or is_stochastic(solver) == (kind == "sde")
+    """Return whether a solver is for the ODE (kind 'ode') or for SDEs (kind 'sde'); one that takes w is for both."""
+    return _has_parameters("velocity", "w")(solver) or is_stochastic(solver) == (kind == "sde")
 
 
-def asks_the_network(solver: Any) -> bool:
-    """Return whether a solver asks the network itself, and not the velocity that it stands for."""
-    return _takes("model")(solver)
+def takes_network(solver: Any) -> bool:
+    """Return whether a solver takes the network itself, instead of the velocity."""
+    return _has_parameters("model")(solver)
 
 
-def _is_weight(thing: Any) -> bool:
-    """Return whether a thing is a function of a path."""
-    return inspect.isfunction(thing) and _takes("path")(thing)
+def _is_weight(target: Any) -> bool:
+    """Return whether a function takes a path."""
+    return inspect.isfunction(target) and _has_parameters("path")(target)
 
 
-def _is_variable(thing: Any) -> bool:
-    """Return whether a thing is a function of log(alpha / sigma) alone."""
-    return inspect.isfunction(thing) and len(inspect.signature(thing).parameters) == 1
+def _is_variable(target: Any) -> bool:
+    """Return whether a function takes one argument, log(alpha / sigma)."""
+    return inspect.isfunction(target) and len(inspect.signature(target).parameters) == 1
 
 
-def _is_grid(thing: Any) -> bool:
-    """Return whether a thing is a function of path, steps and interval to times, and of no network."""
-    return inspect.isfunction(thing) and _takes("path", "steps", "interval")(thing) and not _takes("velocity")(thing)
+def _is_time_grid(target: Any) -> bool:
+    """Return whether a function takes path, steps and interval, and no network."""
+    takes = _has_parameters("path", "steps", "interval")(target) and not _has_parameters("velocity")(target)
+    return inspect.isfunction(target) and takes
 
 
-def _is_data(thing: Any) -> bool:
-    """Return whether a thing is a function that says it returns a `Split`."""
+def _is_data(target: Any) -> bool:
+    """Return whether a function is annotated to return a `Split`."""
     from ..data.images import Split
 
-    return inspect.isfunction(thing) and get_type_hints(thing).get("return") is Split
+    return inspect.isfunction(target) and get_type_hints(target).get("return") is Split
 
 
-def _is_extractor(thing: Any) -> bool:
-    """Return whether a thing is a class of functions from images to features."""
-    return _is_callable(thing) and hasattr(thing, "frechet")
+def _is_extractor(target: Any) -> bool:
+    """Return whether instances of a class are functions from images to features."""
+    return _is_callable_class(target) and hasattr(target, "frechet")
 
 
-def wants_loss_curve(w: Component) -> bool:
-    """Return whether a w(t) follows from how well the network has learnt."""
-    return _takes("loss_curve")(w.target)
+def needs_loss_curve(w: Component) -> bool:
+    """Return whether a w(t) is computed from the trained network's loss at each time."""
+    return _has_parameters("loss_curve")(w.target)
 
 
-DATA = Slot("data", "sitkit.recipes.data", _is_data, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
-PATH = Slot("path", "sitkit.interpolants", _is_path, usual="linear")
-SAMPLED = replace(PATH, absent="auto")
-QUANTITY = Slot("quantity", "sitkit.objectives.quantities", _is_quantity, plain=True)
-WEIGHT = Slot("weight", "sitkit.objectives.weights", _is_weight, given=frozenset({"path"}), absent="none")
-OBJECTIVE = Slot(
+DATA = ComponentSlot("data", "sitkit.recipes.data", _is_data, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
+PATH = ComponentSlot("path", "sitkit.interpolants", _is_path, default_kind="linear")
+SAMPLING_PATH = replace(PATH, none_value="auto")
+QUANTITY = ComponentSlot("quantity", "sitkit.objectives.quantities", _is_quantity, used_as_is=True)
+LOSS_WEIGHT = ComponentSlot(
+    "weight", "sitkit.objectives.weights", _is_weight, provided=frozenset({"path"}), none_value="none"
+)
+OBJECTIVE = ComponentSlot(
     "objective",
     "sitkit.objectives",
     _is_objective,
-    given=frozenset({"path"}),
-    usual="matching",
-    nested={"predict": QUANTITY, "measure": replace(QUANTITY, absent="auto"), "weight": WEIGHT},
+    provided=frozenset({"path"}),
+    default_kind="matching",
+    nested={"predict": QUANTITY, "measure": replace(QUANTITY, none_value="auto"), "weight": LOSS_WEIGHT},
 )
-_of_times: dict[str, Slot] = {}
-TIMES = Slot("times", "sitkit.objectives.times", _is_callable, usual="uniform", nested=_of_times)
-_of_times["times"] = TIMES  # some are made of others
-COUPLING = Slot("coupling", "sitkit.objectives.couplings", _is_callable, absent="independent")
+_in_times: dict[str, ComponentSlot] = {}
+TIMES = ComponentSlot("times", "sitkit.objectives.times", _is_callable_class, default_kind="uniform", nested=_in_times)
+_in_times["times"] = TIMES  # some distributions modify another one
+COUPLING = ComponentSlot("coupling", "sitkit.objectives.couplings", _is_callable_class, none_value="independent")
 IMAGE_SIZES = ("input_size", "in_channels", "num_classes")
-BACKBONE = Slot(
-    "backbone", "sitkit.backbones", _takes(*IMAGE_SIZES), given=frozenset(IMAGE_SIZES), bounds={"depth": (1, 10_000)}
+BACKBONE = ComponentSlot(
+    "backbone",
+    "sitkit.backbones",
+    _has_parameters(*IMAGE_SIZES),
+    provided=frozenset(IMAGE_SIZES),
+    bounds={"depth": (1, 10_000)},
 )
-DIFFUSION = Slot("w", "sitkit.samplers", _is_diffusion, given=frozenset({"path", "loss_curve"}), usual="sigma")
-VARIABLE = Slot("variable", "sitkit.samplers.log_snr", _is_variable, plain=True)
-SOLVER = Slot(
+DIFFUSION = ComponentSlot(
+    "w", "sitkit.samplers", _is_diffusion, provided=frozenset({"path", "loss_curve"}), default_kind="sigma"
+)
+SOLVER_VARIABLE = ComponentSlot("variable", "sitkit.samplers.log_snr", _is_variable, used_as_is=True)
+SOLVER = ComponentSlot(
     "solver",
     "sitkit.samplers",
     _is_solver,
-    given=frozenset({"velocity", "path", "sde", "w", "model", "noise"}),
-    nested={"variable": VARIABLE},
-    absent="auto",
+    provided=frozenset({"velocity", "path", "sde", "w", "model", "noise"}),
+    nested={"variable": SOLVER_VARIABLE},
+    none_value="auto",
 )
-ROUGHNESS = Slot("roughness", "sitkit.samplers.roughness", _is_callable, usual="normal_roughness")
-GRID = Slot(
+ROUGHNESS = ComponentSlot("roughness", "sitkit.samplers.roughness", _is_callable_class, default_kind="normal_roughness")
+TIME_GRID = ComponentSlot(
     "times",
     "sitkit.samplers.grids",
-    _is_grid,
-    given=frozenset({"path", "steps", "interval"}),
+    _is_time_grid,
+    provided=frozenset({"path", "steps", "interval"}),
     nested={"roughness": ROUGHNESS},
-    absent="auto",
+    none_value="auto",
 )
-FEATURES = Slot("features", "sitkit.recipes.features", _is_extractor, usual="pixels")
+FEATURES = ComponentSlot("features", "sitkit.recipes.features", _is_extractor, default_kind="pixels")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..storage.files import sha256
 from ..support.errors import UserError
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from ..support.trust import CodeFolder
 from .extractor_tools import check_file, deterministic_float32, error_summary, read_weights
 from .protocol import Features, in_colour
@@ -54,7 +54,7 @@ class DINOv2:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise UserError(
-                f"features '{KIND}' has no model '{self.model}'{nearest(self.model, [*MODELS])}; "
+                f"features '{KIND}' has no model '{self.model}'{did_you_mean(self.model, [*MODELS])}; "
                 f"known: {', '.join(MODELS)}"
             )
         if not Path(self.checkout, "hubconf.py").is_file():

@@ -19,7 +19,7 @@ from sitkit.backbones import DiT, SiT, load_dit, load_repa, load_sit
 
 from ..data.images import Split
 from ..data.latents.vae import DEFAULT_VAE
-from ..experiment.reading import override
+from ..experiment.overrides import recipe_from_table
 from ..experiment.recipe import Recipe
 from ..runs.data_record import open_data
 from ..runs.run import Run
@@ -85,7 +85,7 @@ def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
     }
     if family == "dit" and not _learns_sigma(sit):
         parts["objective"] = PLAIN_DIT
-    return override(parts)
+    return recipe_from_table(parts)
 
 
 def doubt(network: SiT | DiT) -> str | None:

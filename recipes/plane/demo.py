@@ -13,7 +13,7 @@ from sitkit.samplers import Field
 
 from ..metrics import energy_distance
 from ..support.errors import UserError
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from ..support.progress import progress
 from . import plots
 from .flow import flow_by_ode, flow_by_sde
@@ -37,7 +37,7 @@ def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], N
         UserError: there is no such target, or the folder cannot be written.
     """
     if data not in TARGETS:
-        raise UserError(f"no target '{data}'{nearest(data, [*TARGETS])}; known: {', '.join(TARGETS)}")
+        raise UserError(f"no target '{data}'{did_you_mean(data, [*TARGETS])}; known: {', '.join(TARGETS)}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,11 +20,11 @@ from ..data.latents.vae import Decoder
 from ..experiment.components import Component
 from ..support.errors import UserError
 from ..support.schema import Section
-from .data_paths import found_at, if_moved, placed, places_of
+from .data_paths import absolute_paths, existing_path, moved_hint, with_existing_paths
 from .decoder_record import DecoderRecord
 
-NAME = "data.json"
-SAID = 5
+FILE_NAME = "data.json"
+MAX_REPORTED = 5
 """Differences that a line names, at most."""
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
@@ -67,7 +67,7 @@ class DataRecord(Section):
         decoder = DecoderRecord.of(split.decode)
         training, heldout = (_by_class(images, len(split.classes)) for images in (split.training, split.heldout))
         return cls(
-            places=places_of(data, decoder.vae),
+            places=absolute_paths(data, decoder.vae),
             shape=split.training.shape,
             classes=split.classes,
             decoder=decoder,
@@ -81,7 +81,7 @@ class DataRecord(Section):
             return None
         vae = str(getattr(data.fields, "vae", "auto"))
         source = self.decoder.vae if vae == "auto" else vae
-        decode = self.decoder.build(found_at(source, self.places.get("vae")))
+        decode = self.decoder.build(existing_path(source, self.places.get("vae")))
         training, heldout = (
             AbsentImages(self.shape, sum(one.count for one in part) if part else None, *problem)
             for part, problem in (
@@ -120,7 +120,7 @@ class DataRecord(Section):
             return found
         was_of = dict(zip(self.classes or ("",), was_by_class, strict=True))
         now_of = dict(zip(split.classes or ("",), _by_class(images, len(split.classes)), strict=True))
-        return found + _of_classes(was_of, now_of)
+        return found + _class_differences(was_of, now_of)
 
     def without_unreadable(self, split: Split) -> "DataRecord":
         """Return the record as that of data of which unreadable images are left out: fewer of the same classes."""
@@ -137,7 +137,7 @@ class DataRecord(Section):
 
     def moved(self, data: Component, split: Split) -> "DataRecord":
         """Return the record with the places where things lie now."""
-        now = places_of(placed(data, self.places), DecoderRecord.of(split.decode).vae)
+        now = absolute_paths(with_existing_paths(data, self.places), DecoderRecord.of(split.decode).vae)
         return self.model_copy(update={"places": self.places | now})
 
 
@@ -152,16 +152,16 @@ def open_data(data: Component, record: DataRecord | None) -> Split:
     """
     places = {} if record is None else record.places
     try:
-        split = placed(data, places).build()
+        split = with_existing_paths(data, places).build()
     except UserError as problem:
-        raise UserError(f"{problem}{if_moved(data)}" if record is not None else str(problem)) from None
+        raise UserError(f"{problem}{moved_hint(data)}" if record is not None else str(problem)) from None
     if not isinstance(split, Split):
         raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
     if ":" in data.kind:
         split = check_labels(split, f"data = {data.kind}")
     own = split.decode.decoder if isinstance(split.decode, NormalizedDecoder) else split.decode
     if record is not None and isinstance(own, Decoder):
-        own.source = found_at(own.source, places.get("vae"))
+        own.source = existing_path(own.source, places.get("vae"))
     return split
 
 
@@ -178,7 +178,7 @@ def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:
     return tuple(ClassRecord(count=len(some), fingerprint=fingerprint(images, some, sample)) for some in members)
 
 
-def _of_classes(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> list[str]:
+def _class_differences(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> list[str]:
     """Return in which ways the images of classes differ."""
     gone, new = [name for name in was if name not in now], [name for name in now if name not in was]
     found = []
@@ -191,7 +191,7 @@ def _of_classes(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> lis
     found += [f"class {name!r} is missing" for name in gone] + [f"class {name!r} is new" for name in new]
     both = [name for name in was if name in now]
     counts = [
-        f"{_of(name)}{was[name].count:,} images were there and {now[name].count:,} are"
+        f"{_class_prefix(name)}{was[name].count:,} images were there and {now[name].count:,} are"
         for name in both
         if was[name].count != now[name].count
     ]
@@ -200,11 +200,11 @@ def _of_classes(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> lis
         found.append("the classes are in another order")
     if not found:
         known = [name for name in both if was[name].fingerprint and now[name].fingerprint]
-        found += [f"{_of(name)}images are others" for name in known if was[name] != now[name]]
+        found += [f"{_class_prefix(name)}images are others" for name in known if was[name] != now[name]]
     return found
 
 
-def _of(name: str) -> str:
+def _class_prefix(name: str) -> str:
     return f"of class {name!r} " if name else ""
 
 
@@ -217,7 +217,7 @@ def _short(value: Any) -> str:
     return said if len(said) < 60 else f"{said[:50]}..."
 
 
-def tell(differences: list[str]) -> str:
+def join_differences(differences: list[str]) -> str:
     """Return differences as one line."""
-    more = f" and {len(differences) - SAID} more" if len(differences) > SAID else ""
-    return "; ".join(differences[:SAID]) + more
+    more = f" and {len(differences) - MAX_REPORTED} more" if len(differences) > MAX_REPORTED else ""
+    return "; ".join(differences[:MAX_REPORTED]) + more

@@ -4,20 +4,20 @@ from pathlib import Path
 
 from ..experiment.recipe import Recipe
 from ..support.errors import UserError
-from ..support.json_toml import differing
-from .data_paths import PLACES
+from ..support.json_toml import differences
+from .data_paths import PATH_KEYS
 
 MAY_CHANGE = ("train.steps", "train.patience", "compute.", "checkpoint.", "log.", "grid.", "evaluation.")
 """What may differ when a run goes on: how long it is and what is written down, not what is computed."""
 
 
-def skips_from_now_on(kept: Recipe, recipe: Recipe) -> bool:
+def starts_skipping_unreadable(kept: Recipe, recipe: Recipe) -> bool:
     """Return whether images that are unreadable stopped a run, and are left out by the recipe by which it goes on."""
     was, now = kept.data.fields, recipe.data.fields
     return (getattr(was, "unreadable", ""), getattr(now, "unreadable", "")) == ("stop", "skip")
 
 
-def check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool, skips: bool) -> None:
+def check_can_resume(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool, skips: bool) -> None:
     """Raise a problem unless a run can go on with a recipe.
 
     Args:
@@ -32,8 +32,8 @@ def check_same(kept: Recipe, recipe: Recipe, folder: Path, *, places: bool, skip
         UserError: something else differs.
     """
     fixed = ("train.steps",) if recipe.optimizer.schedule != "constant" else ()  # lr depends on it from the first step
-    keys = differing(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
-    moved = tuple(f"data.{place}" for place in PLACES) if places else ()
+    keys = differences(kept.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    moved = tuple(f"data.{place}" for place in PATH_KEYS) if places else ()
     if skips and getattr(recipe.data.fields, "split", "none") == "none":
         moved += ("data.unreadable",)
     changed = [key for key in keys if key in fixed or not (key in moved or key.startswith(MAY_CHANGE))]

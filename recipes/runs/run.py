@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..data.images import Split
 from ..experiment import slots
 from ..experiment.components import Component
-from ..experiment.reading import stored
+from ..experiment.read_recipe import recipe_from_stored
 from ..experiment.recipe import Recipe
 from ..storage import checkpoints
 from ..storage.files import read_inside, write_atomic
@@ -19,15 +19,15 @@ from ..storage.filesystems import lock
 from ..storage.json_lines import append_record, read_records
 from ..support.errors import UserError
 from ..support.json_toml import read_json
-from ..support.trust import NOTHING, Trust
-from .data_record import NAME as DATA
-from .data_record import DataRecord, open_data, tell
-from .resume import check_same, skips_from_now_on
+from ..support.trust import TRUST_NOTHING, Trust
+from .data_record import FILE_NAME as DATA
+from .data_record import DataRecord, join_differences, open_data
+from .resume import check_can_resume, starts_skipping_unreadable
 
 Say = Callable[[str], None]
 
 
-def complain(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     """Tell the reader on stderr."""
     print(line, file=sys.stderr)
 
@@ -51,7 +51,7 @@ class Run:
 
     @classmethod
     @contextmanager
-    def begin(cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = NOTHING) -> Iterator["Run"]:
+    def begin(cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = TRUST_NOTHING) -> Iterator["Run"]:
         """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
 
         Args:
@@ -68,12 +68,13 @@ class Run:
         with ExitStack() as stack:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _lock(stack.enter_context((folder / ".lock").open("a")), folder)
+                if not lock(stack.enter_context((folder / ".lock").open("a"))):
+                    raise UserError(f"another process is training in {folder}: wait for it, or give another --out")
                 kept = run.recipe(trust | Trust.of(recipe)) if run.recipe_file.exists() else None
                 record = run.data_record() if kept else None
-                skips = kept is not None and skips_from_now_on(kept, recipe)
+                skips = kept is not None and starts_skipping_unreadable(kept, recipe)
                 if kept is not None:
-                    check_same(kept, recipe, folder, places=record is not None, skips=skips)
+                    check_can_resume(kept, recipe, folder, places=record is not None, skips=skips)
                 if record is not None or kept is None:
                     run._keep_record(record, recipe.data, split, skips)
                 write_atomic(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
@@ -101,7 +102,7 @@ class Run:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
-    def recipe(self, trust: Trust = NOTHING) -> Recipe:
+    def recipe(self, trust: Trust = TRUST_NOTHING) -> Recipe:
         """Return the run's recipe.
 
         Args:
@@ -111,7 +112,7 @@ class Run:
             UserError: the file is no recipe, or names code that is not trusted.
         """
         try:
-            return stored(read_json(read_inside(self.folder, self.recipe_file.name)), trust)
+            return recipe_from_stored(read_json(read_inside(self.folder, self.recipe_file.name)), trust)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.recipe_file} cannot be read: {error}") from error
         except UserError as problem:
@@ -130,7 +131,7 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / DATA} is damaged ({error}): copy it again, or remove it") from None
 
-    def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = complain) -> Split:
+    def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = print_to_stderr) -> Split:
         """Return the data of a run, compared with what it knows of them.
 
         Args:
@@ -143,7 +144,7 @@ class Run:
             UserError: there are no data, or they are others than those that the run was created with.
         """
         record = self.data_record()
-        needed = images or slots.wants_loss_curve(recipe.sampler.w)
+        needed = images or slots.needs_loss_curve(recipe.sampler.w)
         if record is not None and not needed and (known := record.split(recipe.data)) is not None:
             return known
         split = open_data(recipe.data, record)
@@ -153,7 +154,7 @@ class Run:
             return split
         self._compare(record, recipe.data, split)
         if heldout and (found := record.differences(split, heldout=True)):
-            say(f"{self.folder}: held-out images are others than when the run was created: {tell(found)}")
+            say(f"{self.folder}: held-out images are others than when the run was created: {join_differences(found)}")
         return split
 
     def _compare(self, record: DataRecord, data: Component, split: Split) -> None:
@@ -162,7 +163,9 @@ class Run:
             trained = f"fine-tune another run by --set train.init={self.folder}"
             is_trained = checkpoints.list_checkpoints(self.checkpoints)
             way = trained if is_trained else "name another --out: it has no checkpoint yet"
-            raise UserError(f"{self.folder} was created with other data: {tell(found)}; restore them{place}, or {way}")
+            raise UserError(
+                f"{self.folder} was created with other data: {join_differences(found)}; restore them{place}, or {way}"
+            )
 
     def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
         """Compare data with their record, and write it where it is new, or where things lie elsewhere now.
@@ -242,9 +245,3 @@ class Run:
             UserError: it cannot be written.
         """
         append_record(self.skipped_file, record)
-
-
-def _lock(file: IO[str], folder: Path) -> None:
-    """Lock a file for as long as it is open."""
-    if not lock(file):
-        raise UserError(f"{folder} is being trained in by another process; wait for it, or give another --out")

@@ -26,7 +26,7 @@ from sitkit.samplers import (
 
 from ..data.images import Split
 from ..experiment import slots
-from ..experiment.intervals import grid, resolve_sampler, sampled_path, sampled_velocity
+from ..experiment.auto_values import resolve_sampler, sampling_path, sampling_velocity, time_grid
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels
 from ..network.precision import computed_in
@@ -71,7 +71,7 @@ class SampleGenerator:
         self.device = next(network.parameters()).device
         call = all_channels(network, recipe.objective.build(path=recipe.path.build()))
         self.call = computed_in(recipe.sampler.precision, call)
-        self.curve = measure_loss_curve(network, recipe, split) if slots.wants_loss_curve(recipe.sampler.w) else None
+        self.curve = measure_loss_curve(network, recipe, split) if slots.needs_loss_curve(recipe.sampler.w) else None
 
     def __call__(self, numbers: Tensor, labels: Tensor | None) -> SampleBatch:
         """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU.
@@ -125,12 +125,12 @@ def _sample(
     network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed, curve: LossCurve | None
 ) -> Tensor:
     """Return the samples that start from x."""
-    path = sampled_path(recipe)
+    path = sampling_path(recipe)
     objective = recipe.objective.build(path=recipe.path.build())
     sampler = resolve_sampler(recipe)
     model: Field = network if y is None else conditioned(network, recipe, y, null, objective, x.shape[1])
-    velocity = sampled_velocity(recipe, objective.field(model))
-    times = grid(sampler, path)
+    velocity = sampling_velocity(recipe, objective.field(model))
+    times = time_grid(sampler, path)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
     lasts: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..support.errors import UserError
-from ..support.progress import note
+from ..support.progress import print_once
 
 SIDE = 48
 """Images are enlarged by whole factors to about this many pixels."""
@@ -65,7 +65,7 @@ def caption_of(label: int, classes: Sequence[str]) -> str:
     name = unicodedata.normalize("NFC", " ".join(classes[label].split()))
     if all(_glyphs().get_char_index(ord(character)) for character in name):
         return name
-    note(f"captions show #{label} for the class {name!r}, of which the font lacks a character")
+    print_once(f"captions show #{label} for the class {name!r}, of which the font lacks a character")
     return f"#{label}"
 
 

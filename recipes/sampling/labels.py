@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..support import random_streams
 from ..support.errors import UserError
-from ..support.names import nearest
+from ..support.names import did_you_mean
 
 Rule = Literal["balanced", "random"]
 
@@ -37,7 +37,7 @@ class Labels:
     def __post_init__(self) -> None:
         for name in self.named:
             if name not in self.classes:
-                near, known = nearest(name, [*self.classes]), ", ".join(self.classes) or "none"
+                near, known = did_you_mean(name, [*self.classes]), ", ".join(self.classes) or "none"
                 raise UserError(f"no class '{name}'{near}; known: {known}")
 
     def __call__(self, seed: int, numbers: Tensor) -> Tensor | None:

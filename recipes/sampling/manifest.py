@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..data.images import Split
-from ..experiment.intervals import resolve
+from ..experiment.auto_values import resolve_auto
 from ..experiment.recipe import Recipe
-from ..runs.data_paths import PLACES
+from ..runs.data_paths import PATH_KEYS
 from ..storage import checkpoints
 from .labels import Labels
 
@@ -36,7 +36,7 @@ def manifest_of(
         seed: of the sampling.
         device: where samples are drawn.
     """
-    resolved = resolve(recipe).model_dump(mode="json")
+    resolved = resolve_auto(recipe).model_dump(mode="json")
     decoder: dict[str, Any] = getattr(split.decode, "describe", dict)()
     return {
         "recipe": resolved,
@@ -66,7 +66,7 @@ def identity(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a manifest in which two must agree for their samples to be the same, but for rounding."""
     recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
     if isinstance(recipe["data"], dict):
-        recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PLACES}
+        recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PATH_KEYS}
     return {key: value for key, value in manifest.items() if key != MADE_BY} | {"recipe": recipe}
 
 

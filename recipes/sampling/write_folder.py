@@ -9,7 +9,7 @@ import torch
 from ..storage.files import is_occupied
 from ..storage.work_partition import POLL_SECONDS, TIMEOUT, WorkPartition
 from ..support.errors import UserError
-from ..support.json_toml import differing
+from ..support.json_toml import differences
 from ..support.progress import progress
 from .generator import SampleBatch, SampleGenerator
 from .labels import Labels
@@ -110,6 +110,6 @@ def _compare(found: SampleFolder, wanted: ShardContent) -> None:
         identity(content.manifest) | {"image": list(content.image), "classes": list(content.classes)}
         for content in (found.content, wanted)
     ]
-    if changed := differing(*facts):
+    if changed := differences(*facts):
         told = ", ".join(f"{key} ({one}, now {other})" for key, (one, other) in changed.items())
         raise UserError(f"{found.folder} holds other samples; give another --out, or undo: {told}")

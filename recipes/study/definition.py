@@ -41,11 +41,11 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from ..experiment.packaged import presets
 from ..experiment.recipe import Recipe
-from ..experiment.settings import settings_of, toml, word
+from ..experiment.settings import settings_from_table, short_text, toml_value
 from ..storage.files import read_regular
 from ..support.errors import UserError
 from ..support.json_toml import read_toml
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from ..support.schema import Section
 
 TAKEN = ("seed", "network", "cell", "calls", "network_rows", "sampling_seed", "numbers", "report")
@@ -157,7 +157,7 @@ def read_study(file: Path) -> Study:
         raise UserError(f"{file}: {problem}") from None
     beside = file.parent / written.base
     base = str(beside) if written.base not in presets() and beside.is_file() else written.base
-    settings = settings_of(written.set)
+    settings = settings_from_table(written.set)
     for one in (*settings, *(setting for axis in axes for variant in axis.variants for setting in variant.settings)):
         if one.startswith("seed="):
             raise UserError(f"{file}: {one}: the seeds of a study are `seeds = [0, 1, 2]` at its top")
@@ -180,10 +180,10 @@ def _keyed(key: str, value: Any) -> Iterator[Axis]:
         return
     if not isinstance(value, list) or not value:
         raise UserError(
-            f"axes.{key}: a list of values is wanted, got {toml(value)}; named variants stand in a table whose name is "
-            f"no key of a recipe, such as [axes.'the {key.partition('.')[0]}']"
+            f"axes.{key}: a list of values is wanted, got {toml_value(value)}; named variants stand in a table whose "
+            f"name is no key of a recipe, such as [axes.'the {key.partition('.')[0]}']"
         )
-    yield _checked(Axis(key, tuple(Variant(word(one), one, settings_of({key: one})) for one in value)))
+    yield _checked(Axis(key, tuple(Variant(short_text(one), one, settings_from_table({key: one})) for one in value)))
 
 
 def _named(name: str, table: Mapping[str, Any]) -> Axis:
@@ -191,11 +191,11 @@ def _named(name: str, table: Mapping[str, Any]) -> Axis:
         raise UserError(f"axes.{name}: rows have a column of that name already; call the axis otherwise")
     for variant, settings in table.items():
         if not isinstance(settings, Mapping):
-            known = nearest(name, [*Recipe.model_fields])
-            raise UserError(f"axes.{name}.{variant}: a table of settings is wanted, got {toml(settings)}{known}")
+            known = did_you_mean(name, [*Recipe.model_fields])
+            raise UserError(f"axes.{name}.{variant}: a table of settings is wanted, got {toml_value(settings)}{known}")
     if not table:
         raise UserError(f"axes.{name}: there are no variants")
-    return Axis(name, tuple(Variant(variant, variant, settings_of(given)) for variant, given in table.items()))
+    return Axis(name, tuple(Variant(variant, variant, settings_from_table(given)) for variant, given in table.items()))
 
 
 def _checked(axis: Axis) -> Axis:
@@ -208,7 +208,7 @@ def _checked(axis: Axis) -> Axis:
 def check_number(published: Published, tabled: tuple[str, ...]) -> None:
     """Raise a problem unless the number that was published is tabled, as far as it is known what is."""
     if tabled and published.number not in tabled:
-        said = f"'{published.number}' is not tabled{nearest(published.number, [*tabled])}"
+        said = f"'{published.number}' is not tabled{did_you_mean(published.number, [*tabled])}"
         raise UserError(f"published.number: {said}; known: {', '.join(tabled)}")
 
 
@@ -216,7 +216,9 @@ def _check_rows(published: Published, axes: tuple[Axis, ...]) -> None:
     known = [", ".join(names) for names in itertools.product(*([one.name for one in axis.variants] for axis in axes))]
     for name in published.rows:
         if name not in known:
-            raise UserError(f"published.rows: no row '{name}'{nearest(name, known)}; rows are called as '{known[0]}'")
+            raise UserError(
+                f"published.rows: no row '{name}'{did_you_mean(name, known)}; rows are called as '{known[0]}'"
+            )
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
@@ -225,8 +227,9 @@ def _explain(error: ValidationError) -> Iterator[str]:
         known = [*SECTIONS.get(above[0] if above else "", Written).model_fields]
         key = ".".join([*above, last])
         if one["type"] == "extra_forbidden":
-            yield f"{key}: unknown key{nearest(last, known)}; known: {', '.join(known)}"
+            yield f"{key}: unknown key{did_you_mean(last, known)}; known: {', '.join(known)}"
         elif one["type"] == "missing":
             yield f"{key} is missing"
         else:
-            yield f"{key}: {one['msg'].removeprefix('Value error, ').removeprefix('Input ')}, got {toml(one['input'])}"
+            text = one["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            yield f"{key}: {text}, got {toml_value(one['input'])}"

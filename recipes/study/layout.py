@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..experiment.intervals import resolve
-from ..experiment.reading import override, read
+from ..experiment.auto_values import resolve_auto
+from ..experiment.overrides import recipe_from_table
+from ..experiment.read_recipe import read_recipe
 from ..experiment.recipe import Recipe
 from ..experiment.renamed_keys import with_old_keys
 from ..support.errors import UserError
-from ..support.names import nearest
-from ..support.trust import EVERYTHING
+from ..support.names import did_you_mean
+from ..support.trust import TRUST_EVERYTHING
 from .definition import MOST_SEEDS, Study, Variant
 
 OF_SAMPLING = ("sampler", "guidance", "evaluation")
@@ -128,7 +129,11 @@ def _places(study: Study) -> Iterator[Place]:
 
 def _recipe(base: str | dict[str, Any], settings: tuple[str, ...], where: str) -> Recipe:
     try:
-        return read(base, settings) if isinstance(base, str) else override(base, settings, EVERYTHING)
+        return (
+            read_recipe(base, settings)
+            if isinstance(base, str)
+            else recipe_from_table(base, settings, TRUST_EVERYTHING)
+        )
     except UserError as problem:
         raise UserError("\n".join(f"{where}: {line}" for line in str(problem).splitlines())) from None
 
@@ -137,21 +142,21 @@ def _check_average(name: str, recipe: Recipe, where: str) -> None:
     known = recipe.ema.names
     if name not in known and not (name.startswith("width-") and recipe.ema.widths):
         raise UserError(
-            f"{where}: measure.average: there will be no '{name}'{nearest(name, known)}; {', '.join(known)}"
+            f"{where}: measure.average: there will be no '{name}'{did_you_mean(name, known)}; {', '.join(known)}"
         )
 
 
 def _model(recipe: Recipe, where: str) -> Model:
     """Return the network of a recipe."""
     table = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in OF_SAMPLING}
-    trained = override(table, trust=EVERYTHING)
+    trained = recipe_from_table(table, trust=TRUST_EVERYTHING)
     resolved = {key: value for key, value in _resolved(trained, where).items() if key not in OF_SAMPLING}
     return Model(_key(with_old_keys(resolved)), trained)
 
 
 def _resolved(recipe: Recipe, where: str) -> dict[str, Any]:
     try:
-        return resolve(recipe).model_dump(mode="json")
+        return resolve_auto(recipe).model_dump(mode="json")
     except UserError as problem:
         raise UserError(f"{where}: {problem}") from None
 

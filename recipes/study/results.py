@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from ..support.errors import UserError
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from .definition import Axis, Study
 from .folder import Folder
 from .layout import Layout, Place
@@ -100,7 +100,7 @@ def _numbers(study: Study, measured: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = study.written.measure.numbers
     for name in wanted if known else ():
         if name not in known:
-            said = f"no '{name}' was measured{nearest(name, known)}; known: {', '.join(known)}"
+            said = f"no '{name}' was measured{did_you_mean(name, known)}; known: {', '.join(known)}"
             raise UserError(f"{study.file}: measure.numbers: {said}")
     return wanted or tuple(known)
 

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 
-def of_parts(*parts: object) -> str:
+def digest_of(*parts: object) -> str:
     """Return the sha256 of words, numbers and tensors."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
-            digest.update(line(part.dtype, tuple(part.shape)))
+            digest.update(text_line(part.dtype, tuple(part.shape)))
             digest.update(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
-            digest.update(line(part))
+            digest.update(text_line(part))
     return digest.hexdigest()
 
 
-def line(*words: object) -> bytes:
+def text_line(*words: object) -> bytes:
     """Return words and numbers as bytes, others if any of them is another."""
     return (repr(tuple(map(str, words))) + "\n").encode("utf-8", "surrogateescape")

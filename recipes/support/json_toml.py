@@ -5,9 +5,9 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-DEEPEST = 50
+MAX_DEPTH = 50
 """How deeply tables and lists may be nested: those of a recipe are four deep."""
-LARGEST = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 """Integers have 64 bits, as TOML says."""
 
 
@@ -40,9 +40,9 @@ def read_json(text: str | bytes) -> Any:
 
 
 def _check(value: Any, depth: int = 0) -> None:
-    if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
-    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise ValueError("it has an integer of more than 64 bits")
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
@@ -57,7 +57,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys at which two tables differ, with both values; None where there is none."""
     flat, others = flatten(one), flatten(other)
     return {key: (flat.get(key), others.get(key)) for key in flat | others if flat.get(key) != others.get(key)}

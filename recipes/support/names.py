@@ -4,12 +4,12 @@ import re
 from difflib import get_close_matches
 
 
-def nearest(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """Return ' (did you mean ...?)' with the nearest known word, or nothing if none is near."""
     matches = get_close_matches(word, known, n=1)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
-def snake(name: str) -> str:
+def snake_case(name: str) -> str:
     """Return SineSquared as sine_squared, SiT as sit, KLEta as kl_eta, DINOv2 as dinov2."""
     return re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z](?!\d))", "_", name).lower()

@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 @cache
-def note(line: str) -> None:
+def print_once(line: str) -> None:
     """Write a line to standard error: once a process, and by the first of several processes only."""
     if int(os.environ.get("RANK") or 0) == 0:
         print(line, file=sys.stderr, flush=True)

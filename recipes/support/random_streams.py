@@ -76,7 +76,7 @@ def flips(seed: int, index: Tensor, share: float) -> Tensor:
     return philox.uniform(philox.key(seed, Stream.FLIP), index) < share
 
 
-def drop(seed: int, index: Tensor, labels: Tensor, null: int, share: float) -> Tensor:
+def drop_labels(seed: int, index: Tensor, labels: Tensor, null: int, share: float) -> Tensor:
     """Return the labels (B,) of which that share has become the null label."""
     dropped = philox.uniform(philox.key(seed, Stream.DROPOUT), index) < share
     return labels.masked_fill(dropped.to(labels.device), null)

@@ -10,7 +10,7 @@ import torch
 from .errors import UserError
 
 _backends: Any = torch.backends
-PLACES = (
+FLOAT32_SETTINGS = (
     _backends.cuda.matmul,
     _backends.cudnn.conv,
     _backends.cudnn.rnn,
@@ -28,14 +28,14 @@ def float32_math(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
     one (`fp32_precision`), but not the reverse, and torch raises where it finds that they differ: so both are set, and
     only the newer one is read, which never raises. Both are as before afterwards.
     """
-    before = [place.fp32_precision for place in PLACES]
+    before = [place.fp32_precision for place in FLOAT32_SETTINGS]
     matmul, cudnn = "highest", True
     with suppress(RuntimeError):  # they already differ; what computes goes by the newer interface
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         cudnn = _backends.cudnn.allow_tf32
     try:
-        _set("high" if precision == "tf32" else "highest", precision == "tf32", [precision] * len(PLACES))
+        _set("high" if precision == "tf32" else "highest", precision == "tf32", [precision] * len(FLOAT32_SETTINGS))
         yield
     finally:
         _set(matmul, cudnn, before)
@@ -44,7 +44,7 @@ def float32_math(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
 def _set(matmul: str, cudnn: bool, places: list[str]) -> None:
     torch.set_float32_matmul_precision(matmul)
     _backends.cudnn.allow_tf32 = cudnn
-    for place, value in zip(PLACES, places, strict=True):
+    for place, value in zip(FLOAT32_SETTINGS, places, strict=True):
         place.fp32_precision = value
 
 

@@ -63,15 +63,15 @@ class Trust:
             raise UserError(f"'{name}' cannot be imported: {str(error) or type(error).__name__}") from error
 
 
-NOTHING, EVERYTHING = Trust(), Trust(everything=True)
+TRUST_NOTHING, TRUST_EVERYTHING = Trust(), Trust(everything=True)
 
 
-def trust_in(info: ValidationInfo) -> Trust:
+def validation_trust(info: ValidationInfo) -> Trust:
     """Return the trust with which a section is validated."""
-    return info.context if isinstance(info.context, Trust) else NOTHING
+    return info.context if isinstance(info.context, Trust) else TRUST_NOTHING
 
 
-def refusal(problem: UserError) -> PydanticCustomError:
+def as_validation_error(problem: UserError) -> PydanticCustomError:
     """Return a problem as an error of validation."""
     text = str(problem).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
     return PydanticCustomError("component", "{problem}", {"problem": text})
@@ -79,9 +79,9 @@ def refusal(problem: UserError) -> PydanticCustomError:
 
 def _check(value: str, info: ValidationInfo) -> str:
     try:
-        trust_in(info).check(value)
+        validation_trust(info).check(value)
     except UserError as problem:
-        raise refusal(problem) from None
+        raise as_validation_error(problem) from None
     return value
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import Split
-from ..experiment.intervals import train_interval
+from ..experiment.auto_values import train_interval
 from ..experiment.recipe import Recipe
 from ..support import random_streams
 from ..support.errors import UserError
@@ -86,7 +86,7 @@ class Batches:
         labels = y = None
         if self.labelled:
             labels = self.data.labels[images]
-            y = random_streams.drop(seed, numbers, labels, self.null, train.label_dropout)
+            y = random_streams.drop_labels(seed, numbers, labels, self.null, train.label_dropout)
         return Batch(numbers, images, x, t, labels, y)
 
 

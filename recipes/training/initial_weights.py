@@ -19,9 +19,9 @@ from ..network.convert import doubt
 from ..runs.run import Run
 from ..storage import checkpoints
 from ..storage.files import read_inside, write_atomic
-from ..support.digests import of_parts
+from ..support.digests import digest_of
 from ..support.errors import UserError
-from ..support.json_toml import differing, read_json
+from ..support.json_toml import differences, read_json
 
 NONE = "none"
 INIT = "init.json"
@@ -83,7 +83,7 @@ def _of_run(run: Run, recipe: Recipe, say: Say) -> tuple[dict[str, Tensor], tupl
         raise UserError(f"train.init = {run.folder}: its recipe cannot be read ({error})") from None
     own = recipe.model_dump(mode="json")
     known = {key: own["backbone"][key] for key in backbone if key in own["backbone"]}
-    if found := differing({key: backbone[key] for key in known}, known):
+    if found := differences({key: backbone[key] for key in known}, known):
         told = ", ".join(f"backbone.{key} was {one} and is {other}" for key, (one, other) in [*found.items()][:MOST])
         raise UserError(f"train.init = {run.folder} is of another network: {told}")
     for key in ("path", "objective"):
@@ -155,7 +155,7 @@ def check_initial(run: Run, source: str, weights: Mapping[str, Tensor], *, write
     Raises:
         UserError: they are others, or the file cannot be written.
     """
-    digest = of_parts(*(part for key in sorted(weights) for part in (key, weights[key].cpu())))
+    digest = digest_of(*(part for key in sorted(weights) for part in (key, weights[key].cpu())))
     file = run.folder / INIT
     try:
         known = read_json(read_inside(run.folder, INIT))["sha256"] if file.exists() else None

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from ..experiment.reading import to_toml
 from ..experiment.recipe import Recipe
+from ..experiment.recipe_toml import recipe_to_toml
 from ..runs.data_record import open_data
 from ..runs.run import Run
 from ..storage import checkpoints
 from ..support.errors import UserError
 from ..support.interrupts import interrupts
-from ..support.progress import note, progress
+from ..support.progress import print_once, progress
 from ..support.torch_settings import deterministic
-from ..support.trust import NOTHING, Trust
+from ..support.trust import TRUST_NOTHING, Trust
 from . import sample_grid
 from .batches import Batches, ahead
 from .checkpoint_writer import CheckpointWriter
@@ -33,7 +33,7 @@ def train(
     folder: Path,
     device: torch.device,
     say: Callable[[str], None] = print,
-    trust: Trust = NOTHING,
+    trust: Trust = TRUST_NOTHING,
 ) -> None:
     """Train a recipe in a folder, or go on with it where it stopped; together, if torchrun started many processes.
 
@@ -67,9 +67,9 @@ def _train(recipe: Recipe, folder: Path, group: ProcessGroup, say: Callable[[str
         state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
         take_step = TrainingStep(recipe, split, state, group)
         run: Run = group.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, trust)))
-        say(to_toml(recipe))
+        say(recipe_to_toml(recipe))
         for line in split.notes:
-            note(line)
+            print_once(line)
         _go_on(state, run, group, say)
         group.agree(lambda: run.complete_record(recipe.data, split, say))
         saver = stack.enter_context(closing(CheckpointWriter(run.checkpoints, recipe, group)))

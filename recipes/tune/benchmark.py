@@ -18,7 +18,7 @@ from ..evaluation.config import EvaluationConfig
 from ..evaluation.evaluate import SAMPLES, evaluate
 from ..evaluation.feature_extraction import key_of
 from ..evaluation.reference import state_of
-from ..experiment.intervals import resolve
+from ..experiment.auto_values import resolve_auto
 from ..experiment.recipe import Recipe
 from ..runs.run import Run
 from ..sampling.labels import Labels
@@ -29,7 +29,7 @@ from ..study.record import KEPT
 from ..study.statistics import Mean
 from ..support.errors import UserError
 from ..support.json_toml import read_json
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from .budget import within
 
 LOG = "log.txt"
@@ -76,7 +76,7 @@ class Trial:
 
     def describe(self) -> dict[str, Any]:
         """Return it as plain values, in which the recipe has what `auto` stood for."""
-        used = resolve(self.recipe).model_dump(mode="json", include={"sampler", "guidance"})
+        used = resolve_auto(self.recipe).model_dump(mode="json", include={"sampler", "guidance"})
         kept = {name: getattr(self, name) for name in ("key", "seeds", "calls", "rows", "numbers", "seconds")}
         return {**used, **kept, "seeds": list(self.seeds)}
 
@@ -99,7 +99,7 @@ class Aim:
         known = [*trial.numbers]
         name = wanted or known[0]
         if name not in known:
-            raise UserError(f"--number {name}: no such number{nearest(name, known)}; known: {', '.join(known)}")
+            raise UserError(f"--number {name}: no such number{did_you_mean(name, known)}; known: {', '.join(known)}")
         real = trial.numbers[name]["real"]
         if real is None and name != known[0]:
             raise UserError(f"--number {name}: what real images would give is not known here; take {known[0]}")

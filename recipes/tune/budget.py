@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..data.images import Split
 from ..experiment.recipe import Recipe, Sampler
-from ..experiment.slots import wants_loss_curve
+from ..experiment.slots import needs_loss_curve
 from ..sampling.generator import SampleGenerator
 from ..support.errors import UserError
 
@@ -39,7 +39,7 @@ def count_calls(recipe: Recipe, split: Split) -> int:
     Raises:
         UserError: the sampler cannot be used.
     """
-    if wants_loss_curve(recipe.sampler.w):  # which says nothing of calls, and is measured on images
+    if needs_loss_curve(recipe.sampler.w):  # which says nothing of calls, and is measured on images
         sampler = recipe.sampler.model_copy(update={"w": Sampler().w})
         recipe = recipe.model_copy(update={"sampler": sampler})
     bare = replace(split, decode=lambda x: x.to(torch.uint8))

@@ -9,12 +9,12 @@ from typing import Any
 from sitkit.objectives import LossCurve
 
 from ..experiment.components import dump
-from ..experiment.reading import asked, change
+from ..experiment.overrides import with_settings
 from ..experiment.recipe import Guidance, Recipe, Sampler
-from ..experiment.settings import toml, word
+from ..experiment.settings import short_text, toml_value, trust_in_settings
 from ..study.definition import Axis, Variant
 from ..support.errors import UserError
-from ..support.names import nearest
+from ..support.names import did_you_mean
 from ..support.schema import Section
 from .default_values import NO_NOISE, USUAL, usual_values
 
@@ -70,12 +70,12 @@ def _axis(text: str, recipe: Recipe, curve: LossCurve | None, guided: bool) -> A
         raise UserError("--over sampler.steps: --calls says how many there are, as many of each solver as it allows")
     if (name := key.split(".")[1]) not in section.model_fields:
         known = [*section.model_fields]
-        raise UserError(f"--over {key}: unknown key{nearest(name, known)}; known: {', '.join(known)}")
+        raise UserError(f"--over {key}: unknown key{did_you_mean(name, known)}; known: {', '.join(known)}")
     if section is Guidance and not guided:
         raise UserError(f"--over {key}: this run has no classes, so that there is nothing to guide by")
     written = [value.strip() for value in split(values, "|") if value.strip()]
     variants = [variant(key, value) for value in written] or [
-        variant(key, toml(value), word(value)) for value in usual_values(key, curve)
+        variant(key, toml_value(value), short_text(value)) for value in usual_values(key, curve)
     ]
     if not variants:
         raise UserError(f"--over {key}: name its values, as {key}=...|...; there are usual ones of {', '.join(USUAL)}")
@@ -114,11 +114,11 @@ def changed(recipe: Recipe, *variants: Variant) -> Recipe:
         UserError: the values do not go together.
     """
     settings = tuple(setting for one in variants for setting in one.settings)
-    trust = asked(settings)  # they are of `--over`, or usual ones
+    trust = trust_in_settings(settings)  # they are of `--over`, or usual ones
     try:
-        found = change(recipe, settings, trust)
+        found = with_settings(recipe, settings, trust)
     except UserError:
-        found = change(recipe, (*AUTOMATIC, *settings), trust)
+        found = with_settings(recipe, (*AUTOMATIC, *settings), trust)
     sampler: dict[str, Any] = {}
     if found.sampler.kind == "ode":
         sampler["w"] = Sampler().w
@@ -140,4 +140,4 @@ def _words(recipe: Recipe, keys: Sequence[str]) -> Iterator[str]:
         for part in key.split("."):
             value = value.get(part, "-") if isinstance(value, dict) else "-"
         noiseless = recipe.sampler.kind == "ode" and (key == W or key.startswith(f"{W}."))
-        yield NO_NOISE if noiseless else word(value)
+        yield NO_NOISE if noiseless else short_text(value)

@@ -13,7 +13,7 @@ from ..data.absent import AbsentImages
 from ..evaluation.config import EvaluationConfig
 from ..experiment.recipe import Recipe
 from ..network.build import load_network
-from ..runs.data_paths import placed
+from ..runs.data_paths import with_existing_paths
 from ..runs.run import Run
 from ..sampling.generator import measure_loss_curve
 from ..storage.filesystems import lock
@@ -70,7 +70,7 @@ def run_tune(
         split = run.data(recipe, images=False)
         say(f"{problem}: so the loss is not measured, and no bound is shown of any w")
     record = run.data_record()
-    recipe = recipe.model_copy(update={"data": placed(recipe.data, record.places if record else {})})
+    recipe = recipe.model_copy(update={"data": with_existing_paths(recipe.data, record.places if record else {})})
     curve, guided = None, bool(split.classes)
     read_axes(over, recipe, None, guided)  # mistakes are told of before a network is loaded
     if not isinstance(split.training, AbsentImages):

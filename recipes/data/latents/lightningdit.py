@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...storage.files import open_regular, read_regular
-from ...support.digests import of_parts
+from ...support.digests import digest_of
 from ..classes import Classes
 from ..file_listing import list_files
 from ..fingerprint import FileFingerprints
@@ -100,11 +100,11 @@ class LightningDiTLatents:
         """Return the sha256 of the states of some images (M,), spread evenly, of their mirror images', and of M."""
         some = numbers[:: max(1, -(-len(numbers) // sample))]
         flips = torch.tensor([False, True]).expand(len(some), 2).flatten()
-        return of_parts(len(numbers), self.states(some.repeat_interleave(2), flips, torch.zeros))
+        return digest_of(len(numbers), self.states(some.repeat_interleave(2), flips, torch.zeros))
 
     def cache_key(self, numbers: Tensor, /) -> str:
         """Return the sha256 of which images (M,) these are, and of the state of all files."""
-        return of_parts(numbers, self.normalisation.mean, self.normalisation.std, self.origin.cache_key(self._files))
+        return digest_of(numbers, self.normalisation.mean, self.normalisation.std, self.origin.cache_key(self._files))
 
     @property
     def _files(self) -> Tensor:

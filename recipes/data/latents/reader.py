@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...support.digests import of_parts
+from ...support.digests import digest_of
 from ...support.errors import UserError
 from ...support.progress import progress
 from ..classes import Classes
@@ -68,11 +68,11 @@ class CachedLatents:
 
     def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
         """Return the sha256 of that of the moments' file, which the index of the cache tells, and of rows (M,)."""
-        return of_parts(self.sha256, self.scale, self.shift, self.rows[numbers])
+        return digest_of(self.sha256, self.scale, self.shift, self.rows[numbers])
 
     def cache_key(self, numbers: Tensor, /) -> str:
         """Return the fingerprint, and with it when the file of the moments was written."""
-        return of_parts(self.fingerprint(numbers, 0), self.origin.cache_key(torch.arange(len(self.origin.files))))
+        return digest_of(self.fingerprint(numbers, 0), self.origin.cache_key(torch.arange(len(self.origin.files))))
 
     def _laws(self, numbers: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations, each (B, C, h, w) float32."""

@@ -44,7 +44,7 @@ LANDING = (Exponential, DDIM, Ancestral, LearnedAncestral)
 """Solvers whose last step lands on the data that are expected, whatever the velocity at t = 1."""
 
 
-def resolve(recipe: Recipe) -> Recipe:
+def resolve_auto(recipe: Recipe) -> Recipe:
     """Return the recipe with what `auto` stands for in its place, as far as it concerns times and steps."""
     train = recipe.train.model_copy(update={"interval": train_interval(recipe)})
     return recipe.model_copy(update={"train": train, "sampler": resolve_sampler(recipe)})
@@ -74,9 +74,9 @@ def _has_loss(objective: Any, at: Tensor) -> bool:
 
 def resolve_sampler(recipe: Recipe) -> Sampler:
     """Return the recipe's sampler with its solver, interval and last step decided."""
-    sampler, path = recipe.sampler, sampled_path(recipe)
+    sampler, path = recipe.sampler, sampling_path(recipe)
     objective = recipe.objective.build(path=recipe.path.build())
-    velocity = sampled_velocity(recipe, objective.field(_network(objective)))
+    velocity = sampling_velocity(recipe, objective.field(_network(objective)))
     stochastic = sampler.kind == "sde"
     solver = sampler.solver.target if sampler.solver else Exponential
     lands = issubclass(solver, LANDING)
@@ -100,17 +100,17 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     return Sampler.model_validate_json(table, context=Trust.of(sampler))
 
 
-def sampled_path(recipe: Recipe) -> Interpolant:
+def sampling_path(recipe: Recipe) -> Interpolant:
     """Return the path that samples are led along."""
     path: Interpolant = (recipe.sampler.path or recipe.path).build()
     return path
 
 
-def sampled_velocity(recipe: Recipe, velocity: Field) -> Field:
+def sampling_velocity(recipe: Recipe, velocity: Field) -> Field:
     """Return the velocity along the path that samples are led along, of that along the one that was learnt."""
     if recipe.sampler.path is None:
         return velocity
-    return reparametrise(velocity, recipe.path.build(), sampled_path(recipe))
+    return reparametrise(velocity, recipe.path.build(), sampling_path(recipe))
 
 
 def velocity_interval(recipe: Recipe) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def _predicts_data(objective: Any) -> bool:
     return getattr(objective, "predict", None) is Data
 
 
-def grid(sampler: Sampler, path: Any) -> Tensor:
+def time_grid(sampler: Sampler, path: Any) -> Tensor:
     """Return the times of a resolved sampler, (steps + 1,) float64."""
     assert sampler.times is not None
     assert sampler.interval != "auto"
