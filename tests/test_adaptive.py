@@ -28,9 +28,12 @@ ADAPTING = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "scipy_so
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams")
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("method", ADAPTING)
-def test_both_ways_to_the_tolerance(path: Interpolant, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("dopri5", path) for path in PATHS] + [(method, PATHS[-1]) for method in ADAPTING[1:]],
+    ids=repr,
+)
+def test_both_ways_to_the_tolerance(method: str, path: Interpolant) -> None:
     x = doubles(-1.0, 0.0, 2.0)[:, None]
     t, s = doubles(0.05, 0.95)
     velocity = WORLD.velocity(path)
@@ -51,7 +54,7 @@ def test_methods_with_steps_of_one_length(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", [*ADAPTING, *FIXED])
-@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.3, 0.8), (0.8, 0.3)])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.3, 0.8)])
 def test_the_field_is_never_asked_beyond_the_interval(method: str, ends: tuple[float, float]) -> None:
     asked: list[float] = []
 

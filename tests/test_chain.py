@@ -83,7 +83,7 @@ def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpol
     velocity, ends = world.velocity(path), doubles(0.1, 0.95)
     x = doubles(-1.0, 0.3, 2.0)[:, None]
     exact = world.flow(path, x, *ends)
-    grids = [50, 100, 200, 400]
+    grids = [50, 100, 200]
     errors = []
     for steps in grids:
         times = torch.linspace(0.1, 0.95, steps + 1, dtype=torch.float64)
@@ -104,9 +104,9 @@ def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpol
 def test_ancestral_steps_start_from_noise_and_end_in_data(path: Interpolant) -> None:
     world = random_mixture(3, 2, seed=4)
     start = 0.0 if path.alpha_dot(torch.zeros(())) > 0 else 0.02
-    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     times = torch.linspace(start, 1, 200, dtype=torch.float64)
-    reached = sample(Ancestral(world.velocity(path), path, Keyed(0, torch.arange(4000))), x, times)
+    reached = sample(Ancestral(world.velocity(path), path, Keyed(0, torch.arange(2000))), x, times)
     assert reached.isfinite().all()
     likely = world.log_prob(world.draw(20_000, torch.Generator().manual_seed(1))).mean()
     assert world.log_prob(reached).mean() == pytest.approx(float(likely), abs=0.12)

@@ -107,9 +107,9 @@ def test_evaluation_writes_numbers_and_one_page(run: Path) -> None:
 def test_likelihood_is_measured_in_bits(run: Path) -> None:
     found = []
     for extra in ([], ["--batch", 3], ["--probes", 0], ["--seed", 1], ["--probes", 2]):
-        code, said = sitkit("likelihood", run, "--images", 8, *extra)
+        code, said = sitkit("likelihood", run, "--images", 5, *extra)
         assert code == 0
-        assert "bits per dimension on 8 held-out images" in said
+        assert "bits per dimension on 5 held-out images" in said
         found.append(json.loads((run / "likelihood.json").read_text()))
     whole, parts, exact, other, estimated = (report["bits per dimension"] for report in found)
     assert parts == pytest.approx(whole, abs=1e-4)

@@ -228,16 +228,6 @@ def test_losses_are_the_same_in_every_mode(path: Interpolant) -> None:
         torch.testing.assert_close(change, (expected * x).sum(1))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("quantity", QUANTITIES)
-def test_a_loss_compiles_whole(path: Interpolant, quantity: type[Quantity]) -> None:
-    torch.compiler.reset()
-    x, eps, t = (value.float() for value in batch(8))
-    objective = Matching(path, quantity, measure=Velocity)
-    compiled = torch.compile(objective, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(wave, x, eps, t), objective(wave, x, eps, t))
-
-
 class Roots(Interpolant):
     """A path whose alpha_dot is infinite at t = 0, and sigma_dot at t = 1."""
 

@@ -1,6 +1,7 @@
 """Every option that a recipe offers: each kind of each component trains and samples; what does not fit is refused."""
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -64,16 +65,29 @@ OPTIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A function that trains with settings, once for all tests that want the same."""
+
+    @cache
+    def run(*settings: str) -> Run:
+        folder = tmp_path_factory.mktemp("trained")
+        train(tiny(*settings), folder, CPU, lambda line: None)
+        return Run(folder)
+
+    return run
+
+
 @pytest.mark.parametrize(("name", "key", "kind"), OPTIONS)
-def test_every_kind_trains_and_samples(name: str, key: str, kind: str, tmp_path: Path) -> None:
+def test_every_kind_trains_and_samples(name: str, key: str, kind: str, trained: Callable[..., Run]) -> None:
     chosen = f"{key}={kind}" if name in ("quantity", "last") else f"{key}.kind={kind}"
     settings = [chosen, *FIELDS.get((name, kind), [])]
     stochastic = name == "w" or kind == "mean" or (name == "solver" and slots.is_stochastic(slots.SOLVER.find(kind)))
     recipe = tiny(*(["sampler.kind=sde"] if stochastic else []), *settings)
-    train(recipe, tmp_path, CPU, lambda line: None)
-    assert Run(tmp_path).metrics()[-1]["step"] == 2
+    run = trained(*(setting for setting in settings if not setting.startswith("sampler.")))
+    assert run.metrics()[-1]["step"] == 2
     split = recipe.data.build()
-    network = load_network(recipe, split, Run(tmp_path).latest(), CPU)
+    network = load_network(recipe, split, run.latest(), CPU)
     drawn = draw(SampleGenerator(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
     assert drawn.pixels.shape == (4, 1, 8, 8)
 

@@ -15,6 +15,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+SHORTER = {
+    "range(1_000)": "range(10)",
+    '"train.steps": 1_000': '"train.steps": 10',
+    "torch.randn(2_000, 2)": "torch.randn(50, 2)",
+}
+"""Long training and many samples of the pages, and what the test runs instead."""
+
+
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
@@ -26,7 +34,9 @@ def test_python_blocks_run_one_after_the_other(page: Path, tmp_path: Path, monke
     torch.manual_seed(0)
     names: dict[str, object] = {}
     for block in blocks(page, "python"):
-        short = block.replace("range(1_000)", "range(10)").replace('"train.steps": 1_000', '"train.steps": 10')
+        short = block
+        for long, few in SHORTER.items():
+            short = short.replace(long, few)
         exec(compile(short, page.name, "exec"), names)
 
 
