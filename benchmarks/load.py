@@ -3,11 +3,11 @@
     python benchmarks/load.py run --rounds 15
     python benchmarks/load.py table
 
-`run` starts one process for each setting of OpenMP: one thread, torch's defaults, and what the command line sets on a
-quiet and on a busy machine. The processes take turns of a second, first on the machine as it is, then beside a process
-that computes without pause. Each turn records seconds, processor seconds and how many cores other programs used. A turn
-on the quiet machine starts when the machine is idle, and is repeated if other programs used more than `--noise` cores.
-`table` prints the results as docs/benchmarks/load.md shows them. Linux only: it reads /proc.
+`run` starts one process for each setting of OpenMP: one thread, torch's defaults, which the command line leaves on a
+quiet machine, and what it sets on a busy one. The processes take turns of a second, first on the machine as it is, then
+beside a process that computes without pause. Each turn records seconds, processor seconds and how many cores other
+programs used. A turn on the quiet machine starts when the machine is idle, and is repeated if other programs used more
+than `--noise` cores. `table` prints the results as docs/benchmarks/load.md shows them. Linux only: it reads /proc.
 """
 
 import json
@@ -25,16 +25,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sitkit.recipes.cli.threads import BUSY, QUIET, WAIT_SETTINGS
+from sitkit.recipes.cli.threads import BUSY, WAIT_SETTINGS
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESULTS, OUT = Path("runs/benchmarks/load.jsonl"), Path("docs/benchmarks/load.json")
 ONE = "one thread"
 SETTINGS = {
     ONE: {"OMP_NUM_THREADS": "1"},
-    "torch's defaults": {},
-    "sitkit, started when quiet": QUIET,
-    "sitkit, started when busy": BUSY,
+    "torch's defaults": {},  # the command line leaves them on a quiet machine
+    "sitkit, busy machine": BUSY,
 }
 WORK = {"digits": "training step of `digits`", "S/2": "forward pass of SiT-S/2, batch 8"}
 MACHINE = {False: "quiet", True: "busy"}

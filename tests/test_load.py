@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import load
 from load import ONE, Turn
 
-QUIET = "sitkit, started when quiet"
+BUSY = "sitkit, busy machine"
 
 
 def turn(setting: str, number: int, seconds: float, others: float = 0.0, busy: bool = False) -> Turn:
@@ -19,13 +19,13 @@ def turn(setting: str, number: int, seconds: float, others: float = 0.0, busy: b
 
 def test_noisy_quiet_turns_do_not_count_and_ratios_are_taken_round_by_round() -> None:
     turns = [turn(ONE, 0, 1.0), turn(ONE, 1, 2.0), turn(ONE, 2, 3.0, others=1.0)]
-    turns += [turn(QUIET, 0, 0.5), turn(QUIET, 1, 4.0), turn(QUIET, 2, 30.0)]
-    turns += [turn(QUIET, 0, 7.0, others=1.0, busy=True), turn(ONE, 0, 14.0, busy=True)]
+    turns += [turn(BUSY, 0, 0.5), turn(BUSY, 1, 4.0), turn(BUSY, 2, 30.0)]
+    turns += [turn(BUSY, 0, 7.0, others=1.0, busy=True), turn(ONE, 0, 14.0, busy=True)]
     rows = {(row["busy"], row["setting"]): row for row in load.summarise(turns, noise=0.1)}
     assert rows[False, ONE]["turns"] == 2
     assert rows[False, ONE]["seconds"][0] == pytest.approx(1.5)
-    assert rows[False, QUIET]["ratio"] == pytest.approx([1.25, 0.875, 1.625])  # .5 and 2
-    assert rows[True, QUIET]["ratio"] == [0.5, 0.5, 0.5]
+    assert rows[False, BUSY]["ratio"] == pytest.approx([1.25, 0.875, 1.625])  # .5 and 2
+    assert rows[True, BUSY]["ratio"] == [0.5, 0.5, 0.5]
     assert (False, "torch's defaults") not in rows
 
 
