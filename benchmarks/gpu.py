@@ -26,10 +26,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import gpu_notes
+import gpu_findings
 import torch
 import typer
-from gpu_notes import Notes
+from gpu_findings import Findings
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 ROOT = Path(__file__).parents[1]
@@ -55,24 +55,33 @@ def run(
     if device != "cpu" and not torch.cuda.is_available():
         raise SystemExit("error: there is no GPU: give --device cpu --quick to try the checks")
     end = time.monotonic() + 60 * minutes
-    ended = {note["section"] for note in gpu_notes.read(out) if note["what"] == "ended"}
+    ended = {finding["section"] for finding in gpu_findings.read(out) if finding["what"] == "ended"}
     for name in only or [section for section in SECTIONS if section not in ended]:
         left = end - time.monotonic()
         if left < 5:
             typer.echo(f"{name}: no time is left; the same command goes on with it")
             continue
-        gpu_notes.forget(out, name)
+        gpu_findings.forget(out, name)
         seconds = min(left, SECTIONS[name] * (1 if device == "cuda" else 5))
         typer.echo(f"{name}: at most {seconds:.0f} s")
-        _run_section(Notes(out, name, device, quick), seconds)
-        (out / "gpu.md").write_text(gpu_notes.page(out))
-    typer.echo(f"{out / 'gpu.md'}: {sum('failed' in note for note in gpu_notes.read(out))} failed")
+        _run_section(Findings(out, name, device, quick), seconds)
+        (out / "gpu.md").write_text(gpu_findings.page(out))
+    typer.echo(f"{out / 'gpu.md'}: {sum('failed' in finding for finding in gpu_findings.read(out))} failed")
 
 
-def _run_section(notes: Notes, seconds: float) -> None:
-    """Run a section in a process of its own, and note how it ended."""
-    words = [sys.executable, __file__, "section", notes.section, "--out", str(notes.folder), "--device", notes.device]
-    words += ["--quick"] * notes.quick + ["--seconds", str(seconds)]
+def _run_section(findings: Findings, seconds: float) -> None:
+    """Run a section in a process of its own, and finding how it ended."""
+    words = [
+        sys.executable,
+        __file__,
+        "section",
+        findings.section,
+        "--out",
+        str(findings.folder),
+        "--device",
+        findings.device,
+    ]
+    words += ["--quick"] * findings.quick + ["--seconds", str(seconds)]
     start = time.monotonic()
     with subprocess.Popen(words, start_new_session=True) as process:
         try:
@@ -81,7 +90,7 @@ def _run_section(notes: Notes, seconds: float) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)  # with all that it has started
             failed = {"failed": f"not done after {seconds:.0f} s"}
-    notes.write("ended", seconds=round(time.monotonic() - start, 1), **failed)
+    findings.write("ended", seconds=round(time.monotonic() - start, 1), **failed)
 
 
 @app.command(hidden=True)
@@ -89,10 +98,10 @@ def section(
     name: str, out: Out, device: Device = "cuda", quick: Quick = False, seconds: Annotated[float, typer.Option()] = 60.0
 ) -> None:
     """Run one section in this process."""
-    notes = Notes(out, name, device, quick)
-    notes.write("machine", **machine(device))
-    check: Callable[[Notes, float], None] = import_module(f"gpu_{name}").check
-    check(notes, seconds)
+    findings = Findings(out, name, device, quick)
+    findings.write("machine", **machine(device))
+    check: Callable[[Findings, float], None] = import_module(f"gpu_{name}").check
+    check(findings, seconds)
 
 
 def machine(device: str) -> dict[str, str]:

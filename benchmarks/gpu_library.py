@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 from gpu_cases import cases
-from gpu_notes import Notes
+from gpu_findings import Findings
 from torch import Tensor, nn
 
 from sitkit.backbones import sit_s
@@ -23,21 +23,21 @@ BOUND = 1e-3
 """The relative difference from which a case is told of as failed; adaptive solvers stop at 1e-5 by themselves."""
 
 
-def check(notes: Notes, seconds: float) -> None:
-    """Compare, and note the largest differences; then precisions, settings, default devices and waits."""
-    device = torch.device(notes.device)
-    notes.guard("parts of the libraries", lambda: _compare(notes, device))
-    notes.guard("precisions", lambda: _precisions(notes, device))
-    notes.guard("TF32 set by users", lambda: _settings(notes, device))
-    notes.guard("torch.set_default_device", lambda: _default_device(notes, device))
+def check(findings: Findings, seconds: float) -> None:
+    """Compare, and record the largest differences; then check precisions, settings, default devices and waits."""
+    device = torch.device(findings.device)
+    findings.guard("parts of the libraries", lambda: _compare(findings, device))
+    findings.guard("precisions", lambda: _precisions(findings, device))
+    findings.guard("TF32 set by users", lambda: _settings(findings, device))
+    findings.guard("torch.set_default_device", lambda: _default_device(findings, device))
     if device.type == "cuda":
-        notes.guard("waits of 10 calls", lambda: _waits(notes, device))
+        findings.guard("waits of 10 calls", lambda: _waits(findings, device))
 
 
-def _compare(notes: Notes, device: torch.device) -> None:
+def _compare(findings: Findings, device: torch.device) -> None:
     gaps: dict[str, float] = {}
     failed = []
-    chosen = dict([*cases().items()][:: 25 if notes.quick else 1])
+    chosen = dict([*cases().items()][:: 25 if findings.quick else 1])
     for name, case in chosen.items():
         try:
             with warnings.catch_warnings(), float32_math("ieee"):
@@ -51,9 +51,11 @@ def _compare(notes: Notes, device: torch.device) -> None:
     failed += [f"{name}: differs by {gap:.1e}" for name, gap in gaps.items() if not gap < BOUND]
     largest = sorted(gaps.items(), key=lambda pair: -pair[1])[:8]
     words: dict[str, Any] = {"failed": failed} if failed else {}
-    notes.write("GPU against CPU", cases=len(chosen), largest=[f"{gap:.1e} {name}" for name, gap in largest], **words)
+    findings.write(
+        "GPU against CPU", cases=len(chosen), largest=[f"{gap:.1e} {name}" for name, gap in largest], **words
+    )
     if "philox words" in gaps:
-        notes.write("random words", equal=gaps["philox words"] == 0)
+        findings.write("random words", equal=gaps["philox words"] == 0)
 
 
 def _gap(here: Tensor, there: Tensor) -> float:
@@ -62,10 +64,10 @@ def _gap(here: Tensor, there: Tensor) -> float:
     return float((a - b).norm() / a.norm().clamp(min=1e-12))
 
 
-def _precisions(notes: Notes, device: torch.device) -> None:
+def _precisions(findings: Findings, device: torch.device) -> None:
     """Note the error of a network and of its convolution against float64, for each precision."""
     torch.manual_seed(0)
-    network = sit_s(2, input_size=16 if notes.quick else 32, in_channels=4, num_classes=10).eval()
+    network = sit_s(2, input_size=16 if findings.quick else 32, in_channels=4, num_classes=10).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.02)
     side = network.input_size
@@ -79,10 +81,10 @@ def _precisions(notes: Notes, device: torch.device) -> None:
             part = computed_in(mode, lambda x, t: network.x_embedder(x))(x.to(device), t.to(device))
             errors = {"network": _gap(outputs, whole), "patch embedding": _gap(patches, part)}
             wrong = {"failed": "float32 is not float32"} if mode == "float32" and max(errors.values()) > 1e-5 else {}
-            notes.write(f"error of {mode}", **{what: f"{gap:.1e}" for what, gap in errors.items()}, **wrong)
+            findings.write(f"error of {mode}", **{what: f"{gap:.1e}" for what, gap in errors.items()}, **wrong)
 
 
-def _settings(notes: Notes, device: torch.device) -> None:
+def _settings(findings: Findings, device: torch.device) -> None:
     """Multiply matrices as sitkit does, after users have set TF32 in either of torch's ways."""
     places: Any = torch.backends
     a = torch.randn(64, 64, device=device)
@@ -95,25 +97,25 @@ def _settings(notes: Notes, device: torch.device) -> None:
         try:
             with float32_math("ieee"):
                 gap = _gap(a.cpu().double() @ a.cpu().double(), a @ a)
-            notes.write(f"float32 after {name}", error=f"{gap:.1e}", **({"failed": "TF32"} if gap > 1e-5 else {}))
+            findings.write(f"float32 after {name}", error=f"{gap:.1e}", **({"failed": "TF32"} if gap > 1e-5 else {}))
         finally:
             torch.set_float32_matmul_precision("highest")
 
 
-def _default_device(notes: Notes, device: torch.device) -> None:
+def _default_device(findings: Findings, device: torch.device) -> None:
     for path in (Linear(), DDPM()):
         for w in (None, Sigma(path)):
             with torch.device(device):
                 made = plan(Matching(path).field(_cosine), path, w=w, evaluations=4)
                 out = sample(made.solver, torch.randn(4, 2), made.times)
-            notes.write(f"default device, {type(path).__name__}, {'SDE' if w else 'ODE'}", result=str(out.device))
+            findings.write(f"default device, {type(path).__name__}, {'SDE' if w else 'ODE'}", result=str(out.device))
 
 
 def _cosine(x: Tensor, t: Tensor) -> Tensor:
     return x.cos() * t[:, None].to(x.dtype)
 
 
-def _waits(notes: Notes, device: torch.device) -> None:
+def _waits(findings: Findings, device: torch.device) -> None:
     y, x = torch.arange(4, device=device), torch.randn(4, 2, device=device)
 
     def model(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -130,4 +132,4 @@ def _waits(notes: Notes, device: torch.device) -> None:
                 sample(made.solver, x, made.times)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        notes.write(f"waits, {name}", waits=sum("synchroniz" in str(one.message) for one in said))
+        findings.write(f"waits, {name}", waits=sum("synchroniz" in str(one.message) for one in said))

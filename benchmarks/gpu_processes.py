@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gpu_notes import Notes
-from gpu_runs import records, sets
+from gpu_commands import records, sets
+from gpu_findings import Findings
 from torch import nn
 
 from sitkit.backbones import SiT
@@ -28,11 +28,11 @@ SETTINGS = {
 }
 
 
-def check(notes: Notes, seconds: float) -> None:
+def check(findings: Findings, seconds: float) -> None:
     """Run all of them."""
-    notes.guard("a world of one", lambda: _alone(notes))
-    for name in [*SETTINGS][: 1 if notes.quick else None]:
-        notes.guard(f"two processes on one GPU, {name}", lambda name=name: _two(notes, name))  # type: ignore[misc]
+    findings.guard("a world of one", lambda: _alone(findings))
+    for name in [*SETTINGS][: 1 if findings.quick else None]:
+        findings.guard(f"two processes on one GPU, {name}", lambda name=name: _two(findings, name))  # type: ignore[misc]
 
 
 def _environment(rank: int, world: int, port: int) -> dict[str, str]:
@@ -46,10 +46,10 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _alone(notes: Notes) -> None:
+def _alone(findings: Findings) -> None:
     """Train by DDP and by FSDP2, and write and read what is sharded."""
     os.environ.update(_environment(0, 1, _free_port()))
-    device = torch.device(notes.device, 0) if notes.device == "cuda" else torch.device("cpu")
+    device = torch.device(findings.device, 0) if findings.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
@@ -65,7 +65,7 @@ def _alone(notes: Notes) -> None:
         for stay in (True, False):
             with no_gradient_sync(trained, network, stay):
                 trained(x, t, y=y).square().mean().backward()
-        notes.write("DDP in a world of one", works=True)
+        findings.write("DDP in a world of one", works=True)
         del trained
         for parallel, precision in (("fsdp", "float32"), ("hybrid", "float32"), ("fsdp", "bf16")):
             network = _network(device)
@@ -82,7 +82,7 @@ def _alone(notes: Notes) -> None:
                 optimizer.zero_grad()
                 with torch.no_grad():
                     torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 0.1)
-            notes.write(f"{parallel}, {precision}, in a world of one", **_written(network))
+            findings.write(f"{parallel}, {precision}, in a world of one", **_written(network))
     finally:
         dist.destroy_process_group()
 
@@ -119,14 +119,14 @@ def _written(network: SiT) -> dict[str, object]:
     return {"read as written": same, "sharded": sharded, **({} if same and sharded else {"failed": "not as written"})}
 
 
-def _two(notes: Notes, name: str) -> None:
+def _two(findings: Findings, name: str) -> None:
     """Train by two processes."""
     port = _free_port()
     small = sets("train.steps=6", "checkpoint.every=3", "log.every=3", "grid.every=3", *SETTINGS[name])
     small += sets("backbone.depth=2", "sampler.steps=2")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        words = [sys.executable, __file__, "train", "digits", "--device", notes.device, "--out", str(run), *small]
+        words = [sys.executable, __file__, "train", "digits", "--device", findings.device, "--out", str(run), *small]
         logs = [Path(folder) / f"{rank}.txt" for rank in (0, 1)]
         team = []
         for rank, log in enumerate(logs):
@@ -134,14 +134,14 @@ def _two(notes: Notes, name: str) -> None:
                 environment = {**os.environ, **_environment(rank, 2, port)}
                 team.append(subprocess.Popen(words, stdout=file, stderr=file, env=environment))
         try:
-            codes = [process.wait(90 if notes.quick else 45) for process in team]
+            codes = [process.wait(90 if findings.quick else 45) for process in team]
         finally:
             for process in team:
                 process.kill()
         if any(codes):
             raise RuntimeError(f"exit codes {codes}: {' '.join(log.read_text()[-300:] for log in logs)}")
         losses = [round(record["loss"], 5) for record in records(run)]
-        notes.write(f"two processes, {name}", losses=losses, grids=len([*(run / "grids").iterdir()]))
+        findings.write(f"two processes, {name}", losses=losses, grids=len([*(run / "grids").iterdir()]))
 
 
 def _as_one_of_two() -> None:

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 import throughput
-from gpu_notes import Notes
+from gpu_findings import Findings
 from shapes import Setup
 
 PEAKS = {"bf16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}
@@ -22,35 +22,35 @@ GROUPS = (
 """Precision, whether blocks are compiled, and who is timed, in the order of their worth: time may be over."""
 
 
-def check(notes: Notes, seconds: float) -> None:
-    """Time a forward pass and a step of each, and note images a second, MFU and memory."""
-    _times(notes).unlink(missing_ok=True)
-    size, batch, rounds = ("S", 2, 1) if notes.quick else ("XL", 32, 7)
+def check(findings: Findings, seconds: float) -> None:
+    """Time a forward pass and a step of each, and record images/s, MFU and memory."""
+    _times(findings).unlink(missing_ok=True)
+    size, batch, rounds = ("S", 2, 1) if findings.quick else ("XL", 32, 7)
     for mode, compiled, who in GROUPS:
-        if notes.quick and (compiled or mode == "tf32" or who != ("sitkit",)):
+        if findings.quick and (compiled or mode == "tf32" or who != ("sitkit",)):
             continue
-        usual = Setup("matrix", size, batch, mode=mode, device=notes.device, threads=2 if notes.quick else 8)
-        if notes.quick:
+        usual = Setup("matrix", size, batch, mode=mode, device=findings.device, threads=2 if findings.quick else 8)
+        if findings.quick:
             usual = replace(usual, depth=1, side=8)
-        setups = [usual if one == "matrix" else replace(usual, contender=one, compiled=compiled) for one in who]
+        setups = [usual if one == "matrix" else replace(usual, network=one, compiled=compiled) for one in who]
         name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}"
-        notes.guard(name, lambda name=name, setups=setups: _measure(notes, name, setups, rounds))  # type: ignore[misc]
+        findings.guard(name, lambda name=name, setups=setups: _measure(findings, name, setups, rounds))  # type: ignore[misc]
 
 
-def _measure(notes: Notes, name: str, setups: list[Setup], rounds: int) -> None:
-    throughput.measure(_times(notes), f"{name}, {'-'.join(one.contender for one in setups)}", setups, rounds)
-    for setup, times in zip(setups, throughput.read(_times(notes))[-1]["times"], strict=True):
-        notes.write(name, who=setup.contender, **_figures(setup, times))
+def _measure(findings: Findings, name: str, setups: list[Setup], rounds: int) -> None:
+    throughput.measure(_times(findings), f"{name}, {'-'.join(one.network for one in setups)}", setups, rounds)
+    for setup, times in zip(setups, throughput.read(_times(findings))[-1]["times"], strict=True):
+        findings.write(name, who=setup.network, **_figures(setup, times))
 
 
-def _times(notes: Notes) -> Path:
-    return notes.folder / "throughput.jsonl"
+def _times(findings: Findings) -> Path:
+    return findings.folder / "throughput.jsonl"
 
 
 def _figures(setup: Setup, times: dict[str, Any]) -> dict[str, Any]:
     """Return what a table shows of the times of a setup."""
     forward, work = median(times["forward"]), setup.operations()
-    if setup.contender == "matrix":
+    if setup.network == "matrix":
         return {"teraflops": round(work / forward / 1e12, 1)}
     step = median(times["step"])
     return {

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpu_notes import Notes
+from gpu_findings import Findings
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = ("test_wheel.py", "test_hf.py", "test_benchmarks.py", "test_throughput.py", "test_gpu_checks.py")
@@ -14,14 +14,14 @@ LEFT_OUT = ("test_wheel.py", "test_hf.py", "test_benchmarks.py", "test_throughpu
 QUICK = "test_philox.py"
 
 
-def check(notes: Notes, seconds: float) -> None:
+def check(findings: Findings, seconds: float) -> None:
     """Run the tests but for those of many processes, for as long as there is time."""
     workers = max(1, (os.cpu_count() or 2) - 1)
     words = [sys.executable, "-m", "pytest", "-q", "-m", "not processes", "--tb", "short", "-p", "no:cacheprovider"]
-    words += ["--numprocesses", str(workers), "--dist", "loadfile"] if not notes.quick else []
+    words += ["--numprocesses", str(workers), "--dist", "loadfile"] if not findings.quick else []
     words += [f"--ignore=tests/{name}" for name in LEFT_OUT]
-    words.append(f"tests/{QUICK}" if notes.quick else "tests")
-    log = notes.folder / "suite.txt"
+    words.append(f"tests/{QUICK}" if findings.quick else "tests")
+    log = findings.folder / "suite.txt"
     with log.open("w") as file:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, env=environment)
@@ -35,4 +35,4 @@ def check(notes: Notes, seconds: float) -> None:
     said = log.read_text()
     failures = re.findall(r"^(?:FAILED|ERROR) (.*)$", said, re.MULTILINE)
     lines = [line for line in said.splitlines() if re.search(r"\d+ (passed|failed)", line)]
-    notes.write("tests", **ended, summary=lines[-1:], failures=[one[:160] for one in failures[:60]])
+    findings.write("tests", **ended, summary=lines[-1:], failures=[one[:160] for one in failures[:60]])

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_notes import Notes
-from gpu_runs import digests, records, sets, sitkit
+from gpu_commands import digests, records, sets, sitkit
+from gpu_findings import Findings
 
 DETERMINISTIC = "compute.deterministic=true"
 MODES = {
@@ -26,46 +26,56 @@ SAMPLERS = {
 }
 
 
-def check(notes: Notes, seconds: float) -> None:
+def check(findings: Findings, seconds: float) -> None:
     """Train, and tell whether runs repeat to the bit; compare losses, samples and bits with those of the CPU."""
     folder = Path(tempfile.mkdtemp(prefix="gpu-training-"))
     try:
         first, *others = MODES
-        notes.guard(f"training, {first}", lambda: _repeat(notes, folder, first))
-        notes.guard("losses, GPU against CPU", lambda: _losses(notes, folder, first))
-        for name in [*SAMPLERS][: 1 if notes.quick else None]:
-            notes.guard(f"samples, {name}", lambda name=name: _samples(notes, folder, first, name))  # type: ignore[misc]
-        notes.guard("bits", lambda: _bits(notes, folder, first))
-        for name in [] if notes.quick else others:
-            notes.guard(f"training, {name}", lambda name=name: _repeat(notes, folder, name))  # type: ignore[misc]
+        findings.guard(f"training, {first}", lambda: _repeat(findings, folder, first))
+        findings.guard("losses, GPU against CPU", lambda: _losses(findings, folder, first))
+        for name in [*SAMPLERS][: 1 if findings.quick else None]:
+            findings.guard(f"samples, {name}", lambda name=name: _samples(findings, folder, first, name))  # type: ignore[misc]
+        findings.guard("bits", lambda: _bits(findings, folder, first))
+        for name in [] if findings.quick else others:
+            findings.guard(f"training, {name}", lambda name=name: _repeat(findings, folder, name))  # type: ignore[misc]
     finally:
         shutil.rmtree(folder)
 
 
-def _small(notes: Notes, steps: int | None = None) -> list[str]:
-    whole, every = (4, 2) if notes.quick else (200, 20)
+def _small(findings: Findings, steps: int | None = None) -> list[str]:
+    whole, every = (4, 2) if findings.quick else (200, 20)
     counts = {"train.steps": steps or whole, "checkpoint.every": every, "checkpoint.keep": 20, "log.every": every}
     tiny = ("backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "sampler.steps=2")
-    return sets(*(f"{key}={value}" for key, value in counts.items()), "grid.every=1000", *(tiny if notes.quick else ()))
+    return sets(
+        *(f"{key}={value}" for key, value in counts.items()), "grid.every=1000", *(tiny if findings.quick else ())
+    )
 
 
 def _run(folder: Path, name: str, which: str) -> Path:
     return folder / f"{name.replace(' ', '-').replace(',', '')}-{which}"
 
 
-def _repeat(notes: Notes, folder: Path, name: str) -> None:
+def _repeat(findings: Findings, folder: Path, name: str) -> None:
     """Train whole, again, and in two halves, and compare the checkpoints."""
     seconds = []
     for which in ("whole", "again", "halves"):
-        words = ("train", "digits", "--out", _run(folder, name, which), "--device", notes.device, *sets(*MODES[name]))
+        words = (
+            "train",
+            "digits",
+            "--out",
+            _run(folder, name, which),
+            "--device",
+            findings.device,
+            *sets(*MODES[name]),
+        )
         if which == "halves":
-            sitkit(folder, *words, *_small(notes, 2 if notes.quick else 100))
-        seconds.append(sitkit(folder, *words, *_small(notes))[0])
+            sitkit(folder, *words, *_small(findings, 2 if findings.quick else 100))
+        seconds.append(sitkit(folder, *words, *_small(findings))[0])
     whole, again, halves = (digests(_run(folder, name, which)) for which in ("whole", "again", "halves"))
     last = records(_run(folder, name, "again"))[-1]
     promised = DETERMINISTIC in MODES[name]
     differing = sorted(part for part in whole if not whole[part] == again[part] == halves[part])
-    notes.write(
+    findings.write(
         f"training, {name}",
         **({"repeats to the bit": whole == again, "goes on to the bit": whole == halves}),
         **({"failed": f"not to the bit: {', '.join(differing)}"} if promised and differing else {}),
@@ -75,20 +85,20 @@ def _repeat(notes: Notes, folder: Path, name: str) -> None:
     )
 
 
-def _losses(notes: Notes, folder: Path, name: str) -> None:
+def _losses(findings: Findings, folder: Path, name: str) -> None:
     run = _run(folder, name, "cpu")
-    sitkit(folder, "train", "digits", "--out", run, "--device", "cpu", *_small(notes), *sets(*MODES[name]))
+    sitkit(folder, "train", "digits", "--out", run, "--device", "cpu", *_small(findings), *sets(*MODES[name]))
     pairs = zip(records(run), records(_run(folder, name, "whole")), strict=True)
     gaps = [abs(here["loss"] - there["loss"]) / abs(here["loss"]) for here, there in pairs]
     wrong = {} if max(gaps) < 0.01 else {"failed": "the losses differ"}
-    notes.write("losses, GPU against CPU", differences=[f"{gap:.0e}" for gap in gaps], **wrong)
+    findings.write("losses, GPU against CPU", differences=[f"{gap:.0e}" for gap in gaps], **wrong)
 
 
-def _samples(notes: Notes, folder: Path, name: str, sampler: str) -> None:
+def _samples(findings: Findings, folder: Path, name: str, sampler: str) -> None:
     run = _run(folder, name, "whole")
     found: dict[Path, Any] = {}
-    count = 16 if notes.quick else 64
-    for place in ("cpu", notes.device):
+    count = 16 if findings.quick else 64
+    for place in ("cpu", findings.device):
         out = folder / f"{sampler}-{place}-{len(found)}.npz"
         words = ("sample", run, "--samples", count, "--out", out, "--device", place, *sets(*SAMPLERS[sampler]))
         sitkit(folder, *words)
@@ -97,12 +107,12 @@ def _samples(notes: Notes, folder: Path, name: str, sampler: str) -> None:
     gap = abs(here - there)
     wrong = {} if gap.mean() < 1 else {"failed": "the samples differ"}
     differing = float((gap > 0).mean())
-    notes.write(f"samples, {sampler}", **{"pixels that differ": differing, "most": int(gap.max())}, **wrong)
+    findings.write(f"samples, {sampler}", **{"pixels that differ": differing, "most": int(gap.max())}, **wrong)
 
 
-def _bits(notes: Notes, folder: Path, name: str) -> None:
+def _bits(findings: Findings, folder: Path, name: str) -> None:
     said = []
-    for which, place in (("whole", notes.device), ("cpu", "cpu")):
+    for which, place in (("whole", findings.device), ("cpu", "cpu")):
         words = ("likelihood", _run(folder, name, which), "--images", 8, "--batch", 8, "--device", place)
         said.append(sitkit(folder, *words)[1].strip().splitlines()[-1][:120])
-    notes.write("bits, of the runs of GPU and CPU", said=said)
+    findings.write("bits, of the runs of GPU and CPU", said=said)

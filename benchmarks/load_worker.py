@@ -8,7 +8,7 @@ from itertools import count
 
 import torch
 from shapes import Setup
-from trials import build
+from workloads import build
 
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.data_record import open_data

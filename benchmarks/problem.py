@@ -1,4 +1,4 @@
-"""What a contender is given, and how its calls are counted."""
+"""What a method is given, and how its calls are counted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from sitkit.interpolants import Interpolant
 from sitkit.samplers import Counted, Diffusion, Field
 
 Options: TypeAlias = dict[str, str | float]
-"""The choices that a contender leaves to its user, as JSON knows them."""
+"""The choices that a method leaves to its user, as JSON knows them."""
 
 Axes: TypeAlias = dict[str, Sequence[str | float]]
-"""The values of each choice that are tried, the usual one first."""
+"""The values of each choice that are tried, the default first."""
 
 
 class OverBudget(Exception):
-    """A contender asks for more network calls than it has."""
+    """A method asks for more network calls than it has."""
 
 
 class Budget(Counted):
@@ -70,4 +70,4 @@ class Problem:
 
 
 Draw: TypeAlias = Callable[[Problem, Tensor, Options], Tensor]
-"""Samples from noise x, (B, *), by a contender's options."""
+"""Samples from noise x, (B, *), by a method's options."""

@@ -13,20 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-import pictures
+import plots
 import torch
 import typer
-from contenders import CONTENDERS, Contender
-from harness import Bench, Store
+from methods import METHODS, Method
+from runner import BenchmarkRunner, RecordStore
 from summary import summarise, table
-from tasks import NETWORK_CALLS, Exact, Network, Sizes, Task
+from tasks import NETWORK_CALLS, ExactTask, NetworkTask, Sizes, Task
 
 from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.progress import progress
 
 TASKS = ("plane", "manifold", "digits", "mnist5k")
-NETWORK_CONTENDERS = (
+NETWORK_METHODS = (
     "sitkit",
     "official SiT, Heun",
     "official SiT, Euler-Maruyama",
@@ -42,7 +42,7 @@ NETWORK_CONTENDERS = (
 """Who runs on trained networks, whose calls cost a thousand times more."""
 
 
-class Choices(TypedDict, total=False):
+class TaskOptions(TypedDict, total=False):
     """What is chosen of a task."""
 
     quick: bool
@@ -57,7 +57,7 @@ Out = Annotated[Path, typer.Option(help="The folder of the summary and the pictu
 Results = Annotated[Path, typer.Option(help="The file of finished cells.")]
 Tasks = Annotated[list[str], typer.Option("--task", help="May be repeated.")]
 Worlds = Annotated[int, typer.Option(help="Of each kind of exact data.")]
-Count = Annotated[int, typer.Option(help="Samples a seed of a trained network; 0 for the usual number.")]
+Count = Annotated[int, typer.Option(help="Samples a seed of a trained network; 0 for the default_options number.")]
 Calls = Annotated[list[int] | None, typer.Option(help="Numbers of network calls; may be repeated.")]
 Quick = Annotated[bool, typer.Option(help="Everything, tiny.")]
 OUT, RESULTS = Path("docs/benchmarks/samplers"), Path("runs/benchmarks/samplers.jsonl")
@@ -82,23 +82,23 @@ def build(
         kinds = ("ring", "mixture") if name == "plane" else ("manifold",)
         names = tuple(f"{kind}-{seed}" for kind in kinds for seed in range(worlds))
         sde = Sizes(20_000 if name == "plane" else 10_000, 5, 4_000)
-        task = Exact(name, names, sde=sde, grid=grid)
+        task = ExactTask(name, names, sde=sde, grid=grid)
         tiny = Sizes(64, 2, 32)
         return replace(task, worlds=names[:1], paths=("linear",), ode=tiny, sde=tiny) if quick else task
     cache, grid = RESULTS.parent, grid or NETWORK_CALLS
     if name == "digits":
         sizes = Sizes(200, 2, 100) if quick else Sizes(count or 10_000, 3, 500)
-        return Network(name, Path("runs/digits"), sizes, ("ode", "sigma", "kl"), True, cache, grid, device)
+        return NetworkTask(name, Path("runs/digits"), sizes, ("ode", "sigma", "kl"), True, cache, grid, device)
     if name == "mnist5k":
         sizes = Sizes(16, 2, 16) if quick else Sizes(count or 128, 4, 64)
-        return Network(name, Path("runs/mnist5k"), sizes, ("ode",), False, cache, grid, device)
+        return NetworkTask(name, Path("runs/mnist5k"), sizes, ("ode",), False, cache, grid, device)
     raise UserError(f"no task '{name}'; known: {', '.join(TASKS)}")
 
 
-def chosen(task: str, names: Sequence[str]) -> list[Contender]:
-    """Return the contenders of a task: those named, or all that are worth their time."""
-    wanted = names or (NETWORK_CONTENDERS if task in TASKS[2:] else [one.name for one in CONTENDERS])
-    return [one for one in CONTENDERS if one.name in wanted]
+def methods_of(task: str, names: Sequence[str]) -> list[Method]:
+    """Return the methods of a task: those named, or all that are worth their time."""
+    wanted = names or (NETWORK_METHODS if task in TASKS[2:] else [one.name for one in METHODS])
+    return [one for one in METHODS if one.name in wanted]
 
 
 @app.command()
@@ -106,7 +106,7 @@ def run(
     out: Out = OUT,
     results: Results = RESULTS,
     task: Tasks = list(TASKS[:2]),  # noqa: B006 (typer copies it)
-    contender: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     worlds: Worlds = 1,
     count: Count = 0,
     calls: Calls = None,
@@ -116,18 +116,18 @@ def run(
 ) -> None:
     """Run what is not finished yet, then summarise and draw."""
     torch.set_num_threads(threads)
-    choices: Choices = {"quick": quick, "worlds": worlds, "count": count, "calls": calls, "device": device}
-    store = Store(results)
-    bench = Bench(store, searches=not quick)
+    choices: TaskOptions = {"quick": quick, "worlds": worlds, "count": count, "calls": calls, "device": device}
+    store = RecordStore(results)
+    runner = BenchmarkRunner(store, searches=not quick)
     try:
         for name in task:
-            one, contenders = build(name, **choices), chosen(name, contender or [])
-            if isinstance(one, Network):
-                asked = [setting.w for setting in one.settings() for c in contenders if setting.w in c.solves]
+            one, methods = build(name, **choices), methods_of(name, method or [])
+            if isinstance(one, NetworkTask):
+                asked = [setting.w for setting in one.settings() for c in methods if setting.w in c.solves]
                 typer.echo(f"{name}: about {one.seconds(asked) / 60:.0f} min from the start", err=True)
-            groups = sum(len(one.calls(s)) for s in one.settings() for c in contenders if s.w in c.solves)
+            groups = sum(len(one.calls(s)) for s in one.settings() for c in methods if s.w in c.solves)
             with progress(name, groups, unit="groups") as advance:
-                bench.run(one, contenders, advance)
+                runner.run(one, methods, advance)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -148,8 +148,8 @@ def plot(
     quick: Quick = False,
 ) -> None:
     """Summarise and draw what is finished."""
-    choices: Choices = {"quick": quick, "worlds": worlds, "count": count, "calls": calls}
-    write(Store(results), out, {name: build(name, **choices) for name in task})
+    choices: TaskOptions = {"quick": quick, "worlds": worlds, "count": count, "calls": calls}
+    write(RecordStore(results), out, {name: build(name, **choices) for name in task})
 
 
 @app.command("table")
@@ -172,14 +172,14 @@ def show(
 
 @app.command()
 def forget(
-    contender: Annotated[str, typer.Argument(help="Whose code has changed.")],
+    method: Annotated[str, typer.Argument(help="Whose code has changed.")],
     results: Results = RESULTS,
 ) -> None:
-    """Drop a contender's finished cells."""
-    typer.echo(f"{Store(results).forget(contender)} cells dropped")
+    """Drop a method's finished cells."""
+    typer.echo(f"{RecordStore(results).forget(method)} cells dropped")
 
 
-def write(store: Store, out: Path, tasks: Mapping[str, Task]) -> None:
+def write(store: RecordStore, out: Path, tasks: Mapping[str, Task]) -> None:
     """Write the summary, in which other tasks are kept, and a picture of each task."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "summary.json"
@@ -188,7 +188,7 @@ def write(store: Store, out: Path, tasks: Mapping[str, Task]) -> None:
         found = summarise(task, store.records.values())
         if found:
             rows = [row for row in rows if row["task"] != name] + found
-            pictures.draw(name, found, out / f"{name}.png")
+            plots.draw(name, found, out / f"{name}.png")
     lines = ",\n".join(json.dumps(row) for row in rows)
     write_atomic(file, f"[\n{lines}\n]\n".encode())
     typer.echo(f"{file}: {len(rows)} rows")

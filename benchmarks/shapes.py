@@ -15,7 +15,7 @@ class Setup:
     """One thing to time.
 
     Args:
-        contender: sitkit, plain, diffusers, or matrix: a product of two large matrices.
+        network: sitkit, plain, diffusers, or matrix: a product of two large matrices.
         size: of the network.
         batch: images at once.
         side: of the latent images; (side / 2)^2 tokens.
@@ -29,7 +29,7 @@ class Setup:
         recompute: whether sitkit computes activations again.
     """
 
-    contender: str
+    network: str
     size: str = "S"
     batch: int = 8
     side: int = 32
@@ -50,7 +50,7 @@ class Setup:
 
     def operations(self) -> int:
         """Return the operations of products in a forward pass of the whole batch, or of the matrices."""
-        if self.contender == "matrix":
+        if self.network == "matrix":
             return 2 * MATRIX**3
         depth, width, _ = self.shape
         return 2 * self.batch * multiply_accumulates((self.side // PATCH) ** 2, width, depth)

@@ -1,4 +1,4 @@
-"""From cells to numbers: for each panel, contender and number of calls the mean error over seeds."""
+"""From cells to numbers: for each panel, method and number of calls the mean error over seeds."""
 
 import math
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from statistics import mean, stdev
 from typing import Any
 
-from harness import Record
+from runner import Record
 from tasks import SEARCH_SEED, Setting, Task
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -14,7 +14,7 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def summarise(task: Task, records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Return a row for each path, equation, contender and number of calls.
+    """Return a row for each path, equation, method and number of calls.
 
     Squares of errors (Frechet distances as they are, for they are squares already) are averaged over worlds and seeds,
     less the square of the floor; the row's error is the root, `low` and `high` are those of the 95 % interval over
@@ -33,15 +33,15 @@ def summarise(task: Task, records: Iterable[Record]) -> list[dict[str, Any]]:
             continue
         cells[setting, record["contender"], record["calls"]][str(record["options"])].append(record)
     panels: dict[tuple[str, str, str, int], dict[str, list[Record]]] = defaultdict(dict)
-    for (setting, contender, calls), by_options in cells.items():
+    for (setting, method, calls), by_options in cells.items():
         whole = [found for found in by_options.values() if len(found) == task.sizes(setting).seeds]
         if whole:
             best = min(whole, key=lambda found: mean(record["error"] for record in found))
-            panels[setting.path, setting.w, contender, calls][setting.world] = sorted(best, key=lambda r: r["seed"])
+            panels[setting.path, setting.w, method, calls][setting.world] = sorted(best, key=lambda r: r["seed"])
     worlds = {(s.path, s.w): sum((s.path, s.w) == (o.path, o.w) for o in settings) for s in settings}
     return [
-        {"task": task.name, "path": path, "w": w, "contender": contender, "calls": calls, **_row(task, path, w, found)}
-        for (path, w, contender, calls), found in sorted(panels.items())
+        {"task": task.name, "path": path, "w": w, "contender": method, "calls": calls, **_row(task, path, w, found)}
+        for (path, w, method, calls), found in sorted(panels.items())
         if len(found) == worlds[path, w]
     ]
 
@@ -77,21 +77,21 @@ def _interval(powers: list[float], power: int) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]], path: str, w: str, calls: tuple[int, ...]) -> str:
-    """Return a panel in Markdown: contenders down, calls across, sorted by the sum of logarithms."""
+    """Return a panel in Markdown: methods down, calls across, sorted by the sum of logarithms."""
     found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
         if (row["path"], row["w"]) == (path, w):
             found[row["contender"]][row["calls"]] = row
     shown = [n for n in calls if any(n in by_calls for by_calls in found.values())]
     lines = ["| calls | " + " | ".join(map(str, shown)) + " |", "| --- |" + " ---: |" * len(shown)]
-    for contender in sorted(found, key=lambda name: _rank(found, name)):
-        entries = [_entry(found[contender].get(n)) for n in shown]
-        lines.append(f"| {contender} | " + " | ".join(entries) + " |")
+    for method in sorted(found, key=lambda name: _rank(found, name)):
+        entries = [_entry(found[method].get(n)) for n in shown]
+        lines.append(f"| {method} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
 def _rank(found: dict[str, dict[int, dict[str, Any]]], name: str) -> float:
-    """Return the mean logarithm of a contender's error, over that of the best at the same number of calls."""
+    """Return the mean logarithm of a method's error, over that of the best at the same number of calls."""
     ratios = []
     for n, row in found[name].items():
         best = min(by_calls[n]["high"] for by_calls in found.values() if n in by_calls)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from exact import Sliced, World, build
+from exact_data import SlicedCramerDistance, World, build
 from grids import grid
 from problem import Budget, Draw, Options, Problem
 from torch import Tensor
@@ -85,7 +85,7 @@ class Task(Protocol):
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a contender, and the calls that it made.
+        """Return the error of a method, and the calls that it made.
 
         Raises:
             OverBudget: it wants more than it has.
@@ -98,7 +98,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactTask:
     """Worlds whose fields are known: by the ODE the distance to the converged end, by an SDE that between laws."""
 
     name: str
@@ -126,7 +126,7 @@ class Exact:
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a contender, and the calls that it made."""
+        """Return the error of a method, and the calls that it made."""
         path = PATHS[setting.path]
         world = world_of(setting.world)
         budget = Budget(world.velocity(path), calls)
@@ -146,8 +146,8 @@ world_of: Callable[[str], World] = cache(build)
 
 
 @cache
-def _sliced(world: str) -> Sliced:
-    return Sliced(world_of(world))
+def _sliced(world: str) -> SlicedCramerDistance:
+    return SlicedCramerDistance(world_of(world))
 
 
 @cache
@@ -172,7 +172,7 @@ def _generator(seed: int, stream: int, device: str = "cpu") -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkTask:
     """A trained network, unguided, every class in turn."""
 
     name: str
@@ -194,7 +194,7 @@ class Network:
         return 1 if self.frechet else 2
 
     def seconds(self, equations: Iterable[str]) -> float:
-        """Return about how long it takes to run contenders that solve these equations, once for each."""
+        """Return about how long it takes to run methods that solve these equations, once for each."""
         x, field = next(_trained(self.folder, self.device).batches(self.batch, 0, self.batch))
         with torch.no_grad():
             field(x, torch.full((len(x),), 0.5, device=x.device))
@@ -218,7 +218,7 @@ class Network:
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a contender, and the calls that it made for one batch."""
+        """Return the error of a method, and the calls that it made for one batch."""
         trained = _trained(self.folder, self.device)
         noise = _generator(seed, 1, self.device)
         made, pieces = 0, []
@@ -254,7 +254,7 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedNetwork:
     """A run's newest network."""
 
     network: torch.nn.Module
@@ -282,13 +282,13 @@ def _single(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @cache
-def _trained(folder: Path, device: str) -> Trained:
+def _trained(folder: Path, device: str) -> TrainedNetwork:
     run = Run.find(folder)
     recipe = run.recipe()
     split = recipe.data.build()
     checkpoint = run.latest()
     path = recipe.path.build()
-    return Trained(
+    return TrainedNetwork(
         load_network(recipe, split, checkpoint, torch.device(device)),
         path,
         recipe.objective.build(path=path).field,

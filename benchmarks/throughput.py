@@ -20,17 +20,17 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from growth import AXES, draw, exponents, setups
+from interleaved import Times, time_interleaved
+from scaling import AXES, draw, exponents, setups
 from shapes import MODES, SIZES, Setup
-from turns import Times, take_turns
-from verdicts import describe, usual_clock
+from throughput_table import default_clock, describe
 
 from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.errors import UserError
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESULTS, OUT = Path("runs/benchmarks/throughput.jsonl"), Path("docs/benchmarks/throughput")
-CONTENDERS = ("sitkit", "plain", "diffusers")
+NETWORKS = ("sitkit", "plain", "diffusers")
 Results = Annotated[Path, typer.Option(help="The file of what was measured.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
@@ -51,7 +51,7 @@ def measure(file: Path, name: str, group: list[Setup], rounds: int, steps: bool 
         typer.echo(f"{name}: done")
         return
     typer.echo(f"{name}: {rounds} rounds")
-    times: list[Times] = take_turns(group, rounds, steps, lambda line: typer.echo(f"  {line}"))
+    times: list[Times] = time_interleaved(group, rounds, steps, lambda line: typer.echo(f"  {line}"))
     record = {"name": name, "setups": wanted, "rounds": rounds, "times": times, "machine": machine(group[0].device)}
     write_atomic(file, "".join(json.dumps(one) + "\n" for one in [*done, record]).encode())
 
@@ -80,7 +80,7 @@ def run(
     forward: Annotated[bool, typer.Option("--forward", help="No steps: for want of memory, as all are kept.")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Time a forward pass and a step of training of each contender, and a large product of matrices, in turns."""
+    """Time a forward pass and a step of training of each network, and a large product of matrices, in turns."""
     assert size in SIZES
     assert mode in MODES
     if device != "cpu" and not torch.cuda.is_available():
@@ -88,9 +88,9 @@ def run(
     if device == "cpu" and mode == "tf32":
         raise UserError("a CPU has no tf32: give --mode float32")
     common = Setup("matrix", size, batch, mode=mode, device=device, threads=threads)
-    group = [common, *(replace(common, contender=name, compiled=compiled) for name in CONTENDERS)]
+    group = [common, *(replace(common, network=name, compiled=compiled) for name in NETWORKS)]
     if compiled:
-        group.append(replace(common, contender="plain"))
+        group.append(replace(common, network="plain"))
     name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}, {device}, {threads} threads"
     measure(results, name + (", forward" if forward else ""), group, rounds, steps=not forward)
 
@@ -125,7 +125,7 @@ def trade(
 ) -> None:
     """Time sitkit's step as it is, with its batch in 4 pieces, and with activations computed again."""
     one = Setup("sitkit", size, batch, compiled=compiled, device=device, threads=threads)
-    group = [replace(one, contender="matrix"), one, replace(one, accumulate=4), replace(one, recompute=True)]
+    group = [replace(one, network="matrix"), one, replace(one, accumulate=4), replace(one, recompute=True)]
     name = (
         f"SiT-{size}/2, batch {batch}, time for memory{', compiled' if compiled else ''}, {device}, {threads} threads"
     )
@@ -155,7 +155,7 @@ def table(
     ] = "auto",
 ) -> None:
     """Print what was measured, and write it to throughput.json and growth.png."""
-    groups = [group | {"clock": usual_clock(group) if clock == "auto" else clock} for group in read(results)]
+    groups = [group | {"clock": default_clock(group) if clock == "auto" else clock} for group in read(results)]
     summary = {}
     for group in groups:
         if not group["name"].startswith("grow"):

@@ -12,23 +12,23 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import gpu
 import gpu_cases
+import gpu_findings
 import gpu_library
-import gpu_notes
 import gpu_speed
-from gpu_notes import Notes
+from gpu_findings import Findings
 from shapes import Setup
 
 
 def found(folder: Path, section: str) -> dict[str, Any]:
-    return {note["what"]: note for note in gpu_notes.read(folder) if note["section"] == section}
+    return {finding["what"]: finding for finding in gpu_findings.read(folder) if finding["section"] == section}
 
 
 def test_the_libraries_are_compared_on_the_cpu(tmp_path: Path) -> None:
-    gpu_library.check(Notes(tmp_path, "library", "cpu", quick=True), 60)
-    notes = found(tmp_path, "library")
-    assert not any("failed" in note for note in notes.values()), notes
-    assert notes["GPU against CPU"]["cases"] > 5
-    assert float(notes["error of float32"]["network"]) < 1e-6 < float(notes["error of bf16"]["network"])
+    gpu_library.check(Findings(tmp_path, "library", "cpu", quick=True), 60)
+    findings = found(tmp_path, "library")
+    assert not any("failed" in finding for finding in findings.values()), findings
+    assert findings["GPU against CPU"]["cases"] > 5
+    assert float(findings["error of float32"]["network"]) < 1e-6 < float(findings["error of bf16"]["network"])
 
 
 def test_a_case_that_differs_or_raises_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_a_case_that_differs_or_raises_is_told_of(tmp_path: Path, monkeypatch: p
         raise ValueError("not here")
 
     monkeypatch.setattr(gpu_library, "cases", lambda: {"wrong": wrong, "raising": raising})
-    gpu_library._compare(Notes(tmp_path, "library", "cpu"), torch.device("cpu"))
+    gpu_library._compare(Findings(tmp_path, "library", "cpu"), torch.device("cpu"))
     failed = found(tmp_path, "library")["GPU against CPU"]["failed"]
     assert len(failed) == 2
     assert "ValueError: not here" in failed[0]
@@ -56,31 +56,31 @@ def test_there_is_a_case_for_every_path_and_network() -> None:
 
 
 def test_a_failed_check_is_a_finding_and_others_go_on(tmp_path: Path) -> None:
-    notes = Notes(tmp_path, "speed")
+    findings = Findings(tmp_path, "speed")
 
     def fail() -> None:
         raise RuntimeError("out of | memory")
 
-    notes.guard("first", fail)
-    notes.guard("second", lambda: notes.write("second", value=[1, 2]))
+    findings.guard("first", fail)
+    findings.guard("second", lambda: findings.write("second", value=[1, 2]))
     assert found(tmp_path, "speed")["first"]["failed"] == "RuntimeError: out of | memory"
-    lines = gpu_notes.page(tmp_path).splitlines()
+    lines = gpu_findings.page(tmp_path).splitlines()
     assert lines[0] == "## speed"
     assert r"| **first** | failed: RuntimeError: out of \| memory |" in lines
     assert lines[-1] == "| second | value: 1, 2 |"
-    with (tmp_path / gpu_notes.FINDINGS).open("a") as file:
+    with (tmp_path / gpu_findings.FINDINGS).open("a") as file:
         file.write('{"cut sho')
-    assert len(gpu_notes.read(tmp_path)) == 2
+    assert len(gpu_findings.read(tmp_path)) == 2
 
 
 def test_sections_that_have_ended_are_run_again_only_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def section(notes: Notes, seconds: float) -> None:
-        ran.append(notes.section)
-        notes.write("one")
-        if notes.section != "training" or len(ran) > len(gpu.SECTIONS):  # stopped, the first time
-            notes.write("ended")
+    def section(findings: Findings, seconds: float) -> None:
+        ran.append(findings.section)
+        findings.write("one")
+        if findings.section != "training" or len(ran) > len(gpu.SECTIONS):  # stopped, the first time
+            findings.write("ended")
 
     monkeypatch.setattr(gpu, "_run_section", section)
     words = ["run", "--device", "cpu", "--quick", "--out", str(tmp_path)]
@@ -94,16 +94,16 @@ def test_sections_that_have_ended_are_run_again_only_by_name(tmp_path: Path, mon
         result = CliRunner().invoke(gpu.app, [*words, *more])
         assert result.exit_code == 0, result.output
         assert ran[before:] == expected
-    assert len(gpu_notes.read(tmp_path)) == 2 * len(gpu.SECTIONS)
+    assert len(gpu_findings.read(tmp_path)) == 2 * len(gpu.SECTIONS)
     assert "no section 'nothing'; known: library" in str(CliRunner().invoke(gpu.app, [*words, "--only", "nothing"]))
     monkeypatch.setattr("gpu.time.monotonic", iter([0.0, 597.0]).__next__)
     assert "suite: no time is left" in CliRunner().invoke(gpu.app, [*words, "--only", "suite"]).output
 
 
 def test_a_section_that_dies_or_takes_too_long_is_a_finding(tmp_path: Path) -> None:
-    gpu._run_section(Notes(tmp_path, "nothing", "cpu"), 60)
+    gpu._run_section(Findings(tmp_path, "nothing", "cpu"), 60)
     assert found(tmp_path, "nothing")["ended"]["failed"] == "exit code 1"
-    gpu._run_section(Notes(tmp_path, "library", "cpu"), 0.2)
+    gpu._run_section(Findings(tmp_path, "library", "cpu"), 0.2)
     assert found(tmp_path, "library")["ended"]["failed"] == "not done after 0 s"
 
 

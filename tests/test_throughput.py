@@ -17,12 +17,12 @@ from sitkit.backbones import SiT
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-import growth
+import interleaved
+import scaling
 import shapes
 import throughput
-import trials
-import turns
-import verdicts
+import throughput_table
+import workloads
 from shapes import Setup
 
 
@@ -62,8 +62,8 @@ def test_operations_of_the_matrices() -> None:
 @torch.no_grad()
 def test_the_plain_network_is_the_same_function() -> None:
     setup = Setup("plain", "S", batch=2, side=8, depth=2)
-    mine, (other, call) = network(setup), trials.plain(setup)
-    trials.stir(mine)
+    mine, (other, call) = network(setup), workloads.plain(setup)
+    workloads.randomise(mine)
     other.load_state_dict(mine.state_dict())
     x, t, y = torch.randn(2, 4, 8, 8), torch.rand(2), torch.tensor([3, 1000])
     torch.testing.assert_close(call(x, t, y), mine(x, t, y), rtol=1e-4, atol=1e-4)
@@ -73,7 +73,7 @@ def test_the_plain_network_is_the_same_function() -> None:
 @torch.no_grad()
 def test_diffusers_network_is_of_the_same_shape() -> None:
     setup = Setup("diffusers", "S", batch=2, side=8, depth=2)
-    other, call = trials.diffusers(setup)
+    other, call = workloads.diffusers(setup)
     x, t, y = torch.randn(2, 4, 8, 8), torch.rand(2), torch.tensor([3, 7])
     assert call(x, t, y).shape == x.shape
     of_blocks = {"attn1": 4 * 384**2, "ff": 8 * 384**2}
@@ -84,12 +84,12 @@ def test_diffusers_network_is_of_the_same_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contender", "more"),
+    ("network", "more"),
     [("sitkit", {}), ("sitkit", {"accumulate": 2}), ("sitkit", {"recompute": True}), ("plain", {}), ("diffusers", {})],
 )
-def test_steps_train_what_is_timed(contender: str, more: dict[str, Any]) -> None:
-    setup = Setup(contender, "S", batch=2, side=8, depth=1, threads=1)
-    trial = trials.build(replace(setup, **more))
+def test_steps_train_what_is_timed(network: str, more: dict[str, Any]) -> None:
+    setup = Setup(network, "S", batch=2, side=8, depth=1, threads=1)
+    trial = workloads.build(replace(setup, **more))
     trial.forward()
     trial.step()
     trial.step()
@@ -97,19 +97,19 @@ def test_steps_train_what_is_timed(contender: str, more: dict[str, Any]) -> None
 
 def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MATRIX", 8)
-    trials.matrix(Setup("matrix")).forward()
+    workloads.matmul_workload(Setup("matrix")).forward()
     assert Setup("matrix").operations() == 2 * 8**3
 
 
 @pytest.mark.slow
 def test_turns_are_taken_by_processes_of_their_own_among_which_a_batch_is_divided() -> None:
     alone = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
-    setups = [replace(alone, contender="plain"), alone, replace(alone, processes=2)]
+    setups = [replace(alone, network="plain"), alone, replace(alone, processes=2)]
     said: list[str] = []
-    times = turns.take_turns(setups, 2, say=said.append)
+    times = interleaved.time_interleaved(setups, 2, say=said.append)
     assert len(said) == 3
     for setup, record in zip(setups, times, strict=True):
-        assert verdicts.setup_of(record) == setup
+        assert throughput_table.setup_of(record) == setup
         for what in ("forward", "step", "forward_cpu", "step_cpu"):
             assert len(record[what]) == 2
             assert 0 < min(record[what]) <= max(record[what]) < 60
@@ -119,12 +119,12 @@ def test_turns_are_taken_by_processes_of_their_own_among_which_a_batch_is_divide
 
 def test_setups_are_named() -> None:
     setup = Setup("sitkit", "S")
-    assert verdicts.title(vars(replace(setup, processes=2))) == "sitkit, 2 processes"
-    assert verdicts.title(vars(replace(setup, accumulate=4, recompute=True))) == "sitkit, 4 pieces, recomputed"
+    assert throughput_table.title(vars(replace(setup, processes=2))) == "sitkit, 2 processes"
+    assert throughput_table.title(vars(replace(setup, accumulate=4, recompute=True))) == "sitkit, 4 pieces, recomputed"
 
 
-def made_up(contender: str, seconds: float, **more: Any) -> dict[str, Any]:
-    setup = vars(Setup(contender, **more))
+def made_up(network: str, seconds: float, **more: Any) -> dict[str, Any]:
+    setup = vars(Setup(network, **more))
     times = {what: [seconds, 2 * seconds, 3 * seconds] for what in ("forward", "step", "forward_cpu", "step_cpu")}
     return {**setup, **times, "load": [1.0] * 3, "memory": 2**30, "bare": 2**29, "ready": 1.0}
 
@@ -132,9 +132,9 @@ def made_up(contender: str, seconds: float, **more: Any) -> dict[str, Any]:
 def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def take(group: list[Setup], rounds: int, *_: Any) -> list[dict[str, Any]]:
         assert rounds == 3
-        return [made_up(one.contender, 1.0 + (one.contender == "plain"), batch=one.batch) for one in group]
+        return [made_up(one.network, 1.0 + (one.network == "plain"), batch=one.batch) for one in group]
 
-    monkeypatch.setattr(throughput, "take_turns", take)
+    monkeypatch.setattr(throughput, "time_interleaved", take)
     results = tmp_path / "results.jsonl"
     wanted = ["run", "--batch", "4", "--rounds", "3", "--results", str(results)]
     assert CliRunner().invoke(throughput.app, wanted, catch_exceptions=False).exit_code == 0
@@ -156,7 +156,7 @@ def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPa
 def test_forward_passes_alone_are_tabled() -> None:
     records = [made_up(one, 1.0 + (one == "plain")) for one in ("matrix", "sitkit", "plain")]
     bare = [{key: value for key, value in record.items() if not key.startswith("step")} for record in records]
-    lines, numbers = verdicts.describe({"name": "some", "times": bare, "machine": {}, "clock": "wall"})
+    lines, numbers = throughput_table.describe({"name": "some", "times": bare, "machine": {}, "clock": "wall"})
     assert "step" not in "".join(lines)
     assert len({line.count("|") for line in lines[2:]}) == 1
     assert numbers["plain"]["ratio"] == [2.0, 2.0, 2.0]
@@ -167,16 +167,16 @@ def test_forward_passes_alone_are_tabled() -> None:
 )
 def test_the_clock_is_that_of_the_wall_where_nobody_else_was_busy(device: str, load: float, clock: str) -> None:
     loads = [{"load": [0.0, load * (os.cpu_count() or 1), 1e3]}]
-    assert verdicts.usual_clock({"times": loads, "setups": [{"device": device}]}) == clock
+    assert throughput_table.default_clock({"times": loads, "setups": [{"device": device}]}) == clock
 
 
 def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
     groups = {}
-    for axis in growth.AXES:
-        setups = growth.setups(axis, 1)
+    for axis in scaling.AXES:
+        setups = scaling.setups(axis, 1)
         times = [made_up(**vars(one), seconds=one.operations() / 1e12) for one in setups]
         groups[axis] = {"times": times, "clock": "wall"}
-    rows = {row["axis"]: row for row in growth.exponents(groups)}
+    rows = {row["axis"]: row for row in scaling.exponents(groups)}
     assert rows["batch"]["operations"] == 1.0
     assert 1.0 < rows["tokens"]["operations"] < 1.3
     assert rows["processes"]["operations"] == 0.0
@@ -184,7 +184,7 @@ def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
         if axis != "processes":
             assert row["forward"] == row["step"] == row["operations"]
             assert row["memory"] == 0.0
-    growth.draw(groups, tmp_path / "growth.png")
+    scaling.draw(groups, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size < 300_000
 
 

@@ -21,7 +21,7 @@ from sitkit.samplers.log_snr import log_snr, time_from_log_snr
 
 
 @dataclass(frozen=True)
-class Peer:
+class DiffusersSampler:
     """A scheduler's name, how to draw by it, the equations that it solves, and what may be chosen."""
 
     name: str
@@ -173,28 +173,28 @@ MULTISTEP: Axes = {
     "final": ("lower", "same"),
 }
 
-PEERS = (
-    Peer("diffusers FlowMatchEuler", flow_euler, ("ode",), {"grid": GRIDS}),
-    Peer("diffusers FlowMatchHeun", flow_heun, ("ode",), {"grid": GRIDS}),
-    Peer(
+DIFFUSERS_SAMPLERS = (
+    DiffusersSampler("diffusers FlowMatchEuler", flow_euler, ("ode",), {"grid": GRIDS}),
+    DiffusersSampler("diffusers FlowMatchHeun", flow_heun, ("ode",), {"grid": GRIDS}),
+    DiffusersSampler(
         "diffusers DPM-Solver++",
         diffusion(dpm_solver),
         ("ode",),
         {**MULTISTEP, "type": ("midpoint", "heun")},
     ),
-    Peer(
+    DiffusersSampler(
         "diffusers UniPC",
         diffusion(unipc),
         ("ode",),
         {**MULTISTEP, "type": ("bh2", "bh1")},
     ),
-    Peer(
+    DiffusersSampler(
         "diffusers DEIS",
         diffusion(deis),
         ("ode",),
         {**MULTISTEP, "end": ENDS[1:]},
     ),
-    Peer(
+    DiffusersSampler(
         "diffusers SDE-DPM-Solver++",
         diffusion(dpm_solver),
         ("kl",),
@@ -207,7 +207,7 @@ PEERS = (
             "type": ("midpoint", "heun"),
         },
     ),
-    Peer(
+    DiffusersSampler(
         "diffusers SA-Solver",
         diffusion(sa_solver),
         ("sigma", "kl"),

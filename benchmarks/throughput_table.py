@@ -12,7 +12,7 @@ QUIET = 1.25
 """The load up to which a core is thought to have been there for whom was measured."""
 
 
-def usual_clock(group: dict[str, Any]) -> str:
+def default_clock(group: dict[str, Any]) -> str:
     """Return the clock that says more: the processor's, if other programs had more to do than there were cores."""
     quiet = median(load for record in group["times"] for load in record["load"]) < QUIET * (os.cpu_count() or 1)
     return "wall" if quiet or group["setups"][0]["device"] != "cpu" else "processor"
@@ -32,8 +32,8 @@ def setup_of(record: dict[str, Any]) -> Setup:
 def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Return a group, by its clock, as a table in Markdown, and as numbers."""
     clock = group["clock"]
-    by_contender = {title(record): record for record in group["times"]}
-    matrix = by_contender.pop("matrix")
+    by_network = {title(record): record for record in group["times"]}
+    matrix = by_network.pop("matrix")
     rates = [setup_of(matrix).operations() / taken for taken in seconds(matrix, "forward", clock)]
     ours = group["times"][1]
     timed = [(what, passes) for what, passes in (("forward", 1), ("step", 3)) if what in ours]
@@ -49,16 +49,16 @@ def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     numbers: dict[str, Any] = {"matrix": median(rates), "load": median(matrix["load"]), "clock": clock}
     numbers["machine"] = group["machine"]
     last = timed[-1][0]
-    for name, record in by_contender.items():
+    for name, record in by_network.items():
         setup = setup_of(record)
         row: dict[str, Any] = {"memory": record["memory"], "ready": record["ready"]}
         for what, passes in timed:
             taken = seconds(record, what, clock)
             rounds = zip(taken, rates, strict=True)
-            row[f"{what} images/s"] = spread([setup.batch / one for one in taken])
-            row[f"{what} share"] = spread([passes * setup.operations() / one / rate for one, rate in rounds])
+            row[f"{what} images/s"] = quartiles([setup.batch / one for one in taken])
+            row[f"{what} share"] = quartiles([passes * setup.operations() / one / rate for one, rate in rounds])
         both = zip(seconds(record, last, clock), seconds(ours, last, clock), strict=True)
-        row["ratio"] = spread([one / mine for one, mine in both])
+        row["ratio"] = quartiles([one / mine for one, mine in both])
         numbers[name] = row
         keys = [f"{what} {key}" for what, _ in timed for key in ("images/s", "share")]
         cells = [show(row[key]) for key in (*keys, "ratio")]
@@ -67,7 +67,7 @@ def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
 
 
 def title(record: dict[str, Any]) -> str:
-    """Return the name of a contender as it was run."""
+    """Return the name of a network as it was run."""
     setup = setup_of(record)
     said = {
         "compiled": setup.compiled,
@@ -75,10 +75,10 @@ def title(record: dict[str, Any]) -> str:
         f"{setup.accumulate} pieces": setup.accumulate > 1,
         "recomputed": setup.recompute,
     }
-    return ", ".join([setup.contender, *(words for words, so in said.items() if so)])
+    return ", ".join([setup.network, *(words for words, so in said.items() if so)])
 
 
-def spread(values: list[float]) -> list[float]:
+def quartiles(values: list[float]) -> list[float]:
     """Return lower quartile, median and upper quartile."""
     low, middle, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values
     return [low, middle, high]

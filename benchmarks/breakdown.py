@@ -1,8 +1,8 @@
 """What is not the network: its share of a step of training, data from a cache of latents, and what imports take.
 
-python benchmarks/shares.py step --size S --batch 8
-python benchmarks/shares.py data
-python benchmarks/shares.py imports
+python benchmarks/breakdown.py step --size S --batch 8
+python benchmarks/breakdown.py data
+python benchmarks/breakdown.py imports
 """
 
 import os
@@ -18,10 +18,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from interleaved import time_call
 from shapes import CHANNELS, CLASSES, Setup
 from torch import Tensor
-from trials import parts, recipe_of
-from turns import clocked
+from workloads import parts, recipe_of
 
 from sitkit.recipes.data.images import Split, to_pixels
 from sitkit.recipes.data.latents.reader import CachedLatents
@@ -41,7 +41,7 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int, processor: 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            taken = clocked(call)[processor]
+            taken = time_call(call)[processor]
             if number:
                 times[name].append(taken)
     return times

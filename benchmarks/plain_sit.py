@@ -28,7 +28,7 @@ class Attention(nn.Module):
         return out
 
 
-class Feed(nn.Module):
+class FeedForward(nn.Module):
     """Two layers, (B, N, D) -> (B, N, D)."""
 
     def __init__(self, width: int):
@@ -49,7 +49,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn, self.mlp = Attention(width, heads), Feed(width)
+        self.attn, self.mlp = Attention(width, heads), FeedForward(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:

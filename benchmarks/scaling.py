@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from shapes import Setup
-from verdicts import seconds, setup_of
+from throughput_table import seconds, setup_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Note = dict[str, Any]
+Finding = dict[str, Any]
 FINDINGS = "findings.jsonl"
 
 
 @dataclass(frozen=True)
-class Notes:
+class Findings:
     """The findings of one section, appended to a file as they come.
 
     Args:
@@ -31,10 +31,10 @@ class Notes:
     def write(self, what: str, **values: Any) -> None:
         """Append a finding."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        note = {"section": self.section, "what": what, **values}
+        finding = {"section": self.section, "what": what, **values}
         with (self.folder / FINDINGS).open("a") as file:
-            file.write(json.dumps(note, default=str) + "\n")
-        print(json.dumps(note, default=str)[:300], flush=True)
+            file.write(json.dumps(finding, default=str) + "\n")
+        print(json.dumps(finding, default=str)[:300], flush=True)
 
     def guard(self, what: str, check: Callable[[], None]) -> None:
         """Run a check; if it fails, that is a finding, and others go on."""
@@ -47,7 +47,7 @@ class Notes:
         print(f"  {what}: {time.monotonic() - start:.1f} s", flush=True)
 
 
-def read(folder: Path) -> list[Note]:
+def read(folder: Path) -> list[Finding]:
     """Return all findings in a folder, without a last line that was cut short."""
     file = folder / FINDINGS
     content = file.read_text() if file.exists() else ""
@@ -56,23 +56,23 @@ def read(folder: Path) -> list[Note]:
 
 def forget(folder: Path, section: str) -> None:
     """Drop the findings of a section, which is run again."""
-    kept = [note for note in read(folder) if note["section"] != section]
+    kept = [finding for finding in read(folder) if finding["section"] != section]
     if folder.exists():
-        (folder / FINDINGS).write_text("".join(json.dumps(note) + "\n" for note in kept))
+        (folder / FINDINGS).write_text("".join(json.dumps(finding) + "\n" for finding in kept))
 
 
 def page(folder: Path) -> str:
     """Return a Markdown page of all findings: a table a section, failures in bold."""
     lines: list[str] = []
     section = None
-    for note in read(folder):
-        if note["section"] != section:
-            section = note["section"]
+    for finding in read(folder):
+        if finding["section"] != section:
+            section = finding["section"]
             lines += ["", f"## {section}", "", "| what | found |", "| --- | --- |"]
-        values = {key: value for key, value in note.items() if key not in ("section", "what", "where")}
+        values = {key: value for key, value in finding.items() if key not in ("section", "what", "where")}
         found = "; ".join(f"{key}: {_cell(value)}" for key, value in values.items())
-        bold = "**" if note.get("failed") else ""
-        lines.append(f"| {bold}{note['what']}{bold} | {found} |")
+        bold = "**" if finding.get("failed") else ""
+        lines.append(f"| {bold}{finding['what']}{bold} | {found} |")
     return "\n".join(lines).strip() + "\n"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import shapes
 import torch
-from eager import PlainSiT
+from plain_sit import PlainSiT
 from shapes import CHANNELS, CLASSES, PATCH, Setup
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from sitkit.recipes.training.step import TrainingStep
 
 
 @dataclass(frozen=True)
-class Trial:
+class Workload:
     """What is timed of a setup."""
 
     forward: Callable[[], object]
@@ -58,7 +58,7 @@ class Latents:
         raise NotImplementedError
 
 
-def build(setup: Setup, group: ProcessGroup | None = None) -> Trial:
+def build(setup: Setup, group: ProcessGroup | None = None) -> Workload:
     """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all.
 
     Args:
@@ -69,26 +69,26 @@ def build(setup: Setup, group: ProcessGroup | None = None) -> Trial:
     torch.manual_seed(0)
     if setup.mode == "tf32":
         torch.set_float32_matmul_precision("high")
-    if setup.contender == "matrix":
-        return matrix(setup)
-    return ours(setup, group) if setup.contender == "sitkit" else theirs(setup)
+    if setup.network == "matrix":
+        return matmul_workload(setup)
+    return sitkit_workload(setup, group) if setup.network == "sitkit" else other_workload(setup)
 
 
-def matrix(setup: Setup) -> Trial:
+def matmul_workload(setup: Setup) -> Workload:
     """Return a product of two square matrices."""
     dtype = torch.bfloat16 if setup.mode == "bf16" else torch.float32
     one, other, out = (torch.randn(shapes.MATRIX, shapes.MATRIX, device=setup.device).to(dtype) for _ in range(3))
-    return Trial(lambda: torch.mm(one, other, out=out), lambda: None)
+    return Workload(lambda: torch.mm(one, other, out=out), lambda: None)
 
 
-def stir(network: nn.Module) -> None:
+def randomise(network: nn.Module) -> None:
     """Let nothing be zero, which no processor should be told."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.02)
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class TrainingParts:
     """What trains sitkit's network."""
 
     recipe: Recipe
@@ -117,7 +117,7 @@ def recipe_of(setup: Setup) -> Recipe:
     )
 
 
-def parts(setup: Setup, group: ProcessGroup | None = None) -> Parts:
+def parts(setup: Setup, group: ProcessGroup | None = None) -> TrainingParts:
     """Return sitkit's network, step and data, as `sitkit train` puts them together."""
     if setup.device == "cpu":
         keep_freed_memory()
@@ -127,11 +127,11 @@ def parts(setup: Setup, group: ProcessGroup | None = None) -> Parts:
         group or ProcessGroup(device=torch.device(setup.device)),
     )
     state = TrainingState(recipe, split, group)
-    stir(state.network)
-    return Parts(recipe, state, TrainingStep(recipe, split, state, group), Batches(recipe, split, group))
+    randomise(state.network)
+    return TrainingParts(recipe, state, TrainingStep(recipe, split, state, group), Batches(recipe, split, group))
 
 
-def ours(setup: Setup, group: ProcessGroup | None = None) -> Trial:
+def sitkit_workload(setup: Setup, group: ProcessGroup | None = None) -> Workload:
     """Return sitkit's network and step, and of the batch this process's share."""
     made, numbers = parts(setup, group), count(1)
 
@@ -140,7 +140,7 @@ def ours(setup: Setup, group: ProcessGroup | None = None) -> Trial:
         made.take(number, made.batches(number))
 
     share = replace(setup, batch=setup.batch // setup.processes)
-    return Trial(forward(made.state.network, share, made.state.network), step)
+    return Workload(forward(made.state.network, share, made.state.network), step)
 
 
 def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Tensor], object]) -> Callable[[], object]:
@@ -158,12 +158,12 @@ def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Te
     return run
 
 
-def theirs(setup: Setup) -> Trial:
+def other_workload(setup: Setup) -> Workload:
     """Return another network and a step around it."""
-    network, call = NETWORKS[setup.contender](setup)
-    stir(network)
+    network, call = NETWORKS[setup.network](setup)
+    randomise(network)
     average = copy.deepcopy(network).requires_grad_(False)
-    blocks = network.blocks if setup.contender == "plain" else network.transformer_blocks
+    blocks = network.blocks if setup.network == "plain" else network.transformer_blocks
     if setup.compiled:
         for block in blocks:
             block.compile()
@@ -185,9 +185,9 @@ def theirs(setup: Setup) -> Trial:
         with torch.no_grad():
             torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 1e-4)
         if not math.isfinite(loss.item()):
-            raise FloatingPointError(setup.contender)
+            raise FloatingPointError(setup.network)
 
-    return Trial(forward(network, setup, call), step)
+    return Workload(forward(network, setup, call), step)
 
 
 def plain(setup: Setup) -> tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from shapes import Setup
-from trials import Trial, build
+from workloads import Workload, build
 
 from sitkit.recipes.training.process_group import processes
 
@@ -27,7 +27,7 @@ Times = dict[str, Any]
 WARM = 2
 
 
-def take_turns(
+def time_interleaved(
     setups: Sequence[Setup], rounds: int, steps: bool = True, say: Callable[[str], None] = lambda line: None
 ) -> list[Times]:
     """Return the times of each setup.
@@ -57,12 +57,12 @@ def take_turns(
             for pipe in teams[-1]:
                 stack.callback(pipe.close)  # which ends its process
             ready = max(pipe.recv() for pipe in teams[-1])
-            say(f"{setup.contender}{', compiled' if setup.compiled else ''}: ready after {ready:.0f} s")
+            say(f"{setup.network}{', compiled' if setup.compiled else ''}: ready after {ready:.0f} s")
             times.append({**asdict(setup), "ready": ready, "load": []})
         for _ in range(rounds):
             for group, record in zip(teams, times, strict=True):
                 record["load"].append(round(os.getloadavg()[0], 2))
-                for what in ("forward", "step") if steps and record["contender"] != "matrix" else ("forward",):
+                for what in ("forward", "step") if steps and record["network"] != "matrix" else ("forward",):
                     seconds, processor = zip(*_ask(group, what), strict=True)
                     record.setdefault(what, []).append(max(seconds))
                     record.setdefault(f"{what}_cpu", []).append(sum(processor))
@@ -99,7 +99,7 @@ def _work(setup: Setup, environment: dict[str, str], pipe: Connection, steps: bo
         _serve(build(setup, group), setup, start, bare, pipe, steps)
 
 
-def _serve(trial: Trial, setup: Setup, start: float, bare: int, pipe: Connection, steps: bool) -> None:
+def _serve(trial: Workload, setup: Setup, start: float, bare: int, pipe: Connection, steps: bool) -> None:
     for _ in range(WARM):
         trial.forward()
         if steps:
@@ -111,10 +111,10 @@ def _serve(trial: Trial, setup: Setup, start: float, bare: int, pipe: Connection
             if what in ("bare", "memory"):
                 pipe.send(bare if what == "bare" else peak(setup.device))
             else:
-                pipe.send(clocked(getattr(trial, what), setup.device))
+                pipe.send(time_call(getattr(trial, what), setup.device))
 
 
-def clocked(run: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
+def time_call(run: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
     """Return the seconds that a call takes, and those that this process was computing meanwhile."""
     wait(device)
     start, processor = time.perf_counter(), time.process_time()

@@ -203,7 +203,7 @@ def build(name: str) -> World:
     return WORLDS[kind](int(seed))
 
 
-class Sliced:
+class SlicedCramerDistance:
     r"""The sliced Cramer distance of samples to the world's own law, which is exact.
 
     The root of the mean, over fixed directions, of $\int (F_N - F)^2$ along each, where F is the law's distribution

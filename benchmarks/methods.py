@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import peers
+import diffusers_samplers
 import torch
 from grids import GRIDS, grid
 from problem import Axes, Draw, Options, Problem
@@ -32,7 +32,7 @@ TOLERANCES = tuple(10 ** (-k / 2) for k in range(-2, 15))
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """A sampler, the equations that it solves ("ode", "sigma", "kl"), and what may be chosen for each."""
 
     name: str
@@ -76,7 +76,7 @@ def official_ode(problem: Problem, x: Tensor, options: Options) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TwoCalls(SDE):
+class OfficialSDE(SDE):
     """SiT's own drift: one call for the velocity and another for the score."""
 
     def __call__(self, x: Tensor, t: Tensor, /) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def official_sde(problem: Problem, x: Tensor, options: Options) -> Tensor:
     """SiT's Euler and Maruyama: an even grid that ends at .96, and a step without noise."""
     assert problem.w is not None
     low = 1e-3 if isinstance(problem.w, samplers.KL) else 0.0
-    sde = TwoCalls(problem.velocity, problem.path, problem.w)
+    sde = OfficialSDE(problem.velocity, problem.path, problem.w)
     times = torch.linspace(low, 0.96, problem.steps(2, 2) + 1, dtype=torch.float64)
     return sample(EulerMaruyama(sde, problem.noise), x, torch.cat([times, times.new_ones(1)]), Mean(sde))
 
@@ -179,24 +179,24 @@ def flow_matching(problem: Problem, x: Tensor, options: Options) -> Tensor:
 STARTS: Mapping[str, Axes] = {"kl": {"start": ("1e-3", "1e-2", "1/n")}}  # where w is infinite at t = 0
 STOCHASTIC: Axes = {"grid": GRIDS, "last": LAST}
 
-CONTENDERS = (
-    Contender("sitkit", planned, ("ode", "sigma", "kl")),
-    Contender("official SiT, Heun", official_ode, ("ode",)),
-    Contender("official SiT, Euler-Maruyama", official_sde, ("sigma", "kl")),
-    Contender("Euler", one_step(Euler, 1), ("ode",), {"grid": GRIDS}),
-    Contender("Heun", one_step(Heun, 2), ("ode",), {"grid": GRIDS}),
-    Contender("RK4", one_step(RK4, 4), ("ode",), {"grid": GRIDS}),
-    Contender("Euler-Maruyama", _one_step_sde(EulerMaruyama, 1), ("sigma", "kl"), STOCHASTIC, STARTS),
-    Contender("stochastic Heun", _one_step_sde(StochasticHeun, 2), ("sigma", "kl"), STOCHASTIC, STARTS),
-    Contender(
+METHODS = (
+    Method("sitkit", planned, ("ode", "sigma", "kl")),
+    Method("official SiT, Heun", official_ode, ("ode",)),
+    Method("official SiT, Euler-Maruyama", official_sde, ("sigma", "kl")),
+    Method("Euler", one_step(Euler, 1), ("ode",), {"grid": GRIDS}),
+    Method("Heun", one_step(Heun, 2), ("ode",), {"grid": GRIDS}),
+    Method("RK4", one_step(RK4, 4), ("ode",), {"grid": GRIDS}),
+    Method("Euler-Maruyama", _one_step_sde(EulerMaruyama, 1), ("sigma", "kl"), STOCHASTIC, STARTS),
+    Method("stochastic Heun", _one_step_sde(StochasticHeun, 2), ("sigma", "kl"), STOCHASTIC, STARTS),
+    Method(
         "torchsde",
         stochastic(_torchsde),
         ("sigma", "kl"),
         {"method": ("heun", "reversible_heun"), **STOCHASTIC},
         STARTS,
     ),
-    Contender("torchdiffeq", torchdiffeq_fixed, ("ode",), {"method": ("midpoint", "heun3", "rk4"), "grid": GRIDS}),
-    Contender("torchdiffeq dopri5", torchdiffeq_adaptive, ("ode",), {"tolerance": TOLERANCES}),
-    Contender("flow_matching", flow_matching, ("ode",), {"method": ("midpoint", "heun3", "rk4")}),
-    *(Contender(peer.name, peer.draw, peer.solves, peer.axes, peer.more) for peer in peers.PEERS),
+    Method("torchdiffeq", torchdiffeq_fixed, ("ode",), {"method": ("midpoint", "heun3", "rk4"), "grid": GRIDS}),
+    Method("torchdiffeq dopri5", torchdiffeq_adaptive, ("ode",), {"tolerance": TOLERANCES}),
+    Method("flow_matching", flow_matching, ("ode",), {"method": ("midpoint", "heun3", "rk4")}),
+    *(Method(one.name, one.draw, one.solves, one.axes, one.more) for one in diffusers_samplers.DIFFUSERS_SAMPLERS),
 )

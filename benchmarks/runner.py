@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contenders import Contender
+from methods import Method
 from problem import Axes, Options, OverBudget
 from tasks import SEARCH_SEED, Setting, Task
 
@@ -22,7 +22,7 @@ SEARCHED = 50
 KEYS = ("task", "world", "path", "w", "contender", "options", "calls", "seed", "count")
 
 
-class Store:
+class RecordStore:
     """A file of one JSON object a line; a last line that was cut short is dropped."""
 
     def __init__(self, file: Path):
@@ -47,9 +47,9 @@ class Store:
             stream.write(json.dumps(record) + "\n")
         self._keep(record)
 
-    def forget(self, contender: str) -> int:
-        """Drop a contender's records, as when its code has changed, and return how many those were."""
-        kept = {key: record for key, record in self.records.items() if record["contender"] != contender}
+    def forget(self, method: str) -> int:
+        """Drop a method's records, as when its code has changed, and return how many those were."""
+        kept = {key: record for key, record in self.records.items() if record["contender"] != method}
         dropped = len(self.records) - len(kept)
         self.records = kept
         write_atomic(self.file, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
@@ -64,41 +64,41 @@ def _key(record: Record) -> str:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkRunner:
     """A store, and how thoroughly options are searched for."""
 
-    store: Store
+    store: RecordStore
     searches: bool = True
 
-    def run(self, task: Task, contenders: Iterable[Contender], advance: Advance) -> None:
-        """Run a task: for each panel, contender and number of calls the search for options, then the seeds."""
+    def run(self, task: Task, methods: Iterable[Method], advance: Advance) -> None:
+        """Run a task: for each panel, method and number of calls the search for options, then the seeds."""
         for setting in task.settings():
-            for contender in contenders:
-                if setting.w not in contender.solves:
+            for method in methods:
+                if setting.w not in method.solves:
                     continue
                 chosen: list[Options] = []
                 for calls in task.calls(setting):
-                    self._run_cells(task, setting, contender, calls, chosen)
-                    advance(1, note=f"{setting.world} {setting.path} {setting.w} {contender.name}, {calls} calls")
+                    self._run_cells(task, setting, method, calls, chosen)
+                    advance(1, note=f"{setting.world} {setting.path} {setting.w} {method.name}, {calls} calls")
 
-    def _run_cells(self, task: Task, setting: Setting, contender: Contender, calls: int, chosen: list[Options]) -> None:
+    def _run_cells(self, task: Task, setting: Setting, method: Method, calls: int, chosen: list[Options]) -> None:
         """Run the search for options and the seeds, and add to `chosen` what was found best."""
-        sizes, axes = task.sizes(setting), contender.choices(setting.w)
+        sizes, axes = task.sizes(setting), method.choices(setting.w)
 
         def error(options: Options) -> float:
-            found = self.cell(task, setting, contender, options, calls, SEARCH_SEED, sizes.search)["error"]
+            found = self.cell(task, setting, method, options, calls, SEARCH_SEED, sizes.search)["error"]
             return math.inf if found is None else float(found)
 
-        candidates = [usual(axes), *self._borrowed(task, setting, contender, calls), *chosen]
+        candidates = [default_options(axes), *self._borrowed(task, setting, method, calls), *chosen]
         candidates = [one for place, one in enumerate(candidates) if one not in candidates[:place]]
         options = min(candidates, key=error) if len(candidates) > 1 else candidates[0]
         if not task.borrows and calls <= SEARCHED and self.searches:
             options = search(axes, options, error, 1 if chosen else 2)
         chosen.append(options)
         for seed in range(sizes.seeds):
-            self.cell(task, setting, contender, options, calls, seed, sizes.count)
+            self.cell(task, setting, method, options, calls, seed, sizes.count)
 
-    def _borrowed(self, task: Task, setting: Setting, contender: Contender, calls: int) -> list[Options]:
+    def _borrowed(self, task: Task, setting: Setting, method: Method, calls: int) -> list[Options]:
         """Return what was best elsewhere, at the nearest number of calls."""
         found = []
         for other in task.borrows:
@@ -106,7 +106,7 @@ class Bench:
                 record
                 for record in self.store.records.values()
                 if (record["task"], record["path"], record["w"], record["contender"])
-                == (other, setting.path, setting.w, contender.name)
+                == (other, setting.path, setting.w, method.name)
                 and record["seed"] != SEARCH_SEED
                 and record["error"] is not None
             ]
@@ -119,7 +119,7 @@ class Bench:
         self,
         task: Task,
         setting: Setting,
-        contender: Contender,
+        method: Method,
         options: Options,
         calls: int,
         seed: int,
@@ -129,7 +129,7 @@ class Bench:
         cell: Record = {
             "task": task.name,
             **asdict(setting),
-            "contender": contender.name,
+            "contender": method.name,
             "options": options,
             "calls": calls,
             "seed": seed,
@@ -141,11 +141,11 @@ class Bench:
         start = time.perf_counter()
         error: float | None
         try:
-            error, made = task.measure(setting, contender.draw, options, calls, seed, count)
+            error, made = task.measure(setting, method.draw, options, calls, seed, count)
         except OverBudget:
             error, made = None, 0
         if made > calls:
-            raise AssertionError(f"{contender.name} made {made} calls of {calls}")
+            raise AssertionError(f"{method.name} made {made} calls of {calls}")
         if error is not None and not math.isfinite(error):
             error = None
         record = {**cell, "error": error, "made": made, "seconds": round(time.perf_counter() - start, 4)}
@@ -153,7 +153,7 @@ class Bench:
         return record
 
 
-def usual(axes: Axes) -> Options:
+def default_options(axes: Axes) -> Options:
     """Return the first value of each choice."""
     return {name: values[0] for name, values in axes.items()}
 
