@@ -224,7 +224,7 @@ def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tm
     split = open_latents(str(out))
     assert split.classes == ("a", "c")
     assert split.training.labels.tolist() == [number % 3 // 2 for number in range(COUNT) if number not in bad]
-    assert split.notes == (f"{out}: 1 classes have no image and are left out: b",)
+    assert split.notes == (f"{out}: 1 classes have no images and are dropped: b",)
 
 
 def test_what_was_left_out_once_stops_when_it_may_not_be(autoencoder: Path, tmp_path: Path) -> None:

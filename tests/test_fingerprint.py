@@ -95,7 +95,7 @@ def test_order_and_part_are_told_apart(kind: Any, tmp_path: Path) -> None:
     assert len({fingerprint(images, some) for some in numbers}) == len(numbers)
     assert len({cache_key(images, some) for some in numbers}) == len(numbers)
     part, rest = split_images(images, None, 0.5)
-    assert fingerprint(part) == fingerprint(images, part.members)  # type: ignore[attr-defined]
+    assert fingerprint(part) == fingerprint(images, part.indices)  # type: ignore[attr-defined]
     assert fingerprint(part) != fingerprint(rest)
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: every file is an image by its number, and none is left out in silence."""
+"""Folders of images: every file is an image by its index, and none is skipped in silence."""
 
 import json
 import os
@@ -77,18 +77,18 @@ def test_many_files_are_listed_fast(tmp_path: Path) -> None:
     assert len(folder(str(tmp_path), 8).training) == 5000
 
 
-def test_a_line_says_what_was_taken_and_passed_over(tree: Path) -> None:
+def test_a_note_counts_the_images_and_the_ignored_files(tree: Path) -> None:
     for name in ("dog/a.pdf", "b.pdf", "cat/deep/none", "cat/page.html"):
         (tree / name).touch()
-    passed_over = "2 .pdf, 1 without an ending, 1 .html, 1 .txt"
-    told = f"{tree}: 4 images of 2 classes (cat 2, dog 2); passed over: {passed_over}"
+    ignored = "2 .pdf, 1 without a suffix, 1 .html, 1 .txt"
+    told = f"{tree}: 4 images of 2 classes (cat 2, dog 2); ignored: {ignored}"
     assert folder(str(tree), 8).notes == (told,)
     assert folder(str(tree), 8, heldout=str(tree)).notes == (told, told)
     for number in range(20):
         (tree / f"{number}").mkdir()
         for image in range(1 + number % 3):
             (tree / f"{number}/{image}.png").touch()
-    assert "43 images of 22 classes, 1 to 3 each; passed over: " in folder(str(tree), 8).notes[0]
+    assert "43 images of 22 classes, 1 to 3 each; ignored: " in folder(str(tree), 8).notes[0]
 
 
 @pytest.mark.parametrize("ending", ["bmp", "tif", "tiff", "gif", "jfif", "ppm", "tga", "webp", "jp2", "ico", "PNG"])
@@ -146,7 +146,7 @@ def test_links_are_followed_but_not_round(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "linked/cat").symlink_to(tree / "cat")
     assert len(folder(str(tmp_path / "linked"), 8).training) == 2
     (tree / "cat/round").symlink_to(tree)
-    with pytest.raises(ValueError, match="round links to a folder that it lies in"):
+    with pytest.raises(ValueError, match="round links to a folder that contains it"):
         folder(str(tree), 8)
 
 
@@ -168,7 +168,7 @@ def test_damaged_images_stop_with_their_names(tree: Path) -> None:
     (tree / "dog/b.png").write_bytes((tree / "dog/b.png").read_bytes()[:200])
     images = folder(str(tree), 8).training
     with pytest.raises(
-        UserError, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*; mend them, or set data\.unreadable = skip[^\n]*$"
+        UserError, match=r"^[^\n]*cat/a\.png[^\n]*dog/b\.png[^\n]*; repair them, or set data\.unreadable = skip[^\n]*$"
     ):
         read_all(images)
     assert len(images.read(torch.tensor([1, 2]))) == 2
@@ -181,24 +181,24 @@ def test_damaged_images_are_skipped_by_name(tree: Path, monkeypatch: pytest.Monk
     whole = folder(str(tree), 8)
     (tree / "cat/deep/b.png").write_bytes(b"damaged")
     split = folder(str(tree), 8, unreadable="skip")
-    told = "3 images of 2 classes (cat 1, dog 2); passed over: 1 .txt; 1 of 4 images are unreadable and left out"
+    told = "3 images of 2 classes (cat 1, dog 2); ignored: 1 .txt; 1 of 4 images are unreadable and skipped"
     assert split.notes == (f"{tree}: {told}: cat/deep/b.png",)
     expected = read_all_of(whole.training, [0, 2, 3])
     assert torch.equal(read_all(split.training), expected)
     assert split.training.labels.tolist() == [0, 1, 1]
     assert json.loads((tree / "unreadable.json").read_text())["unreadable"] == ["cat/deep/b.png"]
     with monkeypatch.context() as patch:
-        patch.setitem(vars(sys.modules["sitkit.recipes.data.folder"]), "square", None)  # it is known: none is decoded
+        patch.setattr(sys.modules["sitkit.recipes.data.folder"], "decode_square", None)  # recorded: none is decoded
         split = folder(str(tree), 8, unreadable="skip")
     assert torch.equal(read_all(split.training), expected)
     (tree / "dog/b.png").write_bytes(b"damaged too")
     assert len(folder(str(tree), 8, unreadable="skip").training) == 2
-    (tree / "dog/b.png").write_bytes(encode(noise_of(16, 20, 3)))  # mended
+    (tree / "dog/b.png").write_bytes(encode(noise_of(16, 20, 3)))  # repaired
     assert len(folder(str(tree), 8, unreadable="skip").training) == 3
     (tree / "dog/c.png").write_bytes(b"damaged too")
     split = folder(str(tree), 8, unreadable="skip")
     assert len(split.training) == 3
-    assert split.notes[0].endswith("2 of 5 images are unreadable and left out: cat/deep/b.png, dog/c.png")
+    assert split.notes[0].endswith("2 of 5 images are unreadable and skipped: cat/deep/b.png, dog/c.png")
 
 
 def test_files_that_cannot_be_opened_are_never_skipped(tree: Path) -> None:
@@ -221,15 +221,15 @@ def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("there is no folder .*nowhere", {"path": str(tmp_path / "nowhere")}),
         ("there is no folder .*a.png", {"path": str(tree / "cat/a.png")}),
-        ("holds no image that Pillow reads; it is empty", {"path": str(tmp_path / "empty")}),
+        ("holds no images that Pillow can read; it is empty", {"path": str(tmp_path / "empty")}),
         (
-            "holds no image that Pillow reads; passed over: 2 .txt, 1 without an ending",
+            "holds no images that Pillow can read; ignored: 2 .txt, 1 without a suffix",
             {"path": str(tmp_path / "text")},
         ),
         ("size is .* at least 1, got 0", {"size": 0}),
         ("split must lie between 0 and 1, got 1.5", {"split": 1.5}),
         ("split = 0.99 leaves none of 4 images", {"split": 0.99}),
-        ("heldout and split: give one", {"heldout": str(tree), "split": 0.5}),
+        ("heldout and split both hold images out", {"heldout": str(tree), "split": 0.5}),
         ("only one has: dog", {"heldout": str(tmp_path / "one")}),
     ]
     for message, fields in wrong:
@@ -238,9 +238,9 @@ def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
             component(**table).build()
         assert "\n" not in str(caught.value)
     (tree / "loose.png").touch()
-    with pytest.raises(ValueError, match=r"beside folders of them: put loose\.png"):
+    with pytest.raises(ValueError, match=r"holds both images and subfolders: move loose\.png"):
         folder(str(tree), 8)
     os.remove(tree / "loose.png")
     (tree / "bird").mkdir()
-    with pytest.raises(ValueError, match="bird holds no image"):
+    with pytest.raises(ValueError, match="bird holds no images"):
         folder(str(tree), 8)

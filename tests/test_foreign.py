@@ -84,12 +84,12 @@ def test_labels_with_gaps_become_classes_by_their_numbers(
     split = lightningdit(str(tmp_path), "v", heldout=str(tmp_path))
     assert split.classes == ("0", "7", "1000")
     assert split.training.labels.tolist() == split.heldout.labels.tolist() == [1, 0, 1, 2]
-    told = f"{tmp_path}: the 3 labels that occur, up to 1000, are the classes, named by their numbers"
+    told = f"{tmp_path}: the 3 labels that occur, up to 1000, are the classes, named by their labels"
     assert split.notes == (told,)
     (tmp_path / "more").mkdir()
     torch.save({key: shards[key] for key in ("mean", "std")}, tmp_path / "more/latents_stats.pt")
     save_file(piece | {"labels": torch.tensor([7, 0, 3, 0])}, tmp_path / "more/one.safetensors")
-    with pytest.raises(ValueError, match=r"more has the label 3, of which there is no image to train on"):
+    with pytest.raises(ValueError, match=r"more has the label 3, for which there is no training image"):
         lightningdit(str(tmp_path), "v", heldout=str(tmp_path / "more"))
 
 

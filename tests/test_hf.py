@@ -96,12 +96,12 @@ def test_labels_without_images_are_no_classes(library: Any, rows: Any, tmp_path:
         assert split.classes == {"named": ("cat", "dog"), "numbers": ("7", str(2**62))}[name]
         assert split.training.labels.tolist() == [0, 0, 1, 1]
         assert split.heldout.labels.tolist() == [1, 0]
-        with pytest.raises(ValueError, match=r"other of .* has the label 2, of which there is no image to train on"):
+        with pytest.raises(ValueError, match=r"other of .* has the label 2, for which there is no training image"):
             huggingface(str(tmp_path / name), 8, label="kind", heldout="other")
         told += split.notes
     assert told[0] == f"train of {tmp_path / 'named'}: 4 images of 2 classes (cat 2, dog 2)"
     assert told[1] == f"test of {tmp_path / 'named'}: 2 images of 2 classes (cat 1, dog 1)"
-    assert told[2] == f"{tmp_path / 'named'}: 2 classes have no image and are left out: bird, cow"
+    assert told[2] == f"{tmp_path / 'named'}: 2 classes have no images and are dropped: bird, cow"
     assert told[5] == f"{tmp_path / 'numbers'}: the 2 labels that occur, up to {2**62}, are the classes"
 
 
@@ -117,10 +117,10 @@ def test_columns_that_hold_several_are_refused(library: Any, rows: Any, tmp_path
     )
     both.save_to_disk(tmp_path / "several")
     for message, fields in (
-        ("'labels' of .* holds several labels a row: label = none does without", {}),
-        (r"'labels' of .* holds List\(ClassLabel.*, not one label from 0 up a row", {"label": "labels"}),
+        ("'labels' of .* holds several labels in a row: set label = none to ignore them", {}),
+        (r"'labels' of .* holds List\(ClassLabel.*, not one label from 0 up in each row", {"label": "labels"}),
         ("'texts' of .* holds string, not one label", {"label": "texts"}),
-        (r"'images' of .* holds List\(Image.*, not one image a row", {"image": "images", "label": "none"}),
+        (r"'images' of .* holds List\(Image.*, not one image in each row", {"image": "images", "label": "none"}),
     ):
         with pytest.raises(UserError, match=rf"^data = huggingface: [^\n]*{message}[^\n]*$"):
             component("huggingface", path=str(tmp_path / "several"), size=8, **fields).build()
@@ -154,7 +154,7 @@ def test_damaged_rows_are_skipped(
         assert split.training.labels.tolist() == [0, 1]
         expected = folder(str(tmp_path / "tree"), 8).training.read(torch.tensor([0, 3]))
         assert_images(split.training, expected)
-        assert split.notes[0].endswith("; 2 of 4 images are unreadable and left out: train/1, train/2")
+        assert split.notes[0].endswith("; 2 of 4 images are unreadable and skipped: train/1, train/2")
     note = path / "unreadable-train.json" if form == "saved" else tmp_path / "parquet.unreadable-train.json"
     assert json.loads(note.read_text())["unreadable"] == ["train/1", "train/2"]
     assert capsys.readouterr().err.count(f"checking train of {path} 4/4") == 1
@@ -169,10 +169,10 @@ def test_data_sets_that_cannot_be_used(library: Any, rows: Any, tmp_path: Path) 
         ("there is no file or folder", {"path": str(tmp_path / "nowhere")}),
         ("cannot be read as parquet", {"path": str(tmp_path / "broken.parquet")}),
         ("has 0 columns of images", {"path": str(tmp_path / "blind")}),
-        ("label = row, minus or none", {}),
+        ("set label to one of row, minus, none", {}),
         ("no column 'minsu'", {"label": "minsu"}),
         ("'minus' of .* labels from 0 up", {"label": "minus"}),
-        ("no part 'test'; it has: train", {"heldout": "test", "label": "none"}),
+        ("no split 'test'; it has: train", {"heldout": "test", "label": "none"}),
         ("size is", {"size": 0}),
     ]
     for message, fields in wrong:

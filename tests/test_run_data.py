@@ -314,7 +314,7 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
     assert open_data(data, None).notes == ()
     told = open_data(named("own_classes"), None).notes
     assert [line.split(": ", 1)[1] for line in told] == [
-        "2 classes have no image to train on, and samples are drawn of them: ten, eleven"
+        "2 classes have no training images, but samples of them will be generated: ten, eleven"
     ]
     with pytest.raises(UserError, match=r"own_labels: labels of training are 0 to 9, and there are 5 classes$"):
         open_data(named("own_labels"), None)
@@ -332,8 +332,8 @@ def test_a_run_that_stopped_at_an_image_goes_on_without_it(tmp_path: Path) -> No
     assert "set data.unreadable = skip" in said
     code, said = train(tmp_path / "run", data_of(images, unreadable="skip"), *whole[1:], "train.steps=30")
     assert code == 0, said
-    left_out = "23 images of 2 classes (dark 11, light 12); 1 of 24 images are unreadable and left out: dark/3.png"
-    assert f"{images}: {left_out}\n" in said
+    skipped = "23 images of 2 classes (dark 11, light 12); 1 of 24 images are unreadable and skipped: dark/3.png"
+    assert f"{images}: {skipped}\n" in said
     assert [one.count for one in Run(tmp_path / "run").data_record().training] == [11, 12]  # type: ignore[union-attr]
     code, said = train(tmp_path / "run", *whole, "train.steps=40")
     assert (code, "another recipe" in said) == (2, True)
@@ -355,8 +355,8 @@ def test_a_run_without_a_record_says_that_its_data_have_other_classes(run: Path,
     again = [data_of(tmp_path / "images", split=0.5), "train.steps=2"]
     for code, said in (train(run, *again), sitkit("sample", run, "--out", tmp_path / "x.png")):
         assert code == 2
-        assert "the data have other classes than those that it was trained on" in said
-        assert "restore the data, or fine-tune a new run by --set train.init=RUN" in said
+        assert "the data have other classes than in training" in said
+        assert "restore the data, or fine-tune a new run with --set train.init=RUN" in said
     assert not (run / "data.json").exists()
     shutil.rmtree(tmp_path / "images")
     (tmp_path / "whole").rename(tmp_path / "images")

@@ -332,5 +332,5 @@ def test_digits_are_those_that_their_packages_give(name: str) -> None:
 
 def test_digits_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **wanted: iter(()))
-    with pytest.raises(UserError, match=r"it needs scikit-learn: pip install 'sitkit\[demo\]'"):
+    with pytest.raises(UserError, match=r"this data set needs scikit-learn: pip install 'sitkit\[demo\]'"):
         read_recipe("digits").data.build()

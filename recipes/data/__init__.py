@@ -1,6 +1,7 @@
-"""What a recipe's `data` names: functions that return a `Split`.
+"""Data sets: the functions that the table `data` of a recipe names. Each returns a `Split`.
 
-A data set of one's own is such a function, `"package.module:name"`, whose parameters are the keys beside it.
+A custom data set is such a function, named as `kind = "package.module:function"`. The other keys of the table are its
+arguments.
 """
 
 from .absent import absent as absent

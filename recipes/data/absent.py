@@ -1,4 +1,4 @@
-"""No data: what is known of those that a network was trained on elsewhere, or that are not asked for."""
+"""Absent data: shape and classes without images, for converted weights and for runs whose images are not needed."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from .images import NoiseFunction, Split, to_pixels
 from .latents.vae import DEFAULT_VAE, decoder
 
 NO_DATA = (
-    "this run's data are absent: it can be sampled from, and no more; `sitkit convert --set data.kind=latents "
-    "--set data.path=DIR` makes a run that has data"
+    "the data of this run are absent, so that it can only be sampled; `sitkit convert --set data.kind=latents "
+    "--set data.path=DIR` creates a run with data"
 )
 
 
 @dataclass(frozen=True)
 class AbsentImages:
-    """Images of which the shape is known, and perhaps the number: whoever asks for more is told of the problem.
+    """Images of a known shape, and perhaps a known number, that cannot be read. Reading them raises UserError.
 
     Args:
         shape: (C, H, W) of a state.
-        count: how many there are, if that is known.
-        problem: what to say to whoever asks for more.
+        count: the number of images, if it is known.
+        problem: the message of the error.
     """
 
     shape: tuple[int, int, int]
@@ -30,7 +30,7 @@ class AbsentImages:
 
     @property
     def labels(self) -> Tensor:
-        """Raise the problem."""
+        """Raise UserError."""
         raise UserError(self.problem)
 
     def __len__(self) -> int:
@@ -38,32 +38,32 @@ class AbsentImages:
             raise UserError(self.problem)
         return self.count
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
-        """Raise the problem."""
+    def states(self, indices: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
+        """Raise UserError."""
         raise UserError(self.problem)
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Raise the problem."""
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Raise UserError."""
         raise UserError(self.problem)
 
 
 def absent(
     shape: tuple[int, int, int], classes: int = 0, vae: str = DEFAULT_VAE, scale: float = 0.18215, shift: float = 0.0
 ) -> Split:
-    """Return data that are not there: enough to sample by, not to train, to measure or to compare with.
+    """Return data without images, for sampling alone: training and evaluation need images.
 
     Args:
         shape: (C, H, W) of a state.
-        classes: how many there are; their names are their numbers.
-        vae: the autoencoder that makes pixels of states, a folder or an id; `none` if states are pixels in [-1, 1].
-        scale: what latents were multiplied by, by default SiT's and DiT's factor.
-        shift: what was taken off them before.
+        classes: the number of classes; their names are their labels.
+        vae: the autoencoder that decodes states, a folder or an id; `none` if states are pixels in [-1, 1].
+        scale: the factor of the latents, by default that of SiT and DiT.
+        shift: the shift of the latents: a state is (latent - shift) * scale.
 
     Raises:
-        UserError: states of so many channels are no pixels.
+        UserError: `vae` is `none`, and states do not have the channels of pixels.
     """
     names = tuple(str(label) for label in range(classes))
     if vae == "none" and shape[0] not in (1, 3):
-        raise UserError(f"states of {shape[0]} channels are no pixels: name the vae that makes pixels of them")
+        raise UserError(f"states of {shape[0]} channels are not pixels: set vae to the autoencoder that decodes them")
     decode = to_pixels if vae == "none" else decoder(vae, scale=scale, shift=shift)
     return Split(AbsentImages(shape), AbsentImages(shape), names, decode)

@@ -1,4 +1,4 @@
-"""Classes: which labels have images, what they are called, and the numbers by which other programs know them."""
+"""Classes: the labels that occur, their names, and the class numbers of other programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,63 +10,63 @@ from ..support.errors import UserError
 from .images import Split
 
 MOST_NAMED = 12
-"""Classes that are named in a line, at most."""
+"""How many classes a message lists at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The labels that occur among images to train on, in their order: the network's label k is the k-th of them.
+    """The labels that occur among the training images: label k of the network is the k-th of them.
 
-    A label without images would be a class that a network never sees, and that samples are drawn of all the same.
+    Labels without images are dropped: the network would never see them, and yet be sampled with them.
 
     Args:
-        numbers: (K,) int64, the labels as the data have them, rising.
-        names: of each; where the data have no names, its number.
+        labels: (K,) int64, the labels of the data, ascending.
+        names: the name of each class; its label where the data have no names.
     """
 
-    numbers: Tensor
+    labels: Tensor
     names: tuple[str, ...]
 
     @classmethod
     def from_labels(cls, labels: Tensor, names: Sequence[str] = ()) -> "Classes":
-        """Return the classes of images with labels (N,) int64, called by `names` by label, if there are any."""
-        numbers = torch.unique(labels)
-        return cls(numbers, tuple(names[number] if names else str(number) for number in numbers.tolist()))
+        """Return the classes of images with labels (N,) int64; `names` are indexed by label, and may be empty."""
+        occurring = torch.unique(labels)
+        return cls(occurring, tuple(names[label] if names else str(label) for label in occurring.tolist()))
 
     def compact(self, labels: Tensor, what: str) -> Tensor:
-        """Return labels (N,) of the data as those of the network, from 0 to K - 1.
+        """Map labels (N,) of the data to those of the network, from 0 to K - 1.
 
         Raises:
-            ValueError: one is of no class; `what` says whose labels they are.
+            ValueError: a label is not among the classes; `what` names the data in the message.
         """
-        places = torch.searchsorted(self.numbers, labels).clamp(max=max(len(self.numbers) - 1, 0))
-        strange = self.numbers[places] != labels if len(self.numbers) else torch.ones_like(labels, dtype=torch.bool)
-        if strange.any():
-            raise ValueError(f"{what} has the label {int(labels[strange][0])}, of which there is no image to train on")
+        places = torch.searchsorted(self.labels, labels).clamp(max=max(len(self.labels) - 1, 0))
+        unknown = self.labels[places] != labels if len(self.labels) else torch.ones_like(labels, dtype=torch.bool)
+        if unknown.any():
+            raise ValueError(f"{what} has the label {int(labels[unknown][0])}, for which there is no training image")
         return places
 
     def describe_empty(self, names: Sequence[str] = ()) -> str:
-        """Return a line on labels without images, among `names` or between others; nothing if there are none."""
-        numbers = self.numbers.tolist()
+        """Return a message about labels without images; empty if there are none."""
+        labels = self.labels.tolist()
         if not names:
-            gaps = bool(numbers) and numbers[-1] + 1 > len(numbers)
-            return f"the {len(numbers):,} labels that occur, up to {numbers[-1]}, are the classes" if gaps else ""
-        occur = set(numbers)
-        missing = [name for number, name in enumerate(names) if number not in occur]
+            gaps = bool(labels) and labels[-1] + 1 > len(labels)
+            return f"the {len(labels):,} labels that occur, up to {labels[-1]}, are the classes" if gaps else ""
+        occur = set(labels)
+        missing = [name for label, name in enumerate(names) if label not in occur]
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        return f"{len(missing):,} classes have no image and are left out: {few}" if missing else ""
+        return f"{len(missing):,} classes have no images and are dropped: {few}" if missing else ""
 
     def notes(self, path: str) -> tuple[str, ...]:
-        """Return a line about data at a path whose classes are named by their numbers, if labels are missing."""
-        left_out = self.describe_empty()
-        return (f"{path}: {left_out}, named by their numbers",) if left_out else ()
+        """Return a note about labels without images, for data at a path whose classes are named by their labels."""
+        message = self.describe_empty()
+        return (f"{path}: {message}, named by their labels",) if message else ()
 
 
 def check_labels(split: Split, what: str) -> Split:
-    """Return data of the user's own, of which classes without images are told.
+    """Check the labels of custom data, and add a note about classes without training images.
 
     Raises:
-        UserError: there are labels of no class.
+        UserError: labels have another shape or dtype, or are not among the classes.
     """
     if not split.classes:
         return split
@@ -83,13 +83,13 @@ def check_labels(split: Split, what: str) -> Split:
     occur = torch.bincount(split.training.labels, minlength=count) > 0
     if missing := [name for name, here in zip(split.classes, occur.tolist(), strict=False) if not here]:
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        told = f"{what}: {len(missing):,} classes have no image to train on, and samples are drawn of them: {few}"
-        return replace(split, notes=(*split.notes, told))
+        line = f"{what}: {len(missing):,} classes have no training images, but samples of them will be generated: {few}"
+        return replace(split, notes=(*split.notes, line))
     return split
 
 
 def describe_images(where: str, labels: Tensor, names: Sequence[str], *more: str) -> str:
-    """Return a line on images with labels (N,): how many there are, of which classes; and what else is to be told."""
+    """Return a message about images with labels (N,): their number and classes, and then the messages in `more`."""
     counts = torch.bincount(labels, minlength=len(names)).tolist()
     if not names:
         of = ""
@@ -101,10 +101,10 @@ def describe_images(where: str, labels: Tensor, names: Sequence[str], *more: str
 
 
 def class_numbers(names: Sequence[str]) -> Mapping[int, int]:
-    """Return the label of each class by the number that other programs know it by.
+    """Return the label of each class by the class number that other programs use.
 
-    It is the class's name where all names are numbers, as for data without names, and the label itself elsewhere.
+    That number is the name of the class if all names are numbers, as for data without names, and the label otherwise.
     """
-    known = [int(name) if name.isascii() and name.isdigit() and len(name) < 19 else -1 for name in names]
-    own = len(set(known)) == len(names) and all(str(number) == name for number, name in zip(known, names, strict=True))
-    return {number: label for label, number in enumerate(known if own else range(len(names)))}
+    values = [int(name) if name.isascii() and name.isdigit() and len(name) < 19 else -1 for name in names]
+    numeric = len(set(values)) == len(names) and [*map(str, values)] == [*names]
+    return {number: label for label, number in enumerate(values if numeric else range(len(names)))}

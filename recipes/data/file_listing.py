@@ -1,4 +1,4 @@
-"""The files in a folder and below it, always in the same order."""
+"""Lists the files in a folder and its subfolders, in an order that does not depend on the file system."""
 
 import os
 from collections import Counter
@@ -9,34 +9,34 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class FileListing:
-    """Files of a folder.
+    """The files of a folder that have one of the wanted suffixes, and the number of others.
 
     Args:
-        names: relative to the folder, with '/' between names.
-        others: how many files have another ending, by the ending.
+        names: paths relative to the folder, separated by '/'.
+        others: the number of other files, by suffix.
     """
 
     names: list[str]
     others: Counter[str]
 
-    def describe_skipped(self) -> str:
-        """Return a line on the other files; nothing if there are none."""
+    def describe_ignored(self) -> str:
+        """Return a message about the other files; empty if there are none."""
         most_first = sorted(self.others.items(), key=lambda other: (-other[1], other[0]))
-        others = [(ending, count) for ending, count in most_first if count > 0]
-        most = [f"{count:,} {ending or 'without an ending'}" for ending, count in others[:5]]
+        others = [(suffix, count) for suffix, count in most_first if count > 0]
+        most = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in others[:5]]
         more = ", ..." if len(others) > len(most) else ""
-        return f"passed over: {', '.join(most)}{more}" if most else ""
+        return f"ignored: {', '.join(most)}{more}" if most else ""
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> FileListing:
-    """Return the files with one of these suffixes, in any case.
+    """List the files in a folder and its subfolders that have one of the suffixes, in upper or lower case.
 
-    Hidden files and folders are passed over, links are followed, and no file is opened. Files are sorted by their
-    first folder, then by the next, and last by name, each by code points: as no file system and no locale decides.
+    Hidden files and folders are ignored, links are followed, and no file is opened. Paths are sorted component by
+    component, by code points, so that the order depends on neither the file system nor the locale.
 
     Raises:
-        ValueError: there is no such folder, it cannot be listed, a name in it is not UTF-8, or a link leads back to a
-            folder above it.
+        ValueError: the folder does not exist or cannot be listed, a name in it is not UTF-8, or a link points to a
+            folder that contains it.
     """
     check_utf8(str(folder))
     others: Counter[str] = Counter()
@@ -50,7 +50,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> FileListing:
 
 
 def check_utf8(path: str) -> None:
-    """Raise ValueError unless a path is UTF-8: others cannot be printed, nor be written into JSON."""
+    """Raise ValueError unless a path is valid UTF-8: others can be neither printed nor written to JSON."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -70,7 +70,7 @@ def _walk(
             if entry.is_dir():
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 if real in above:
-                    raise ValueError(f"{entry.path} links to a folder that it lies in: remove the link")
+                    raise ValueError(f"{entry.path} links to a folder that contains it: remove the link")
                 yield from _walk(folder, f"{name}/", suffixes, (*above, real), others)
             elif entry.name.lower().endswith(suffixes):
                 yield name

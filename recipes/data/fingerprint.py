@@ -1,21 +1,19 @@
-"""Fingerprints of images: sha256 that are others if the images are.
+"""Digests that identify images: fingerprints for runs, and cache keys for cached results.
 
-There are two, for two uses.
+- `fingerprint` does not depend on where the images are stored. A run records it. For files it covers their number and
+  order, the name and size of each, and the content of at most `MAX_FILES_READ` of them, evenly spaced. For images in
+  memory it covers all pixels. For latents, see the method `fingerprint` of their class.
+- `cache_key` changes whenever a file is written, so that a cached result can be trusted without reading all files. For
+  files it covers mtime and ctime in nanoseconds instead of the content of some. It therefore also changes when files
+  are copied, even if their content is the same.
 
-- `fingerprint` is the same wherever the images lie, and belongs to a run. Of files it covers the number and order, each
-  one's name and size in bytes, and the content of `SAMPLE` of them, spread evenly: all of them, if they are no more. Of
-  images in memory it covers all pixels; of latents, what `Images.fingerprint` of their kind says.
-- `state` is for caches, which must be as strong as the content that they stand for. Of files it covers, instead of the
-  content of some, when each was last written and when its entry was last changed (mtime and ctime, in nanoseconds): it
-  is another after any file was written, and also after files were copied, though they be the same.
+Both call a method of the images, which custom data may define:
 
-Images tell of both by two methods, which data of the user's own may have or not:
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str
+    def cache_key(self, indices: Tensor, /) -> str
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str
-    def cache_key(self, numbers: Tensor, /) -> str
-
-Both are given the numbers of some images (M,) int64. Images without them have no fingerprint; their state is the sha256
-of all pixels, which are read for it.
+`indices` (M,) int64 selects images, and `sample` is the maximum number of files to read. Images without the methods
+have no fingerprint, and their cache key is the sha256 of all their pixels.
 """
 
 import hashlib
@@ -36,77 +34,75 @@ from .lazy_images import thread_pool
 T = TypeVar("T")
 
 MAX_FILES_READ = 4096
-"""Files of which the content is read, at most."""
+"""How many files `fingerprint` reads at most."""
 BATCH = 256
-"""Files, or images, looked at by one thread at a time."""
+"""How many files one thread inspects at a time, and how many images are read at once."""
 
 
-def fingerprint(images: Images, numbers: Tensor | None = None, sample: int = MAX_FILES_READ) -> str | None:
-    """Return the fingerprint of images, or of some (M,) int64; None if they do not tell. Labels are not covered.
+def fingerprint(images: Images, indices: Tensor | None = None, sample: int = MAX_FILES_READ) -> str | None:
+    """Return the fingerprint of images, all or the given ones (M,) int64; None if they have none.
 
-    A million files take a million calls of `stat` and the reading of `sample` files.
+    Labels are not covered. A million files take a million calls of `stat`, and `sample` files are read.
     """
-    tell = getattr(images, "fingerprint", None)
-    if tell is None:
+    method = getattr(images, "fingerprint", None)
+    if method is None:
         return None
-    found = tell(_all(images) if numbers is None else numbers, sample)
+    found = method(_all_indices(images) if indices is None else indices, sample)
     return None if found is None else str(found)
 
 
-def cache_key(images: Images, numbers: Tensor | None = None) -> str:
-    """Return a key for what is computed from images, all or some (M,) int64: another whenever a file was written.
+def cache_key(images: Images, indices: Tensor | None = None) -> str:
+    """Return the cache key of images and their labels, all or the given ones (M,) int64.
 
-    It covers labels.
-
-    A million files take a million calls of `stat`. Images that do not tell are read, all of them.
+    A million files take a million calls of `stat`. Images without the method `cache_key` are all read.
     """
-    numbers = _all(images) if numbers is None else numbers
-    digest = hashlib.sha256(images.labels[numbers].numpy().tobytes())
-    tell = getattr(images, "cache_key", None) or getattr(images, "state", None)  # its name in earlier versions
-    if tell is not None:
-        digest.update(str(tell(numbers)).encode())
+    indices = _all_indices(images) if indices is None else indices
+    digest = hashlib.sha256(images.labels[indices].numpy().tobytes())
+    method = getattr(images, "cache_key", None) or getattr(images, "state", None)  # its name in earlier versions
+    if method is not None:
+        digest.update(str(method(indices)).encode())
         return digest.hexdigest()
-    for some in torch.split(numbers, BATCH):
+    for some in torch.split(indices, BATCH):
         digest.update(images.read(some).contiguous().numpy().data)
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class FileFingerprints:
-    """Files, an image each, as an origin of images.
+    """Computes fingerprints and cache keys of images that are files.
 
     Args:
-        files: where they are.
-        names: what to call them, wherever they are.
+        files: the paths.
+        names: the names to cover, which do not depend on where the files are stored.
     """
 
     files: Sequence[Path]
     names: Sequence[str]
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
         """Return the sha256 of names, sizes, and the content of some files.
 
-        A file that cannot be read counts as one of size -1: whoever opens it is told.
+        A file that cannot be read counts as one of size -1; opening it raises an error later.
         """
-        chosen = numbers.tolist()
-        files = [self.files[number] for number in chosen]
+        chosen = indices.tolist()
+        files = [self.files[index] for index in chosen]
         digest = hashlib.sha256()
-        for number, (size, *_) in zip(chosen, _map(_stat, files), strict=True):
-            digest.update(text_line(self.names[number], size))
+        for index, (size, *_) in zip(chosen, _map(_stat, files), strict=True):
+            digest.update(text_line(self.names[index], size))
         for content in _map(_sha256, files[:: max(1, -(-len(files) // sample))]):
             digest.update(content)
         return digest.hexdigest()
 
-    def cache_key(self, numbers: Tensor, /) -> str:
+    def cache_key(self, indices: Tensor, /) -> str:
         """Return the sha256 of names, sizes, mtime and ctime of files."""
-        chosen = numbers.tolist()
+        chosen = indices.tolist()
         digest = hashlib.sha256()
-        for number, stat in zip(chosen, _map(_stat, [self.files[number] for number in chosen]), strict=True):
-            digest.update(text_line(self.names[number], *stat))
+        for index, stat in zip(chosen, _map(_stat, [self.files[index] for index in chosen]), strict=True):
+            digest.update(text_line(self.names[index], *stat))
         return digest.hexdigest()
 
 
-def _all(images: Images) -> Tensor:
+def _all_indices(images: Images) -> Tensor:
     return torch.arange(len(images))
 
 
@@ -120,7 +116,7 @@ def _stat(file: Path) -> tuple[int, int, int]:
 
 def _sha256(file: Path) -> bytes:
     try:
-        if not file.is_file():  # a pipe would be waited for
+        if not file.is_file():  # reading a pipe could block
             return b""
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
@@ -129,7 +125,7 @@ def _sha256(file: Path) -> bytes:
 
 
 def _map(function: Callable[[Path], T], files: Sequence[Path]) -> list[T]:
-    """Return what a function makes of each file, by many threads: a network's disk answers slowly, and many at once."""
+    """Apply a function to each file in many threads, since network file systems have a high latency."""
     chunks = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     return [
         one for chunk in thread_pool().map(lambda chunk: [function(file) for file in chunk], chunks) for one in chunk

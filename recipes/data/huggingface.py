@@ -1,4 +1,4 @@
-"""Images in the Hugging Face formats: parquet, `save_to_disk` and imagefolder, from the disk alone."""
+"""Images in the formats of Hugging Face datasets: parquet, `save_to_disk` and imagefolder, from local files only."""
 
 import os
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from .splits import split_images
 from .unreadable_images import ADVICE, find_readable
 
 SAVED = ("dataset_dict.json", "state.json")
-"""The files by which a folder of `save_to_disk` is known."""
+"""Files that identify a folder written by `save_to_disk`."""
 
 
 def huggingface(
@@ -39,28 +39,28 @@ def huggingface(
     split: float | Literal["none"] = "none",
     unreadable: Literal["stop", "skip"] = "stop",
 ) -> Split:
-    """Return the images of a data set on the disk, as RGB squares cut like ADM's (`crop.py`).
+    """Return the images of a local data set, as RGB squares cropped as in ADM (`image_decoding.py`).
 
-    Nothing is downloaded. Rows are read by number, in their stored order. `datasets` keeps a copy of parquet files in
-    its cache (HF_DATASETS_CACHE), in the format that can be read so.
+    Nothing is downloaded. Rows are read by index, in their stored order. `datasets` converts parquet files to a format
+    that allows this, and stores the copy in its cache (HF_DATASETS_CACHE).
 
     Args:
-        path: a parquet file, a folder of them, a folder as `save_to_disk` writes it, or a folder of image files.
+        path: a parquet file, a folder of them, a folder written by `save_to_disk`, or a folder of image files.
         size: the side of an image, in pixels.
         image: the column of images; `auto` is the only one of that type.
         label: the column of labels, or `none`; `auto` is the only one of type ClassLabel, and none if no column holds
-            whole numbers. The labels that occur in the part to train on are the classes.
-        training: the part to train on, where there are parts.
-        heldout: the part to compare with.
-        split: or else the share of every class to train on, the rest being held out.
-        unreadable: `stop` at an image that is damaged or missing, or `skip` all such rows. To skip them, every image
-            is opened once before the first step; what is left out is told of, and kept in `unreadable-PART.json` in the
-            folder, or beside the file, for the next time. A run that has stopped may go on with `skip`, as of `folder`.
+            integers. The labels that occur in the training part are the classes.
+        training: the name of the split to train on, if there are several.
+        heldout: the name of the split to hold out.
+        split: instead of `heldout`, the fraction of every class to train on, the rest being held out.
+        unreadable: `stop` at an image that is damaged or missing, or `skip` all such rows. With `skip`, every image is
+            opened once before the first step. A note names the skipped rows, and `unreadable-SPLIT.json` in the folder,
+            or beside the file, records them. A stopped run can be resumed with `skip`, as described for `folder`.
 
     Raises:
-        ValueError: there is no such data set, part or column, or the size or the share cannot be.
+        ValueError: there is no such data set, split or column, or the size or the fraction is invalid.
         ImportError: datasets is not installed.
-        UserError: an image is damaged, when it is asked for.
+        UserError: an image is damaged; raised on access.
     """
     check_size(size)
     library = _library()
@@ -68,35 +68,35 @@ def huggingface(
     wanted = [training] if heldout == "none" else [training, heldout]
     for name in wanted:
         if name not in parts:
-            raise ValueError(f"{path} has no part '{name}'; it has: {', '.join(map(str, parts))}")
+            raise ValueError(f"{path} has no split '{name}'; it has: {', '.join(map(str, parts))}")
     chosen = find_columns(library, parts[training], path, image, label)
     found, skipped = [], []
     for name in wanted:
-        images, line = _images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip")
+        images, message = _images(library, parts[name], Path(path), name, chosen, size, unreadable == "skip")
         found.append(images)
-        skipped.append(line)
+        skipped.append(message)
     where = [f"{name} of {path}" for name in wanted]
     names: tuple[str, ...] = ()
-    left_out = ""
+    dropped = ""
     if chosen[1] != "none":
         given = getattr(parts[training].features[chosen[1]], "names", None) or ()
         classes = Classes.from_labels(found[0].labels, given)
         found = [replace(one, labels=classes.compact(one.labels, of)) for one, of in zip(found, where, strict=True)]
-        names, left_out = classes.names, classes.describe_empty(given)
-    told = [describe_images(of, one.labels, names, more) for of, one, more in zip(where, found, skipped, strict=True)]
-    told += [f"{path}: {left_out}"] * bool(left_out)
-    return Split(*split_images(found[0], found[1] if len(found) > 1 else None, split), names, notes=tuple(told))
+        names, dropped = classes.names, classes.describe_empty(given)
+    notes = [describe_images(of, one.labels, names, more) for of, one, more in zip(where, found, skipped, strict=True)]
+    notes += [f"{path}: {dropped}"] * bool(dropped)
+    return Split(*split_images(found[0], found[1] if len(found) > 1 else None, split), names, notes=tuple(notes))
 
 
 def _library() -> Any:
     try:
         return import_module("datasets")
     except ImportError as error:
-        raise ImportError(f"it needs datasets ({error}): pip install 'sitkit[hf]'") from error
+        raise ImportError(f"huggingface needs datasets ({error}): pip install 'sitkit[hf]'") from error
 
 
 def _open(library: Any, path: Path) -> dict[str, Any]:
-    """Return the parts of a data set by name."""
+    """Open a data set; return its splits by name."""
     found = list_files(path, (".parquet",)) if _is_folder(path) else None
     try:
         if found is None:
@@ -108,19 +108,19 @@ def _open(library: Any, path: Path) -> dict[str, Any]:
             parts = library.load_dataset("parquet", data_dir=str(path))
         else:
             parts = library.load_dataset("imagefolder", data_dir=str(path))
-    except Exception as error:  # what is wrong with a file reaches us as pyarrow's errors, and as many others
+    except Exception as error:  # a damaged file raises errors of pyarrow and many others
         reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(
-            f"{path} cannot be read as parquet, save_to_disk or a folder of images, which it should be: {reason}"
+            f"{path} cannot be read as parquet, as a folder written by save_to_disk, or as a folder of images: {reason}"
         ) from error
     return dict(parts) if isinstance(parts, library.DatasetDict) else {"train": parts}
 
 
 def _is_folder(path: Path) -> bool:
-    """Return whether a folder stands at a path, in which all files are regular ones: others would be waited for.
+    """Return whether a path is a folder, after checking that all files in it are regular, since others could block.
 
     Raises:
-        ValueError: nothing stands there, or it cannot be looked at.
+        ValueError: the path does not exist or cannot be read, or a file in it is not regular.
     """
     check_utf8(str(path))
     try:
@@ -140,67 +140,67 @@ def _is_folder(path: Path) -> bool:
 def _images(
     library: Any, rows: Any, path: Path, part: str, columns: tuple[str, str], size: int, skip: bool
 ) -> tuple[LazyImages, str]:
-    """Return the images of a part, and a line on those that were left out."""
+    """Return the images of a split, and a message about skipped ones."""
     (image, label), where = columns, f"{part} of {path}"
     if not len(rows):
-        raise ValueError(f"{where} holds no image")
+        raise ValueError(f"{where} holds no images")
     labels = torch.zeros(len(rows), dtype=torch.int64) if label == "none" else read_labels(rows, label, where)
     encoded = rows.select_columns([image]).cast_column(image, library.Image(decode=False))
 
-    def load(number: int) -> Tensor:
-        row = encoded[number][image]
-        name = f"row {number} of {where}" + (f" ({row['path']})" if row and row["path"] else "")
+    def load(index: int) -> Tensor:
+        row = encoded[index][image]
+        name = f"row {index} of {where}" + (f" ({row['path']})" if row and row["path"] else "")
         if row is None or not (row["bytes"] or row["path"]):
             raise UnreadableImageError(f"{name} has no image")
         try:
             content = row["bytes"] or read_regular(Path(row["path"]))
-        except (OSError, ValueError) as error:  # a path may hold a null byte
+        except (OSError, ValueError) as error:  # ValueError: a null byte in a path
             raise UserError(f"{name} cannot be opened: {getattr(error, 'strerror', error)}") from error
         return decode_square(content, size, name)
 
     if not skip:
         return LazyImages(load, labels, size, HuggingFaceFingerprints(encoded, image), ADVICE), ""
-    names = [f"{part}/{number}" for number in range(len(rows))]
+    names = [f"{part}/{index}" for index in range(len(rows))]
     file = Path(f"{path}/unreadable-{part}.json" if path.is_dir() else f"{path}.unreadable-{part}.json")
-    state = f"{image} {HuggingFaceFingerprints(encoded, image).cache_key(torch.arange(len(rows)))}"
-    kept, told = find_readable(load, names, state, file, where)
-    if not kept:
-        raise ValueError(f"{where} holds no image that can be read")
-    rows = HuggingFaceFingerprints(encoded.select(kept), image)
-    return LazyImages(lambda number: load(kept[number]), labels[kept], size, rows, ADVICE), told
+    key = f"{image} {HuggingFaceFingerprints(encoded, image).cache_key(torch.arange(len(rows)))}"
+    indices, message = find_readable(load, names, key, file, where)
+    if not indices:
+        raise ValueError(f"{where} holds no readable images")
+    rows = HuggingFaceFingerprints(encoded.select(indices), image)
+    return LazyImages(lambda index: load(indices[index]), labels[indices], size, rows, ADVICE), message
 
 
 @dataclass(frozen=True)
 class HuggingFaceFingerprints:
-    """A column of encoded images, as an origin of images: bytes in Arrow's files, or the paths of image files."""
+    """Computes fingerprints and cache keys of a column of encoded images: bytes in Arrow files, or paths of files."""
 
     rows: Any
     column: str
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
         """Return the sha256 of the sizes of images (M,), and of the content of some."""
         sizes, paths = self._table()
-        files = [Path(paths[number]) for number in numbers.tolist() if sizes[number] < 0 and paths[number]]
+        files = [Path(paths[index]) for index in indices.tolist() if sizes[index] < 0 and paths[index]]
         of_files = FileFingerprints(files, [file.name for file in files]).fingerprint(torch.arange(len(files)), sample)
-        some = numbers[:: max(1, -(-len(numbers) // sample))]
-        return digest_of(torch.from_numpy(sizes)[numbers], of_files, *self._digests(some))
+        some = indices[:: max(1, -(-len(indices) // sample))]
+        return digest_of(torch.from_numpy(sizes)[indices], of_files, *self._digests(some))
 
-    def cache_key(self, numbers: Tensor, /) -> str:
-        """Return the sha256 of which images (M,) these are, and of the state of all files that hold them."""
+    def cache_key(self, indices: Tensor, /) -> str:
+        """Return the sha256 of the indices (M,), and of the cache keys of all files that hold the images."""
         sizes, paths = self._table()
         files = [Path(one["filename"]) for one in self.rows.cache_files]
         files += [Path(path) for path, size in zip(paths, sizes, strict=True) if size < 0 and path]
         of_files = FileFingerprints(files, [str(file) for file in files]).cache_key(torch.arange(len(files)))
-        held = [] if self.rows.cache_files else self._digests(numbers)  # rows in memory
-        return digest_of(numbers, torch.from_numpy(sizes), of_files, *held)
+        held = [] if self.rows.cache_files else self._digests(indices)  # for rows in memory
+        return digest_of(indices, torch.from_numpy(sizes), of_files, *held)
 
-    def _digests(self, numbers: Tensor) -> list[str]:
-        """Return the sha256 of those images (M,) that the table holds."""
-        rows = (self.rows[number][self.column] for number in numbers.tolist())
+    def _digests(self, indices: Tensor) -> list[str]:
+        """Return the sha256 of those images (M,) whose bytes are in the table."""
+        rows = (self.rows[index][self.column] for index in indices.tolist())
         return [sha256(row["bytes"]).hexdigest() for row in rows if row and row["bytes"]]
 
     def _table(self) -> tuple[np.ndarray, list[str | None]]:
-        """Return the bytes of each image, -1 if they are not in the table, and the path of each."""
+        """Return the size of each image in bytes, -1 if it is not in the table, and the path of each."""
         compute = import_module("pyarrow.compute")
         column = self.rows.with_format("arrow")[:][self.column]
         sizes = compute.fill_null(compute.binary_length(compute.struct_field(column, "bytes")), -1)

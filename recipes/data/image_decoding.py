@@ -1,7 +1,7 @@
-"""From the bytes of an image file to square pixels, as ADM crops them.
+"""Decodes image files to pixels, with the centre crop of ADM.
 
-The crop is that of guided-diffusion (Dhariwal and Nichol, arXiv 2105.05233), by which published results on ImageNet
-are measured. An image smaller than `size` is enlarged.
+The crop is that of guided-diffusion (Dhariwal and Nichol, arXiv 2105.05233), on which published results on ImageNet
+are based. An image smaller than `size` is enlarged.
 """
 
 import io
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..support.errors import UserError
 
-NOT_READ = ("EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG")
-"""Formats that Pillow knows and does not decode itself: it starts other programs for them, or has no decoder."""
-MOST_PIXELS = 1 << 24
-"""Pixels of an image enlarged whole, at most; of a longer one, only what the crop needs is made."""
+UNSUPPORTED_FORMATS = ("EPS", "WMF", "IPTC", "BUFR", "GRIB", "HDF5", "MPEG")
+"""Formats that Pillow identifies but does not decode itself: it starts other programs for them, or has no decoder."""
+MAX_RESIZED_PIXELS = 1 << 24
+"""The largest image that is resized as a whole; of a larger one, only the square is computed."""
 ORIENTATION = 0x0112
-"""The Exif tag that says how a camera was held."""
-UPRIGHT = {
+"""The Exif tag of the camera's orientation."""
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,71 +33,71 @@ UPRIGHT = {
 
 
 class UnreadableImageError(UserError):
-    """An image file that is damaged, or of another format."""
+    """An image file is damaged or of an unsupported format."""
 
 
 @cache
 def image_suffixes() -> tuple[str, ...]:
-    """Return the endings of the names of image files, in lower case: those of the formats that Pillow decodes."""
-    known = {ending: name for ending, name in Image.registered_extensions().items() if name not in NOT_READ}
-    return tuple(ending for ending, name in known.items() if name in Image.OPEN or name == "MPO")  # MPO opens as JPEG
+    """Return the file suffixes of the formats that Pillow decodes, in lower case."""
+    known = {suffix: name for suffix, name in Image.registered_extensions().items() if name not in UNSUPPORTED_FORMATS}
+    return tuple(suffix for suffix, name in known.items() if name in Image.OPEN or name == "MPO")  # MPO opens as JPEG
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that are read."""
-    endings = Image.registered_extensions()
-    return tuple(dict.fromkeys(endings[ending] for ending in image_suffixes() if endings[ending] in Image.OPEN))
+    """Return Pillow's names of the supported formats."""
+    formats = Image.registered_extensions()
+    return tuple(dict.fromkeys(formats[suffix] for suffix in image_suffixes() if formats[suffix] in Image.OPEN))
 
 
 def decode_square(encoded: bytes, size: int, name: str) -> Tensor:
-    """Return the central square of an encoded image, (3, size, size) uint8, RGB.
+    """Decode the centre crop of an image, (3, size, size) uint8, RGB.
 
     Args:
-        encoded: what an image file holds; of several pictures in it, the first is taken.
+        encoded: the content of an image file; of several frames, the first is decoded.
         size: the side of the square, in pixels.
-        name: what to call the image in errors.
+        name: the name of the image in error messages.
 
     Raises:
-        UnreadableImageError: the bytes are no image, or a damaged one.
+        UnreadableImageError: the bytes are not an image, or are damaged.
     """
     try:
         with _open(encoded) as image:
             pixels = np.array(centre_crop(to_rgb(apply_orientation(image)), size))
-    except Exception as error:  # Pillow raises what its parsers meet: OSError, SyntaxError, struct.error, and more
-        raise UnreadableImageError(f"{name} cannot be read as an image: {_why(error)}") from error
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error, and more
+        raise UnreadableImageError(f"{name} cannot be read as an image: {_reason(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def decode_whole(encoded: bytes, name: str) -> Tensor:
-    """Return an encoded image as it is, (3, H, W) uint8, RGB; see `square`.
+    """Decode an image without cropping, (3, H, W) uint8, RGB; see `decode_square`.
 
     Raises:
-        UnreadableImageError: the bytes are no image, or a damaged one.
+        UnreadableImageError: the bytes are not an image, or are damaged.
     """
     try:
         with _open(encoded) as image:
             pixels = np.array(to_rgb(apply_orientation(image)))
     except Exception as error:
-        raise UnreadableImageError(f"{name} cannot be read as an image: {_why(error)}") from error
+        raise UnreadableImageError(f"{name} cannot be read as an image: {_reason(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_size(encoded: bytes, name: str) -> tuple[int, int]:
-    """Return the width and height of an encoded image, as they are stored.
+    """Return the width and height of an encoded image as stored, before its Exif orientation is applied.
 
     Raises:
-        UnreadableImageError: the bytes are no image.
+        UnreadableImageError: the bytes are not an image.
     """
     try:
         with _open(encoded) as image:
             return image.size
     except Exception as error:
-        raise UnreadableImageError(f"{name} cannot be read as an image: {_why(error)}") from error
+        raise UnreadableImageError(f"{name} cannot be read as an image: {_reason(error)}") from error
 
 
 def _open(encoded: bytes) -> Image.Image:
-    """Return an image that is not decoded yet, with its transparent colour in the depth that Pillow decodes to."""
+    """Open an image without decoding it, and convert its transparent colour to the bit depth of the decoded pixels."""
     image = Image.open(io.BytesIO(encoded), formats=_formats())
     tiles, clear = getattr(image, "tile", []), image.info.get("transparency")
     stored = tiles[0].args if image.format == "PNG" and tiles else ""
@@ -108,31 +108,31 @@ def _open(encoded: bytes) -> Image.Image:
     return image
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is of no format that Pillow decodes"
+        return "Pillow cannot decode its format"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def apply_orientation(image: Image.Image) -> Image.Image:
-    """Return an image turned as its Exif orientation asks; Exif that is damaged asks for nothing."""
-    image.load()  # PNG keeps Exif behind the pixels
+    """Apply the Exif orientation of an image; damaged Exif data are ignored."""
+    image.load()  # PNG stores Exif data after the pixels
     try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # the pixels are good all the same
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        transposition = TRANSPOSITIONS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # the pixels are intact
+        transposition = None
+    return image if transposition is None else image.transpose(transposition)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB.
+    """Convert an image to 8-bit RGB.
 
-    Grey has three equal channels. What is transparent lies on white. Of 16 bits the high byte stays, in grey as Pillow
-    does it in colour, where a transparent colour is compared by high bytes, too. CMYK is converted by formula, without
-    colour profiles.
+    Grey becomes three equal channels. Transparent pixels are composited on white. Pixels of 16 bits are reduced to
+    their high byte, in grey as Pillow does it in colour, where the transparent colour is compared by high bytes as
+    well. CMYK is converted by formula, without colour profiles.
 
     Raises:
-        ValueError: pixels are floats or integers of 32 bits, of which no one says what is white.
+        ValueError: pixels are 32-bit floats or integers, whose value of white is unknown.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # `convert` would clip at 255
         grey = np.asarray(image).astype(np.uint32)
@@ -142,7 +142,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(shades)
     if image.mode in ("I", "F"):
         kind = {"I": "integers", "F": "floats"}[image.mode]
-        raise ValueError(f"its pixels are 32-bit {kind}, which do not say what is white: store 8 or 16 bits")
+        raise ValueError(f"its pixels are 32-bit {kind}, whose value of white is unknown: store 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -151,31 +151,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Return the central square of an image, (size, size).
+    """Return the centre crop of an image, (size, size).
 
-    The image is halved by averaging boxes while its shorter side is at least twice `size`; a bicubic step brings that
-    side to `size`; the longer side is cut on both ends, an odd pixel at its far one. Where that side would be very
-    long, only the square is made: the same, but for rounding between the two directions.
+    The image is halved by box filters while its shorter side is at least twice `size`, and resized by a bicubic filter
+    until that side is `size`. The longer side is then cropped at both ends, an odd pixel at the far end. If the resized
+    image would be very large, only the square is computed, equal up to rounding between the two directions.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
     left, top = (width - size) // 2, (height - size) // 2
-    if width * height > MOST_PIXELS:
-        return _square_of(image, (width, height), (left, top), size)
+    if width * height > MAX_RESIZED_PIXELS:
+        return _resize_square(image, (width, height), (left, top), size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
 
 
-def _square_of(image: Image.Image, sides: tuple[int, int], corner: tuple[int, int], size: int) -> Image.Image:
-    """Return the square at a corner of an image resized to `sides`, of which no more is made."""
+def _resize_square(image: Image.Image, sides: tuple[int, int], corner: tuple[int, int], size: int) -> Image.Image:
+    """Return a square of the image resized to `sides`, without resizing the rest."""
     box: list[float] = []
     cut: list[int] = []
-    for place, (own, wanted) in enumerate(zip(image.size, sides, strict=True)):
-        start, stop = corner[place] * own / wanted, (corner[place] + size) * own / wanted
-        margin = math.ceil(2 * max(1, own / wanted)) + 1  # what a bicubic step looks at beyond
-        cut += [max(0, math.floor(start) - margin), min(own, math.ceil(stop) + margin)]
+    for axis, (side, resized) in enumerate(zip(image.size, sides, strict=True)):
+        start, stop = corner[axis] * side / resized, (corner[axis] + size) * side / resized
+        margin = math.ceil(2 * max(1, side / resized)) + 1  # the support of the bicubic filter
+        cut += [max(0, math.floor(start) - margin), min(side, math.ceil(stop) + margin)]
         box += [start - cut[-2], stop - cut[-2]]
     part = image.crop((cut[0], cut[2], cut[1], cut[3]))
     rows = part.resize((size, part.height), Image.Resampling.BICUBIC, (box[0], 0, box[1], part.height))

@@ -1,4 +1,4 @@
-"""What training, sampling and evaluation ask of data."""
+"""The interface of data: `Images`, which are read by index, and `Split`, training and held-out images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,58 +10,58 @@ from torch import Tensor
 from ..support.digests import digest_of
 
 NoiseFunction: TypeAlias = Callable[[tuple[int, ...]], Tensor]
-"""From a shape (C, H, W) to standard normal noise (B, C, H, W), of the sample numbers that are being made."""
+"""Maps a shape (C, H, W) to standard normal noise (B, C, H, W), one row for each index of the batch."""
 
 
 class Images(Protocol):
-    """Images, or what stands for them, by number from 0 to len - 1."""
+    """Images, or latents of images, by index from 0 to len - 1."""
 
     @property
     def labels(self) -> Tensor:
-        """The class of each, (N,) int64; zeros if there are no classes."""
+        """The class of each image, (N,) int64; zeros if there are no classes."""
         ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a state: of what the network sees."""
+        """The shape (C, H, W) of a state, the input of the network."""
         ...
 
     def __len__(self) -> int: ...
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
-        """Return states, (B, C, H, W) float32 on the CPU, of images (B,) int64.
+    def states(self, indices: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
+        """Return the states of a batch of images, (B, C, H, W) float32 on the CPU.
 
         Args:
-            numbers: which images.
-            flips: (B,) bool, which of them are mirrored left to right.
-            noise: for what is random beside that, such as the latents of an image.
+            indices: (B,) int64, the images.
+            flips: (B,) bool, which of them to flip horizontally.
+            noise: returns noise, for states that are sampled, such as latents from their mean and standard deviation.
         """
         ...
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return the images (B,) themselves, (B, C, H, W) uint8, for pictures and measurements."""
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return the pixels of images (B,), (B, C, H, W) uint8, for image grids and metrics."""
         ...
 
 
 class Fingerprints(Protocol):
-    """What tells images from others (`fingerprint.py`)."""
+    """Computes fingerprints and cache keys of images (see `fingerprint.py`)."""
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
-        """Return the fingerprint of images (M,) int64, of which the content of so many files is read at most."""
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
+        """Return the fingerprint of images (M,) int64, for which the content of at most `sample` files is read."""
         ...
 
-    def cache_key(self, numbers: Tensor, /) -> str:
-        """Return the state of images (M,) int64."""
+    def cache_key(self, indices: Tensor, /) -> str:
+        """Return the cache key of images (M,) int64."""
         ...
 
 
 def to_states(pixels: Tensor) -> Tensor:
-    """Return pixels (N, C, H, W) uint8 as states in [-1, 1]."""
+    """Convert pixels (N, C, H, W) uint8 to states in [-1, 1]."""
     return pixels.float() / 127.5 - 1
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Return states as pixels, uint8, each rounded to the nearest."""
+    """Convert states in [-1, 1] to pixels, uint8, rounded to the nearest value."""
     return (127.5 * x + 128).clamp(0, 255).to(torch.uint8)
 
 
@@ -72,48 +72,48 @@ def read_all(images: Images) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Images (N, C, H, W) uint8 with labels (N,) int64, whose states are their pixels in [-1, 1]."""
+    """Images (N, C, H, W) uint8 in memory, with labels (N,) int64. A state is the image's pixels, scaled to [-1, 1]."""
 
     pixels: Tensor
     labels: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape (C, H, W) of a state."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
+    def states(self, indices: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
         """Return states, (B, C, H, W) float32."""
-        pixels = self.pixels[numbers]
+        pixels = self.pixels[indices]
         return to_states(torch.where(flips[:, None, None, None], pixels.flip(-1), pixels) if flips.any() else pixels)
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return the images, (B, C, H, W) uint8."""
-        return self.pixels[numbers]
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return pixels, (B, C, H, W) uint8."""
+        return self.pixels[indices]
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
-        """Return the sha256 of the pixels of images (M,), all of them."""
-        return self.cache_key(numbers)
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
+        """Return the sha256 of all pixels of images (M,)."""
+        return self.cache_key(indices)
 
-    def cache_key(self, numbers: Tensor, /) -> str:
+    def cache_key(self, indices: Tensor, /) -> str:
         """Return the sha256 of the pixels of images (M,)."""
-        return digest_of(self.pixels[numbers])
+        return digest_of(self.pixels[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images to train on and others to compare with, none perhaps, and how samples become pixels.
+    """Training images, held-out images, and the function that decodes states to pixels.
 
     Args:
-        training: to train on.
-        heldout: to compare with.
-        classes: the names of the classes, by label; none if there are no labels.
-        decode: from states (B, C, H, W) to pixels (B, C', H', W') uint8, on the device of the states.
-        told: lines for whoever trains on the images or encodes them: how many there are, and what was left out.
+        training: the images to train on.
+        heldout: the images to evaluate with; may be empty.
+        classes: the names of the classes, by label; empty if there are no labels.
+        decode: maps states (B, C, H, W) to pixels (B, C', H', W') uint8, on the device of the states.
+        notes: lines to print before training or encoding: the number of images, and what was skipped.
     """
 
     training: Images

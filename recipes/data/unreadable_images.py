@@ -1,4 +1,4 @@
-"""Images that cannot be read, found once and kept in a note."""
+"""Finds images that cannot be read, and records them in a file so that they are checked only once."""
 
 import hashlib
 import json
@@ -12,41 +12,41 @@ from ..support.progress import print_once, progress
 from .image_decoding import UnreadableImageError
 from .lazy_images import load_each
 
-ADVICE = "mend them, or set data.unreadable = skip to leave out what cannot be read"
+ADVICE = "repair them, or set data.unreadable = skip to skip unreadable images"
 
 
 def find_readable(
-    load: Callable[[int], Tensor], names: Sequence[str], state: str, file: Path, where: str
+    load: Callable[[int], Tensor], names: Sequence[str], key: str, file: Path, where: str
 ) -> tuple[list[int], str]:
-    """Return the numbers of the images that can be read, and a line on the others if there are any.
+    """Return the indices of the readable images, and a message about the others, if any.
 
-    Every image is opened once. What is unreadable is written into a file, and stands there for the next time, as long
-    as the images have the same names and state.
+    Every image is opened once. The unreadable ones are recorded in a file, which is used the next time as long as the
+    names and the cache key of the images are the same.
 
     Args:
-        load: from a number to the image.
-        names: of all images, by number.
-        state: what is another if an image may be.
-        file: the note.
-        where: what to call the images.
+        load: maps an index to the image.
+        names: the names of all images, by index.
+        key: the cache key of the images.
+        file: the file of the record.
+        where: the name of the images in messages.
 
     Raises:
-        UserError: the system does not let one open a file.
+        UserError: the system refuses to open a file.
     """
-    digest = hashlib.sha256("\n".join([*names, state]).encode()).hexdigest()
-    bad = _known(file, digest)
+    digest = hashlib.sha256("\n".join([*names, key]).encode()).hexdigest()
+    bad = _recorded(file, digest)
     if bad is None:
         bad = _find(load, names, where)
         try:
             file.write_text(json.dumps({"listing": digest, "unreadable": sorted(bad)}, indent=1))
         except OSError as error:
-            print_once(f"{file} cannot be written ({error.strerror}): images are checked every time")
+            print_once(f"{file} cannot be written ({error.strerror}): the images will be checked again next time")
     few = ", ".join(sorted(bad)[:5]) + (", ..." if len(bad) > 5 else "")
-    told = f"{len(bad):,} of {len(names):,} images are unreadable and left out: {few}" if bad else ""
-    return [number for number, name in enumerate(names) if name not in bad], told
+    message = f"{len(bad):,} of {len(names):,} images are unreadable and skipped: {few}" if bad else ""
+    return [index for index, name in enumerate(names) if name not in bad], message
 
 
-def _known(file: Path, digest: str) -> set[str] | None:
+def _recorded(file: Path, digest: str) -> set[str] | None:
     try:
         known = json.loads(read_regular(file))
         return set(known["unreadable"]) if known["listing"] == digest else None
@@ -58,8 +58,8 @@ def _find(load: Callable[[int], Tensor], names: Sequence[str], where: str) -> se
     bad: set[str] = set()
     with progress(f"checking {where}", len(names), unit="images") as advance:
         for start in range(0, len(names), 1024):
-            numbers = range(start, min(start + 1024, len(names)))
-            found = load_each(lambda number: load(number).shape, numbers)
-            bad |= {names[n] for n, one in zip(numbers, found, strict=True) if isinstance(one, UnreadableImageError)}
-            advance(len(numbers))
+            indices = range(start, min(start + 1024, len(names)))
+            found = load_each(lambda index: load(index).shape, indices)
+            bad |= {names[n] for n, one in zip(indices, found, strict=True) if isinstance(one, UnreadableImageError)}
+            advance(len(indices))
     return bad

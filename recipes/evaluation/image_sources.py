@@ -105,14 +105,14 @@ def open_files(root: Path, image: tuple[int, int, int], classes: Sequence[str], 
         raise UserError(str(error)) from error
     names = listed.names
     if not names:
-        raise UserError(f"{root} holds no image that Pillow reads; {listed.describe_skipped() or 'it is empty'}")
+        raise UserError(f"{root} holds no image that Pillow reads; {listed.describe_ignored() or 'it is empty'}")
     if crop and image[1] != image[2]:
         raise UserError(f"images must be square, got {image[1]} x {image[2]}")
     label = {name: number for number, name in enumerate(classes)}
     found = [label.get(name.split("/", 1)[0]) if "/" in name else None for name in names]
     labels = None if None in found else torch.tensor(found, dtype=torch.int64)
     known = (torch.zeros(len(names), dtype=torch.int64), ()) if labels is None else (labels, classes)
-    return ImageFiles(root, names, image, crop, labels, describe_images(str(root), *known, listed.describe_skipped()))
+    return ImageFiles(root, names, image, crop, labels, describe_images(str(root), *known, listed.describe_ignored()))
 
 
 @dataclass(frozen=True, eq=False)
