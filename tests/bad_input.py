@@ -1,4 +1,4 @@
-"""What makes bad input: from chance and a small world, which is spoilt, to the words of a command (`fuzzing`)."""
+"""Random bad input for `fuzzing`: valid files and words of a command, damaged at random."""
 
 import json
 import os

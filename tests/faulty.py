@@ -1,4 +1,4 @@
-"""Faults to train with: an objective that is not finite for some samples, and patches that a fork asks for by name."""
+"""Faults for training runs: an objective that is not finite for some samples, and patches for forks."""
 
 import errno
 import itertools

@@ -1,4 +1,4 @@
-"""The command line in forks of one process that has imported all of it: a run costs no import.
+"""Commands in forks of one process that has imported everything: a run costs no import.
 
 Each fork may be given faults, functions of `faulty.py` by name, which it calls before it begins.
 """

@@ -1,4 +1,4 @@
-"""Pictures to write and read, and what ADM makes of them."""
+"""Images to write and read, and ADM's preprocessing of them."""
 
 import io
 import resource

@@ -1,4 +1,4 @@
-"""Encodings to test with: small autoencoders, numbered images, and a process that is killed while it encodes."""
+"""Caches of latents for tests: small autoencoders, numbered images, and a process that is killed while it encodes."""
 
 import os
 import signal

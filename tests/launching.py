@@ -1,4 +1,4 @@
-"""Runs of the command line in processes of their own, for tests of what happens when they stop."""
+"""Commands in separate processes, for tests of what happens when they stop."""
 
 import json
 import os

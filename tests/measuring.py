@@ -1,4 +1,4 @@
-"""Runs and samples to measure, and an extractor that stands where Inception does, which notes what it looks at."""
+"""Runs and samples to evaluate, and a feature extractor in place of Inception that notes what it receives."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Networks that stand where those of others do, and torch-fidelity's own where it is installed."""
+"""Stand-ins for feature networks of other projects, and torch-fidelity's own where it is installed."""
 
 import io
 import pickle

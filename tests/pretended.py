@@ -1,4 +1,4 @@
-"""A GPU that is pretended: tensors that say that they are on `cuda:0`, and keep their numbers on the CPU.
+"""A simulated GPU: tensors report the device `cuda:0`, and their values are on the CPU.
 
 What mixes devices raises, as CUDA does, and what makes the process wait for the device is counted. The numbers are
 real, so that all decisions that depend on them are those of a GPU.

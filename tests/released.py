@@ -1,4 +1,4 @@
-"""Files as SiT and DiT release them, of small networks at random, and the runs that they become."""
+"""Files in the formats of SiT and DiT with small random networks, and the runs that `convert` makes of them."""
 
 import argparse
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every solver there is, to hold laws to all of them, and a network and states to do so with.
+"""All solvers, with a network and states, for laws that hold for each of them.
 
 A solver that is added belongs into this list.
 """

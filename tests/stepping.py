@@ -1,4 +1,4 @@
-"""Steps of a small network, to be taken one by one."""
+"""Single training steps of a small network."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Solvers from torchdiffeq and torchsde."""
+"""The solvers of torchdiffeq and torchsde."""
 
 import itertools
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_states_of_half_precision_are_carried_in_single_and_steps_do_not_depend_
     assert field.calls == 100
 
 
-def test_what_cannot_be_solved_is_said() -> None:
+def test_unsolvable_problems_are_refused() -> None:
     x = torch.randn(3, 2)
     for arguments in ({"method": "dopri6"}, {"steps": 0}):
         with pytest.raises(ValueError, match="dopri5, dopri8"):
@@ -190,7 +190,7 @@ def test_the_default_noise_is_torchs() -> None:
     assert not torch.equal(reached[0], reached[2])
 
 
-def test_torchsde_is_refused_what_it_cannot_do() -> None:
+def test_torchsde_refuses_unsupported_arguments() -> None:
     sde = SDE(RING.velocity(Linear()), Linear(), KL(Linear()))
     x, times = torch.randn(3, 2), torch.linspace(0.1, 0.9, 4)
     refusals: list[tuple[Callable[[], Tensor], str]] = [

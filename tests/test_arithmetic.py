@@ -1,4 +1,4 @@
-"""How samples are computed, compiled or in bfloat16: what it changes, and what is said of it."""
+"""Compiled and bfloat16 sampling: what it changes in the samples, and what is reported about it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -70,7 +70,7 @@ def test_samples_in_bfloat16_are_near_and_their_states_are_single(run: Path, kin
     ("precision", "inside", "of_products"),
     [("float32", torch.float32, "highest"), ("tf32", torch.float32, "high"), ("bf16", torch.bfloat16, "highest")],
 )
-def test_products_are_of_that_precision_and_times_are_not(
+def test_matmuls_have_the_chosen_precision_and_times_do_not(
     precision: Precision, inside: torch.dtype, of_products: str, around: str
 ) -> None:
     """And what products of float32 are around it stays as it was."""
@@ -130,7 +130,7 @@ def _float32_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("_float32_as_before")
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("users", BY_USERS)
-def test_float32_is_what_was_asked_for_whatever_users_have_set(users: str, precision: Literal["ieee", "tf32"]) -> None:
+def test_float32_ignores_global_settings_of_the_user(users: str, precision: Literal["ieee", "tf32"]) -> None:
     """By either of torch's interfaces, of which the older one raises where the two differ; convolutions as well."""
     BY_USERS[users]()
     before = [place.fp32_precision for place in FLOAT32_SETTINGS]
@@ -142,7 +142,7 @@ def test_float32_is_what_was_asked_for_whatever_users_have_set(users: str, preci
         assert [place.fp32_precision for place in FLOAT32_SETTINGS] == before
 
 
-def test_what_does_not_repeat_is_refused_if_determinism_is_asked_for() -> None:
+def test_nondeterministic_operations_are_refused_under_deterministic() -> None:
     twice, one = torch.tensor([1, 1]), torch.tensor([1.0, 2.0])
     with pytest.raises(UserError, match=r"compute\.deterministic = true: put_ .*; set it to false"), deterministic():
         torch.zeros(2).put_(twice, one)
@@ -164,7 +164,7 @@ def test_gradients_are_of_the_precision_of_training(precision: Precision, of_pro
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="of GPUs")
-def test_tf32_rounds_products_on_a_gpu() -> None:
+def test_tf32_rounds_matmuls_on_a_gpu() -> None:
     x, w = (torch.randn(256, 256, device="cuda") for _ in "xw")
     exact = x.double() @ w.double()
     field = lambda x, t: x @ w  # noqa: E731
@@ -172,7 +172,7 @@ def test_tf32_rounds_products_on_a_gpu() -> None:
     assert apart["float32"] < 1e-4 < apart["tf32"] < apart["bf16"]
 
 
-def test_a_folder_of_samples_tells_how_they_were_computed_and_keeps_to_the_precision(run: Path, tmp_path: Path) -> None:
+def test_a_sample_folder_records_its_precision_and_keeps_it(run: Path, tmp_path: Path) -> None:
     command = ("sample", run, "--num", 20, "--out", tmp_path / "samples")
     code, said = sitkit(*command, *sets("sampler.precision=bf16"))
     assert code == 0, said
@@ -184,7 +184,7 @@ def test_a_folder_of_samples_tells_how_they_were_computed_and_keeps_to_the_preci
     assert torch.equal(pixels(samples), before)
 
 
-def test_samples_that_diverge_are_told_of_and_stop_no_training(tmp_path: Path) -> None:
+def test_diverging_samples_are_reported_and_do_not_stop_training(tmp_path: Path) -> None:
     """Noise says nothing of the data where there is nothing but noise."""
     run = tmp_path / "run"
     broken = ("objective.predict=noise", "sampler.solver=heun", "sampler.interval=[0.0, 1.0]")
@@ -200,7 +200,7 @@ def test_samples_that_diverge_are_told_of_and_stop_no_training(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("command", ["sample {run} --num 20 --out {out}", "evaluate {run} --out {out}"])
-def test_without_a_compiler_one_line_says_so(
+def test_a_missing_compiler_is_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -1,4 +1,4 @@
-"""npz and npy files of anyone: what they hold is read as NumPy reads it, and all else is one line."""
+"""Reading npz and npy files: arrays are those that NumPy reads, and any other content is refused with one line."""
 
 import io
 import random
@@ -71,7 +71,7 @@ def test_arrays_are_those_that_numpy_has_written(save: Callable[..., None], tmp_
         assert np.array_equal(map_npy(tmp_path / f"{name}.npy", "biufcU"), expected)
 
 
-def test_what_was_asked_for_is_named(tmp_path: Path) -> None:
+def test_requested_settings_are_named(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
     write_arrays(file, **ARRAYS)
     with NpzReader(file) as arrays:

@@ -1,4 +1,4 @@
-"""Averages of weights: the recursions are the sums they stand for, and lost averages come back from kept ones."""
+"""EMA of the weights: recursions equal their sums, and EMAs of other widths are rebuilt from saved ones."""
 
 import copy
 import functools
@@ -115,7 +115,7 @@ def test_the_decay_of_short_runs() -> None:
 
 @pytest.mark.parametrize("width", [0.03, 0.07, 0.15, 0.2])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_width_that_was_never_kept_comes_back_and_better_from_more(width: float, seed: int) -> None:
+def test_an_unsaved_width_is_rebuilt_and_better_from_more_saved_ones(width: float, seed: int) -> None:
     trajectory = walk(seed, 512)
     spread = float((trajectory[-1] - powers(width, 512) @ trajectory).square().mean().sqrt())  # average and last
     errors = [error(trajectory, count, width) / spread for count in (2, 4, 8, 16)]
@@ -138,7 +138,7 @@ def test_coefficients_that_add_up_to_one_beat_those_that_need_not() -> None:
 
 
 @given(st.integers(0, 7), st.integers(1, 4))
-def test_a_kept_average_is_itself(chosen: int, count: int) -> None:
+def test_a_saved_ema_is_rebuilt_exactly(chosen: int, count: int) -> None:
     profiles = kept(1000, count)
     chosen %= len(profiles)
     coefficients = weights(profiles, profiles[chosen])
@@ -146,7 +146,7 @@ def test_a_kept_average_is_itself(chosen: int, count: int) -> None:
     assert misfit(profiles, profiles[chosen]) < 1e-6
 
 
-def test_an_average_within_the_run_comes_back() -> None:
+def test_an_ema_at_an_earlier_step_is_rebuilt() -> None:
     trajectory = walk(0, 512)
     snapshots = {one: {"w": powers(one[1], one[0]) @ trajectory[: one[0]]} for one in kept(512, 16)}
     made = reconstruct(snapshots, (300, 0.1))["w"]
@@ -186,7 +186,7 @@ def test_state_dicts_keep_their_types_and_are_read_once() -> None:
     assert made["half"] == 1
 
 
-def test_what_cannot_be_made_is_refused_in_one_line() -> None:
+def test_impossible_emas_are_refused_with_one_line() -> None:
     for profiles, wanted, text in [
         ([], (1, 0.1), "differ"),
         ([(5, 0.1), (5, 0.1)], (5, 0.1), "differ"),
@@ -199,7 +199,7 @@ def test_what_cannot_be_made_is_refused_in_one_line() -> None:
         reconstruct({(1, 0.1): {"a": torch.ones(1)}, (2, 0.1): {"b": torch.ones(1)}}, (2, 0.1))
 
 
-def test_a_recipe_names_its_averages() -> None:
+def test_a_recipe_names_its_emas() -> None:
     ema = EMA(decay=0.999, more=(0.9, 0.99), widths=(0.05,))
     named = decays(ema)
     assert [*named] == ["ema", "ema-0.9", "ema-0.99", width_name(0.05)]
@@ -209,7 +209,7 @@ def test_a_recipe_names_its_averages() -> None:
             decays(twice)
 
 
-def test_averages_of_a_network_follow_their_recursions() -> None:
+def test_emas_of_a_network_follow_their_recursions() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     first = [p.detach().double().clone() for p in network.parameters()]
@@ -232,7 +232,7 @@ def test_averages_of_a_network_follow_their_recursions() -> None:
     assert not any(module.training for module in averages.modules.values())
 
 
-def test_averages_go_back_to_what_was_saved() -> None:
+def test_emas_are_restored_from_a_checkpoint() -> None:
     network = nn.Linear(2, 2)
     averages = EMAWeights.of(EMA(widths=WIDTHS), lambda: copy.deepcopy(network))
     saved = {name: {key: t.clone() for key, t in state.items()} for name, state in averages.state_dicts().items()}

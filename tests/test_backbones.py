@@ -1,4 +1,4 @@
-"""The networks: equal to the official one, and refusing what does not fit."""
+"""The networks: equal to the official ones, and bad arguments are refused."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_the_output_starts_at_zero() -> None:
 
 
 @torch.no_grad()
-def test_rows_do_not_see_one_another_and_everything_matters() -> None:
+def test_rows_are_independent_and_every_input_matters() -> None:
     network = perturbed()
     x, t, y = torch.randn(3, 3, 8, 8), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 1, 2])
     out = network(x, t, y)
@@ -136,7 +136,7 @@ def test_the_output_is_no_view_of_another_tensor() -> None:
     assert network(torch.randn(2, 3, 8, 8), torch.rand(2), torch.tensor([0, 5]))._base is None
 
 
-def test_learn_sigma_doubles_what_full_returns_and_not_the_call() -> None:
+def test_learn_sigma_doubles_the_output_of_full_and_not_of_call() -> None:
     network = perturbed(learn_sigma=True)
     x, t = torch.randn(2, 3, 8, 8), torch.rand(2)
     assert network.full(x, t).shape == (2, 6, 8, 8)

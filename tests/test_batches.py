@@ -1,4 +1,4 @@
-"""What a step is made of: the same samples however they are cut, mirrored and prepared ahead."""
+"""Batches of a training step: the same samples for any number of micro-batches, processes and prefetching threads."""
 
 import threading
 import time
@@ -63,14 +63,14 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "processes"), [(5, 1), (1, 7), (4, 4)])
-def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_line(count: int, processes: int) -> None:
+def test_a_batch_that_processes_do_not_divide_is_refused_with_one_line(count: int, processes: int) -> None:
     said = rf"^train.batch = 24 must divide by processes times compute.gradient_accumulation, {processes} x {count}$"
     with pytest.raises(UserError, match=said):
         parts(tiny(f"compute.gradient_accumulation={count}"), 1, processes)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
-def test_the_share_asked_for_is_mirrored(share: float) -> None:
+def test_the_requested_fraction_is_flipped(share: float) -> None:
     flips = random_streams.flips(3, torch.arange(40_000), share)
     assert flips.dtype == torch.bool
     assert float(flips.double().mean()) == pytest.approx(share, abs=4 * (share * (1 - share) / 40_000) ** 0.5)
@@ -123,7 +123,7 @@ def _no_thread_stays() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_no_thread_stays")
 @pytest.mark.parametrize("workers", [0, 1, 3, 20])
-def test_steps_come_in_their_order_whoever_prepares_them(workers: int) -> None:
+def test_batches_come_in_order_for_any_number_of_workers(workers: int) -> None:
     came = list(ahead(make, range(3, 12), workers))
     assert [step for step, _ in came] == [len(pieces[0].numbers) for _, pieces in came] == [*range(3, 12)]
     assert list(ahead(make, range(3, 3), workers)) == []
@@ -131,7 +131,7 @@ def test_steps_come_in_their_order_whoever_prepares_them(workers: int) -> None:
 
 @pytest.mark.usefixtures("_no_thread_stays")
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_what_goes_wrong_in_a_worker_is_raised_when_its_step_comes(workers: int) -> None:
+def test_an_error_in_a_worker_is_raised_at_its_step(workers: int) -> None:
     def fails(step: int) -> list[Batch]:
         if step == 4:
             raise UserError("image 17 is gone")
@@ -145,7 +145,7 @@ def test_what_goes_wrong_in_a_worker_is_raised_when_its_step_comes(workers: int)
 
 @pytest.mark.usefixtures("_no_thread_stays")
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_no_more_is_prepared_than_there_are_workers_for(workers: int) -> None:
+def test_prefetching_is_bounded_by_the_number_of_workers(workers: int) -> None:
     made = []
 
     def counted(step: int) -> list[Batch]:

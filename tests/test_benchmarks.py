@@ -150,7 +150,7 @@ def test_fast_fields_are_the_mixtures_own(path: Interpolant) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixture-1", "manifold-0"])
-def test_fresh_data_are_as_far_from_their_law_as_is_said(name: str) -> None:
+def test_fresh_data_have_the_stated_sliced_distance(name: str) -> None:
     world = exact_data.build(name)
     sliced = exact_data.SlicedCramerDistance(world)
     squares = [sliced(world.draw(500, torch.Generator().manual_seed(seed))) ** 2 for seed in range(60)]
@@ -205,7 +205,7 @@ def test_finished_cells_are_not_run_again_and_a_broken_line_is_dropped(tmp_path:
     assert not [one for one in runner.RecordStore(file).records.values() if one["contender"] == "Heun"]
 
 
-def test_the_search_finds_what_is_best_in_each_choice() -> None:
+def test_the_search_finds_the_best_value_of_each_choice() -> None:
     axes: Axes = {"a": (1, 2, 3), "b": (1, 2, 3)}
 
     def error(options: Options) -> float:

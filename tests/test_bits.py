@@ -1,4 +1,4 @@
-"""Bits per dimension: those of a known density, and the same whatever happens while they are found."""
+"""Bits per dimension: those of a known density, and independent of batches, interruptions and processes."""
 
 import errno
 import math
@@ -100,7 +100,7 @@ def test_estimates_scatter_around_the_exact_bits_and_less_with_more_probes(tmp_p
 
 
 @pytest.mark.parametrize("probes", [0, 2])
-def test_an_image_has_its_own_bits_whatever_its_mates(tmp_path: Path, probes: int) -> None:
+def test_bits_of_an_image_do_not_depend_on_its_batch(tmp_path: Path, probes: int) -> None:
     images = images_of(COUNT)
     one, other = (
         bits_of(found_of(tmp_path / str(batch), images, BitsEstimator(probes=probes), batch)) for batch in (BATCH, 64)
@@ -143,7 +143,7 @@ class Watched(InMemory):
         return super().read(numbers)
 
 
-def test_what_was_interrupted_goes_on_with_what_is_missing(straight: list[BatchBits], tmp_path: Path) -> None:
+def test_an_interrupted_measurement_resumes_with_the_missing_images(straight: list[BatchBits], tmp_path: Path) -> None:
     assert [len(one.bits) for one in straight] == [4, 4, 4, 4, 4, 2]
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
@@ -184,7 +184,7 @@ def test_more_images_only_add(straight: list[BatchBits], tmp_path: Path) -> None
     assert found == straight
 
 
-def test_journals_come_to_the_same_bytes_whoever_wrote_them(
+def test_result_files_have_the_same_bytes_for_any_number_of_processes(
     alone: Path, straight: list[BatchBits], tmp_path: Path
 ) -> None:
     """One process, left alone; or three, of which one was killed within a line, and one that went on."""
@@ -205,7 +205,7 @@ def test_journals_come_to_the_same_bytes_whoever_wrote_them(
     assert images.firsts == []
 
 
-def test_calls_are_counted_batch_by_batch(straight: list[BatchBits], tmp_path: Path) -> None:
+def test_nfe_is_counted_batch_by_batch(straight: list[BatchBits], tmp_path: Path) -> None:
     counted: list[Counted] = []
 
     def watched(labels: Tensor) -> Field:
@@ -216,7 +216,7 @@ def test_calls_are_counted_batch_by_batch(straight: list[BatchBits], tmp_path: P
     assert [one.calls for one in straight] == [field.calls for field in counted]
 
 
-def test_two_processes_find_what_one_finds(straight: list[BatchBits], tmp_path: Path) -> None:
+def test_two_processes_find_the_same_as_one(straight: list[BatchBits], tmp_path: Path) -> None:
     kept, parts, seen = BitsStore(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
     (tmp_path / "out").mkdir()
 
@@ -241,7 +241,7 @@ def test_two_processes_find_what_one_finds(straight: list[BatchBits], tmp_path: 
     assert images.firsts == [4, 12, 20]
 
 
-def test_what_cannot_be_measured_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_measurements_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, kept = batches(COUNT, BATCH), BitsStore(tmp_path, "key")
 
     def refused(what: str, velocity: Callable[[Tensor], Field] = velocity_of) -> None:

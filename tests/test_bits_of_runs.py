@@ -1,4 +1,4 @@
-"""`sitkit likelihood`: what it reports, what it keeps, and that it goes on whenever it is killed."""
+"""`sitkit likelihood`: its report, the results that it saves, and resuming after kills."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def likelihood(run: Path, *options: object) -> dict[str, Any]:
     return report
 
 
-def test_a_report_says_what_its_numbers_are(run: Path) -> None:
+def test_a_report_defines_its_metrics(run: Path) -> None:
     report = likelihood(run, "--num", 22, "--batch", 8, "--probes", 1)
     lines = [*(run / "likelihood").glob("*.jsonl")]
     found = [BatchBits.model_validate_json(line) for file in lines for line in file.read_bytes().splitlines()]
@@ -91,7 +91,7 @@ def own_labels(run: Path) -> Tensor:
     return labels
 
 
-def test_only_what_was_measured_alike_is_not_measured_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_results_of_equal_settings_are_reused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = likelihood(run, "--num", 3, "--probes", 2)
     calls: list[int] = []
     original = BitsEstimator.__call__
@@ -184,7 +184,7 @@ WORDS = ["--num", "45", "--batch", "4", "--probes", "1"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
-def test_whenever_it_is_killed_it_goes_on_to_the_bit(run: Path, tmp_path: Path, world: int) -> None:
+def test_killed_at_any_moment_it_resumes_to_the_bit(run: Path, tmp_path: Path, world: int) -> None:
     chance, log = random.Random(world), tmp_path / "log"
     left, killed = (shutil.copytree(run, tmp_path / name) for name in ("left", "killed"))
     for folder in (left, killed):

@@ -1,4 +1,4 @@
-"""Blocks of rows in files: whole, or known not to be."""
+"""Files of blocks of rows: a block is complete or recognised as incomplete."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
         assert blocks.missing() == [0]
 
 
-def test_a_block_of_other_rows_is_missing(tmp_path: Path) -> None:
+def test_a_block_with_other_rows_counts_as_missing(tmp_path: Path) -> None:
     blocks = BlockStore(tmp_path, 7, 5, "do it again")
     blocks.write(1, {"x": np.zeros(2), "all": np.array(1)})
     assert blocks.missing() == [0]

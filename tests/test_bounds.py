@@ -1,4 +1,4 @@
-"""Numbers, nesting, paths, devices and memory that are too much: one line each, and exit code 2."""
+"""Too large numbers, too deep nesting, bad paths and devices, too little memory: one line each, and exit code 2."""
 
 import errno
 import inspect
@@ -94,7 +94,7 @@ def test_devices_that_do_not_compute(device: str) -> None:
     assert device_of("cpu:7") == torch.device("cpu")
 
 
-def test_what_a_user_can_mend_is_one_line() -> None:
+def test_errors_that_a_user_can_fix_are_one_line() -> None:
     lower = "lower it"
     for error in (
         MemoryError(),
@@ -125,7 +125,7 @@ def test_memory_that_is_used_up_ends_in_a_line(tmp_path: Path) -> None:
     assert said.splitlines()[-1].startswith("sitkit: out of memory: lower train.batch")
 
 
-def test_a_second_interrupt_does_not_stop_what_the_first_cleans_up(tmp_path: Path) -> None:
+def test_a_second_interrupt_does_not_stop_the_cleanup_of_the_first(tmp_path: Path) -> None:
     cleaned = []
     try:
         with one_interrupt(), temporary_folder(tmp_path / "out") as draft:

@@ -1,4 +1,4 @@
-"""What is kept of images, samples and trials is computed again once their content is another, under the same names."""
+"""Cached features, samples and trials are recomputed when the content of their files changes under the same names."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Discrete time: DiT's chain, against closed forms on normal data."""
+"""DiT's chain in discrete time, against closed forms on normal data."""
 
 import itertools
 import math
@@ -185,7 +185,7 @@ def test_the_path_is_never_asked_outside_its_interval() -> None:
     assert Hybrid(Strict())(lambda x, t: torch.cat([x, x.sin()], 1), x, eps, t).isfinite().all()
 
 
-def test_chains_refuse_what_does_not_fit() -> None:
+def test_chains_refuse_bad_arguments() -> None:
     x, eps, t = batch(3)
     with pytest.raises(ValueError, match=r"noise and variance range .* got \(3, 1, 2, 2\)"):
         Hybrid(PATH)(lambda x, t: x, x, eps, t)

@@ -1,4 +1,4 @@
-"""The laws that users call on their own parts: true of ours, and broken by what breaks them."""
+"""The `check` functions for users: every component of the libraries passes, and each broken law is named."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def test_every_objective_passes(path: Interpolant, predict, measure) -> None:  #
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-def test_objectives_are_checked_alike_in_every_mode(mode: Callable[[], Any]) -> None:
+def test_objectives_are_checked_equally_in_every_grad_mode(mode: Callable[[], Any]) -> None:
     with mode():
         objectives.check(Matching(Linear()))
         objectives.check(Matching(Linear(), Score, Data))
@@ -80,7 +80,7 @@ class Bregman:
         return model
 
 
-def test_objectives_of_ones_own_pass() -> None:
+def test_custom_objectives_pass() -> None:
     objectives.check(Mine("none"))
     objectives.check(Bregman())
 
@@ -177,7 +177,7 @@ def test_a_w_is_checked_in_bounded_memory_and_between_coarse_times() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-def test_the_measured_loss_curve_is_the_error_and_what_no_network_can_remove(path: Interpolant) -> None:
+def test_the_measured_loss_curve_is_the_error_plus_the_irreducible_loss(path: Interpolant) -> None:
     world, generator = random_mixture(1, 3, seed=0), torch.Generator().manual_seed(0)
     x = world.draw(40_000, generator)
     eps = torch.randn(x.shape, generator=generator, dtype=torch.float64)

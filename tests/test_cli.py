@@ -1,4 +1,4 @@
-"""The command line, as a user has it."""
+"""The commands of the command line."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_training_writes_what_it_says(run: Path) -> None:
+def test_training_writes_metrics_and_checkpoints(run: Path) -> None:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 12, 24]
     assert all(record["loss"] > 0 for record in records)
@@ -195,7 +195,7 @@ def test_a_process_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     )
 
 
-def test_a_run_without_a_checkpoint_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_one_line(run: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_bytes((run / "recipe.json").read_bytes())
     code, said = sitkit("sample", tmp_path, "--out", tmp_path / "x.png")
     assert (code, "no checkpoint yet" in said) == (2, True)
@@ -207,7 +207,7 @@ def test_a_run_without_a_checkpoint_says_so(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["train", "sample", "export", "evaluate", "reference", "compare", "likelihood", "plane", "show"]
 )
-def test_help_says_what_it_does_with_an_example(command: str) -> None:
+def test_every_help_text_has_an_example(command: str) -> None:
     code, said = sitkit(command, "--help")
     assert code == 0
     assert f"Example: sitkit {command}" in said
@@ -237,7 +237,7 @@ def test_no_option_can_be_taken_for_one_of_torchruns() -> None:
     assert taken == TAKEN_BY_TORCHRUN.keys()
 
 
-def test_interrupted_training_saves_and_goes_on(tmp_path: Path) -> None:
+def test_interrupted_training_saves_a_checkpoint(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sitkit.recipes", "train", "digits", "--out", str(tmp_path / "run"), *SETS]
     command += ["--set", "train.steps=100000", "--set", "log.every=1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Two reports side by side."""
+"""`sitkit compare`: two reports side by side."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_equal_reports_differ_in_nothing(tmp_path: Path) -> None:
     assert lines[-1] == ["0", "settings", "differ"]
 
 
-def test_numbers_stand_side_by_side_and_settings_that_differ_below(tmp_path: Path) -> None:
+def test_metrics_are_side_by_side_and_differing_settings_below(tmp_path: Path) -> None:
     recipe = {"sampler": {"steps": 250, "w": {"kind": "constant", "c": 1.0}}}
     one = report(tmp_path / "a", {"FID": number(2.5, 2.7), "KID": number(0.5), "sFID": number(1.0, 3.0)})
     other = report(
@@ -96,7 +96,7 @@ def test_a_report_that_is_none_is_one_line(tmp_path: Path, text: str | None, sai
 
 
 @pytest.mark.parametrize("broken", [{"FID": 3}, {"FID": {"mean": 1.0}}, {"FID": number(1.0) | {"mean": "much"}}])
-def test_numbers_that_are_none_are_one_line(tmp_path: Path, broken: dict[str, Any]) -> None:
+def test_missing_metrics_are_one_line(tmp_path: Path, broken: dict[str, Any]) -> None:
     one, other = report(tmp_path / "a", {"FID": number(2.5)}), report(tmp_path / "b", broken)
     assert f"{other / 'report.json'} is no report (" in refused("compare", one, other)
 
@@ -107,7 +107,7 @@ def test_tables_are_compared_key_by_key() -> None:
     assert differences(one, other) == {"a.c": ([1, 2], [1]), "e.f": (None, 0)}
 
 
-def test_a_table_says_when_there_are_too_few_samples() -> None:
+def test_a_table_warns_of_too_few_samples() -> None:
     numbers = {
         "FID": number(10.0, bias=0.11, real=1.0, **{"without guidance": number(20.0)}),
         "sFID": number(10.0, bias=0.09),

@@ -1,4 +1,4 @@
-"""What is made of numbers refuses those that are none, or not of the kind that it needs."""
+"""Constructors refuse numbers that are not finite, too small, or of the wrong type."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Released weights become runs: the same network in a whole folder, or one line and nothing."""
+"""`sitkit convert`: released weights become a complete run with the same network, or one line and no files."""
 
 import errno
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_the_official_checkpoint_becomes_a_run_as_training_writes_it(tmp_path: P
     assert run.folder.stat().st_mode & 0o777 == (tmp_path / "new").stat().st_mode & 0o777
 
 
-def test_the_recipe_says_how_the_network_is_read(tmp_path: Path) -> None:
+def test_the_recipe_states_how_the_network_is_read(tmp_path: Path) -> None:
     cases: list[tuple[Family, dict[str, Any]]] = [("sit", {}), ("dit", {}), ("dit", {"learn_sigma": False})]
     sit, dit, plain = (
         recipe_of(read_weights(save(tmp_path / "x.pt", **sizes), family, num_heads=2)).model_dump(mode="json")
@@ -208,7 +208,7 @@ def test_repas_velocity_is_turned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_what_fails_while_it_is_written_leaves_nothing(
+def test_a_failed_write_of_a_run_leaves_no_files(
     failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = read_weights(save(tmp_path / "official.pt"), "sit", num_heads=2)
@@ -226,7 +226,7 @@ def test_what_fails_while_it_is_written_leaves_nothing(
     assert Run.find(tmp_path / "run").latest().name == "step-00000000"
 
 
-def test_the_half_that_nothing_trains_tells_the_families_apart(tmp_path: Path) -> None:
+def test_an_untrained_half_of_the_output_identifies_the_family(tmp_path: Path) -> None:
     trained, idle = weights(), weights()
     rows = (torch.arange(32) % 8 >= 4).nonzero()[:, 0]
     for key in ("final_layer.linear.weight", "final_layer.linear.bias"):

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged: each is named, what was lost with it is trained again, and none is written over."""
+"""Damaged checkpoints: each is named, lost steps are trained again, and no damaged file is overwritten."""
 
 import shutil
 import signal
@@ -71,7 +71,7 @@ def test_no_bit_of_a_manifest_can_change_unseen(straight: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["ema.safetensors", "manifest.json"])
-def test_what_was_lost_with_a_damaged_checkpoint_is_trained_again(straight: Path, tmp_path: Path, name: str) -> None:
+def test_steps_lost_with_a_damaged_checkpoint_are_trained_again(straight: Path, tmp_path: Path, name: str) -> None:
     """Of a run that is over."""
     run, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(straight, run)
@@ -82,7 +82,7 @@ def test_what_was_lost_with_a_damaged_checkpoint_is_trained_again(straight: Path
     assert "going on after step 6" in log.read_text()
 
 
-def test_samples_are_drawn_from_the_checkpoint_before_a_damaged_one(straight: Path, tmp_path: Path) -> None:
+def test_samples_use_the_checkpoint_before_a_damaged_one(straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     damage(run / "checkpoints/step-00000007/ema.safetensors", "cut")
@@ -113,7 +113,7 @@ def test_a_run_of_which_all_checkpoints_are_damaged_is_not_written_over(straight
     goes_on(run, straight, log)
 
 
-def test_damaged_checkpoints_are_not_kept_instead_of_good_ones(straight: Path, tmp_path: Path) -> None:
+def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_path: Path) -> None:
     """Of steps 4 and 6 they are damaged, one is to be kept, and after step 3 comes an interrupt."""
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run, "checkpoint.keep=3"), log) == 0

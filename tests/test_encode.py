@@ -1,4 +1,4 @@
-"""Writing down latents: what is written is what was encoded, whoever wrote it, whatever happened meanwhile."""
+"""`sitkit encode`: the cache equals the encoder's output for any number of processes, kills and full disks."""
 
 import errno
 import json
@@ -42,7 +42,7 @@ def cache(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_cache_holds_what_encoding_gives(cache: Path, autoencoder: Path) -> None:
+def test_a_cache_equals_the_output_of_the_encoder(cache: Path, autoencoder: Path) -> None:
     model = import_module("diffusers").AutoencoderKL.from_pretrained(
         autoencoder, use_safetensors=True, low_cpu_mem_usage=False
     )
@@ -65,7 +65,7 @@ def test_a_cache_holds_what_encoding_gives(cache: Path, autoencoder: Path) -> No
     verify(cache)
 
 
-def test_two_processes_write_what_one_writes(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_as_one(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
     said: dict[int, list[str]] = {}
     numbers: dict[int, list[int]] = {}
 
@@ -85,7 +85,7 @@ def test_two_processes_write_what_one_writes(cache: Path, autoencoder: Path, tmp
     assert said[0][-1].endswith(f"has the latents of {COUNT} images")
 
 
-def test_a_process_without_others_says_so(autoencoder: Path, tmp_path: Path) -> None:
+def test_a_process_reports_blocks_left_to_other_processes(autoencoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="process 0 has begun nothing"):
         write(tmp_path / "out", autoencoder, rank=1, world_size=2, patience=0.3)
     with pytest.raises(UserError, match="3 blocks are left to other processes"):
@@ -103,7 +103,7 @@ def test_a_process_without_others_says_so(autoencoder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_whenever_it_is_killed_it_goes_on(cache: Path, autoencoder: Path, tmp_path: Path, seed: int) -> None:
+def test_killed_at_any_moment_it_resumes(cache: Path, autoencoder: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(
@@ -227,7 +227,7 @@ def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tm
     assert split.notes == (f"{out}: 1 classes have no images and are dropped: b",)
 
 
-def test_what_was_left_out_once_stops_when_it_may_not_be(autoencoder: Path, tmp_path: Path) -> None:
+def test_an_image_skipped_once_stops_a_command_that_skips_none(autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", Numbered(unreadable=(5,))
     with pytest.raises(UserError, match="blocks are left"):
         write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=2, patience=0.0)
@@ -252,7 +252,7 @@ def test_a_folder_of_other_things_and_a_full_disk_are_refused(
     write(tmp_path / "out", autoencoder)
 
 
-def test_a_disk_that_fills_up_is_told_of_and_it_goes_on(
+def test_a_full_disk_is_reported_and_encoding_resumes(
     cache: Path, autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync, calls = os.fsync, []
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_is_told_of_and_it_goes_on(
     assert content(tmp_path / "out") == content(cache)
 
 
-def test_numbers_that_float16_cannot_hold_are_refused(autoencoder: Path, tmp_path: Path) -> None:
+def test_values_too_large_for_float16_are_refused(autoencoder: Path, tmp_path: Path) -> None:
     model = vae.load(str(autoencoder))
     model.quant_conv.weight *= 1e9
     with pytest.raises(UserError, match="image 0 to no float16"):

@@ -1,4 +1,4 @@
-"""Ends of paths at which velocities are infinite: samples are right, or one line names the time and the cure."""
+"""Paths with infinite velocities at an end: samples are correct, or one line names the time and the fix."""
 
 from collections.abc import Callable
 
@@ -104,7 +104,7 @@ def test_data_are_the_state_where_there_is_no_noise(path: Linear) -> None:
         torch.testing.assert_close(path.data_from_velocity(torch.randn_like(x), x, t), x)
 
 
-def test_infinite_ends_are_told_of_on_a_device_too() -> None:
+def test_infinite_ends_are_reported_on_a_device_too() -> None:
     """On the device `meta` no value can be asked for: the time is the one that the solver knows."""
     x, times = torch.empty(2, 1, device="meta"), torch.linspace(0, 1, 3)
     fields: list[tuple[Field, str]] = [
@@ -119,7 +119,7 @@ def test_infinite_ends_are_told_of_on_a_device_too() -> None:
     assert sample(Heun(Matching(Linear(), Noise).field(lambda x, t: x)), x, times[1:]).device.type == "meta"
 
 
-def test_what_the_last_call_cannot_see_is_told_of() -> None:
+def test_an_infinite_end_behind_the_last_evaluation_is_reported() -> None:
     noise = Matching(Linear(), Noise).field(WORLD.noise(Linear()))
     made = plan(noise, Linear(), evaluations=20)
     with pytest.raises(ValueError, match=r"not finite at t = 0, where alpha = 0.*start later, at t = 0.001"):

@@ -1,4 +1,4 @@
-"""Estimates: published sizes, and the bytes of tensors that are really there."""
+"""Estimates of a dry run: published sizes, and the bytes of real tensors."""
 
 import copy
 import re
@@ -95,7 +95,7 @@ def test_memory_is_that_of_the_tensors_of_a_step(precision: str) -> None:
     assert "gathered weights" not in estimated
 
 
-def test_activations_grow_with_the_batch_and_pieces_make_them_small() -> None:
+def test_activations_grow_with_the_batch_and_micro_batches_shrink_them() -> None:
     recipe = small()
     one, two, four = (activations(recipe, (1, 8, 8), 10, batch) for batch in (1, 2, 4))
     assert four - two == 2 * (two - one)
@@ -115,7 +115,7 @@ def test_recomputed_activations_are_one_block_and_the_inputs_of_all() -> None:
     assert cost(6, "true") < cost(6, "false") / 3
 
 
-def test_sharding_divides_what_is_kept_and_gathers_two_blocks() -> None:
+def test_sharding_divides_the_stored_tensors_and_gathers_two_blocks() -> None:
     whole = memory(small(), DIGITS, processes=4)
     shards = memory(small("compute.parallel=fsdp"), DIGITS, processes=4)
     for part in ("weights", "gradients", "moments of AdamW", "averages (1)"):
@@ -156,7 +156,7 @@ class Curious(Plain):
         return super().forward(x, t * t.sum().item())
 
 
-def test_a_network_that_needs_numbers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_reads_values_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trust, "load", lambda trust, kind: Curious)
     recipe = read_recipe("digits", ["backbone.kind=mine:Curious"])
     with pytest.raises(UserError, match=r"backbone = mine:Curious cannot be measured by shapes alone: [^\n]+$"):
@@ -214,7 +214,7 @@ def test_the_table_adds_up_and_is_aligned() -> None:
     assert "MiB" in describe(small(), DIGITS)
 
 
-def test_what_cannot_be_described_is_one_line() -> None:
+def test_an_impossible_estimate_is_one_line() -> None:
     with pytest.raises(UserError, match="square"):
         describe(small(), DataSummary((1, 8, 6), 10, 5))
     with pytest.raises(UserError, match="patch_size must divide"):

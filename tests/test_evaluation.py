@@ -1,4 +1,4 @@
-"""Reports on runs: numbers are those of the pixels by definition, and the manifest says all that they depend on."""
+"""Evaluation of runs: metrics equal their definitions, and the manifest lists all that they depend on."""
 
 import base64
 import json
@@ -73,7 +73,7 @@ def reported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_numbers_are_those_of_the_pixels(reported: Path) -> None:
+def test_metrics_equal_their_definitions_on_the_pixels(reported: Path) -> None:
     """By default of what the data hold out, and beside them those of training images."""
     report, split = report_in(reported), digits()
     numbers = report["numbers"]
@@ -104,7 +104,7 @@ def test_numbers_are_those_of_the_pixels(reported: Path) -> None:
         assert number["spread"] == pytest.approx(np.std(number["values"], ddof=1))
 
 
-def test_classes_have_their_own_numbers(reported: Path) -> None:
+def test_classes_have_metrics(reported: Path) -> None:
     split = digits()
     rows = report_in(reported)["classes"]
     (file,) = (file for file in (reported / "samples").glob("seed-4-*") if guidance_of(file) == 2)
@@ -127,7 +127,7 @@ def guidance_of(folder: Path) -> float:
     return float(SampleFolder.open(folder).content.manifest["recipe"]["guidance"]["scale"])
 
 
-def test_a_page_is_one_file_with_its_pictures(reported: Path) -> None:
+def test_a_report_page_is_one_file_with_its_images(reported: Path) -> None:
     page = (reported / "report.html").read_text()
     assert "http" not in page
     assert not re.search(r"<(link|script|iframe)|@import|url\(|href", page)
@@ -156,7 +156,7 @@ NEEDED += ("network_calls.as the recipe says", "network_rows_a_sample.as the rec
 NEEDED += ("reference.sha256", "reference.count", "made_by.torch", "made_by.sitkit", "made_by.numpy", "made_by.device")
 
 
-def test_a_manifest_says_what_numbers_depend_on(run: Path, reported: Path) -> None:
+def test_a_manifest_lists_everything_that_metrics_depend_on(run: Path, reported: Path) -> None:
     manifest = report_in(reported)["manifest"]
     flat = flatten(manifest)
     assert [key for key in NEEDED if key not in flat or flat[key] in (None, "auto")] == []
@@ -168,7 +168,7 @@ def test_a_manifest_says_what_numbers_depend_on(run: Path, reported: Path) -> No
     assert (flat["recipe.evaluation.num"], flat["features.name"], flat["reference.count"]) == (60, "pixels", 899)
 
 
-def test_a_manifest_is_of_the_evaluation_that_was_asked_for(run: Path, reported: Path, tmp_path: Path) -> None:
+def test_a_manifest_describes_the_requested_evaluation(run: Path, reported: Path, tmp_path: Path) -> None:
     """Samples that were drawn for another one are the same, and what is said of evaluation is not."""
     shutil.copytree(reported, tmp_path / "out")
     before = states(tmp_path / "out/samples")
@@ -209,7 +209,7 @@ def test_a_run_needs_ten_samples(run: Path, tmp_path: Path) -> None:
     assert not [*(tmp_path / "out").glob("report.*")]
 
 
-def test_a_run_draws_nothing_that_there_is_no_memory_to_measure(
+def test_too_little_memory_is_refused_before_sampling(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: 400_000)
@@ -235,7 +235,7 @@ def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_measure_the_same_as_one(run: Path, alone: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]
     assert launching.finish(launch, log) == 0, log.read_text()
@@ -248,7 +248,7 @@ def test_two_processes_measure_what_one_does(run: Path, alone: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_is_killed_goes_on(run: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_killed_evaluation_resumes(run: Path, alone: Path, tmp_path: Path) -> None:
     log, out, kills = tmp_path / "log", tmp_path / "out", 0
     for seconds in patience():
         forks = [forked.start(words(run, out), log, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]

@@ -1,4 +1,4 @@
-"""Images that are samples, whoever drew them: arrays and files, measured against one another."""
+"""Evaluation of given images: arrays and folders of files, compared with one another."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +148,7 @@ def test_a_report_stands_beside_images(tmp_path: Path) -> None:
         ("{array} --reference {files} --set evaluation.features=pixel", "did you mean 'pixels'"),
     ],
 )
-def test_what_are_no_samples_is_one_line(tmp_path: Path, words: str, said: str) -> None:
+def test_files_that_are_not_samples_are_one_line(tmp_path: Path, words: str, said: str) -> None:
     places = {name: tmp_path / name for name in ("files", "empty", "lost", "uneven", "wide", "run")}
     places |= {
         name: tmp_path / f"{name}.npz" for name in ("array", "moments", "text", "grey", "none", "negative", "few")

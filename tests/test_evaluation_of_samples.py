@@ -1,4 +1,4 @@
-"""Samples that are there, measured against any reference: statistics, arrays or folders of images."""
+"""Evaluation of given samples against any reference: statistics, arrays or folders of images."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_a_folder_of_samples_is_measured_as_a_run_is(tmp_path: Path) -> None:
     assert WANTED not in means(evaluated(samples.folder, "--reference", tmp_path / "real", "--out", tmp_path / "files"))
 
 
-def test_inceptions_numbers_are_adms(tmp_path: Path) -> None:
+def test_inception_metrics_equal_those_of_adm(tmp_path: Path) -> None:
     """FID and sFID are of the reference's statistics, neighbours among its images."""
     samples = folder_of(tmp_path)
     real = torch.cat([samples.read(torch.arange(10, 30)), digits().heldout.read(torch.arange(30))])
@@ -164,7 +164,7 @@ def test_nothing_is_looked_at_twice(tmp_path: Path) -> None:
         ("evaluate {damaged}", "lacks 1 of 3 shards: the same `sitkit sample` draws what is missing"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(
+def test_impossible_measurements_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
@@ -198,9 +198,7 @@ def test_what_cannot_be_measured_is_one_line(
     assert not [*out.glob("report.*")]
 
 
-def test_what_takes_more_memory_than_there_is_is_refused_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels of 128 x 128 images: covariances of 19 GB each. An extractor that tells nothing is asked for one batch."""
     monkeypatch.setattr(memory, "available", lambda: 24 * 10**9)
     pixels = torch.zeros(12, 3, 128, 128, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""The examples: short, checked by the checks that users have, and drawn."""
+"""The examples: at most twelve lines, valid by `check`, and with a picture."""
 
 import ast
 import importlib.util
@@ -50,7 +50,7 @@ def test_every_example_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_an_example_is_short_checked_and_drawn(name: str, tmp_path: Path) -> None:
+def test_an_example_is_short_and_passes_its_check_and_has_a_picture(name: str, tmp_path: Path) -> None:
     assert code_lines(ROOT / "examples" / f"{name}.py", PARTS[name]) <= 12
     module = load(name)
     module.check_component()

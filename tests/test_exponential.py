@@ -261,7 +261,7 @@ def test_the_clock_is_inverted() -> None:
     assert time_from_log_snr(Linear(), doubles(-torch.inf, torch.inf)).tolist() == [0.0, 1.0]
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_bad_arguments_are_refused() -> None:
     velocity, x = RING.velocity(Linear()), noise(3)
     with pytest.raises(ValueError, match="order must be 1, 2 or 3, got 4"):
         Exponential(velocity, Linear(), order=4)

@@ -1,4 +1,4 @@
-"""Samples as other programs read them."""
+"""`sitkit export`: samples in the formats of other programs."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_an_array_has_the_samples_as_adm_has_them(drawn: SampleFolder, tmp_path:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["samples.npz"]
 
 
-def test_labels_are_the_numbers_that_classes_are_called_by(drawn: SampleFolder, tmp_path: Path) -> None:
+def test_labels_are_the_numeric_names_of_classes(drawn: SampleFolder, tmp_path: Path) -> None:
     content = drawn.content.model_copy(update={"classes": ("0", "7", "1000")})
     export(SampleFolder(drawn.folder, content), tmp_path / "samples.npz")
     assert arrays_of(tmp_path / "samples.npz")["labels"].tolist() == [(0, 7, 1000)[number % 3] for number in range(10)]

@@ -1,4 +1,4 @@
-"""Faults in the middle of training: one line says what was wrong, and the run goes on to the bit."""
+"""Faults during training: one line names the fault, and the resumed run equals an uninterrupted one to the bit."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def test_killed_at_every_stage_of_a_save(straight: Path, tmp_path: Path) -> None
     assert len(seen) > 8
 
 
-def test_killed_between_a_checkpoint_and_its_picture(straight: Path, tmp_path: Path) -> None:
+def test_killed_between_a_checkpoint_and_its_image_grid(straight: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     fault = ("die_before_picture", 7, str(run / "checkpoints"))
     assert finish(words(run), log, fault) == -signal.SIGKILL
@@ -110,7 +110,7 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written(straight: Path, tmp_pa
     goes_on(run, straight, log)
 
 
-def test_a_disk_that_takes_no_more_than_a_part_of_a_file(straight: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_within_a_file(straight: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("limit_files", 6, 30_000)) == 2
     assert "a checkpoint could not be written" in last_words(log)

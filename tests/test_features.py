@@ -1,4 +1,4 @@
-"""Features: what the networks are asked, and that it is theirs that they answer."""
+"""Feature extractors: what the networks receive, and that their outputs are used unchanged."""
 
 import hashlib
 import subprocess
@@ -58,7 +58,7 @@ each_network = pytest.mark.parametrize("extractor", NETWORKS, indirect=True)
 
 
 @each
-def test_an_images_features_are_its_own(extractor: Extractor) -> None:
+def test_features_of_an_image_do_not_depend_on_its_batch(extractor: Extractor) -> None:
     pixels = images(4)
     together = of_all(extractor(pixels))
     for number in range(4):
@@ -86,7 +86,7 @@ def test_other_pixels_are_refused(extractor: Extractor, pixels: Tensor) -> None:
 
 
 @each
-def test_what_training_has_set_changes_nothing(extractor: Extractor) -> None:
+def test_settings_of_training_do_not_change_features(extractor: Extractor) -> None:
     pixels = images(2)
     plain = of_all(extractor(pixels))
     precision = torch.get_float32_matmul_precision()
@@ -110,7 +110,7 @@ def test_what_training_has_set_changes_nothing(extractor: Extractor) -> None:
 
 
 @each
-def test_what_a_report_says_of_it(extractor: Extractor) -> None:
+def test_an_extractor_has_names_of_metrics_and_a_hash(extractor: Extractor) -> None:
     told = {
         "pixels": ("Frechet distance of pixels", "kernel distance of pixels"),
         "Inception": ("FID", "KID"),
@@ -123,7 +123,7 @@ def test_what_a_report_says_of_it(extractor: Extractor) -> None:
     assert extractor.sha256 == (hashlib.sha256(content).hexdigest() if file else "none")
 
 
-def test_pixels_are_their_own_features() -> None:
+def test_pixel_features_are_the_pixels() -> None:
     pixels = images(3, channels=1, height=4, width=5)
     features = Pixels()(pixels)
     assert torch.equal(features.pooled, pixels.reshape(3, 20).float() / 255)
@@ -165,7 +165,7 @@ def test_effnet_knows_a_photograph() -> None:
     assert int(probs.argmax()) == 985  # a daisy, which is near enough
 
 
-def test_dinov2_sees_what_pillow_makes_of_the_whole_image(checkout: Path) -> None:
+def test_dinov2_receives_the_whole_image_resized_by_pillow(checkout: Path) -> None:
     extractor = DINOv2(checkout=str(checkout), weights=str(checkout / "weights.pth"))
     assert (extractor.name, extractor.frechet, extractor.kernel) == ("DINOv2 ViT-L/14", "FD-DINOv2", "KD-DINOv2")
     pixels = images(2, height=300, width=260)

@@ -1,4 +1,4 @@
-"""Files: only regular ones are read."""
+"""Only regular files are read."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""File systems that lack locks, waiting for the disk or renaming of folders; and names that point outside a folder."""
+"""File systems without locks, fsync or renaming of folders; and names that point outside a folder."""
 
 import errno
 import json
@@ -77,7 +77,9 @@ def test_errors_of_the_disk_are_raised(tmp_path: Path, monkeypatch: pytest.Monke
         filesystems.remove_folder(tmp_path / "a", "last")
 
 
-def test_a_folder_that_is_moved_file_by_file_is_whole_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_moved_file_by_file_is_complete_only_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "draft" / "sub").mkdir(parents=True)
     for name in ("a", "manifest", "sub/z"):
         (tmp_path / "draft" / name).write_text(name)
@@ -97,7 +99,7 @@ def test_a_folder_that_is_moved_file_by_file_is_whole_last(tmp_path: Path, monke
     assert not (tmp_path / "draft").exists()
 
 
-def test_a_system_without_fcntl_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_fcntl_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     code, said = sitkit("show", "digits")
     assert code == 2

@@ -1,4 +1,4 @@
-"""Fingerprints of data: others if the images are, and the same wherever they lie."""
+"""Fingerprints of data: they depend on the images, and not on their folder."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ def test_a_fingerprint_goes_with_images_and_a_state_stays(kind: Any, tmp_path: P
     assert cache_key(changed) != before
 
 
-def test_order_and_part_are_told_apart(kind: Any, tmp_path: Path) -> None:
+def test_order_and_subset_change_the_fingerprint(kind: Any, tmp_path: Path) -> None:
     write, build, _ = kind
     write(tmp_path / "one")
     images: Images = build(tmp_path / "one").training
@@ -129,7 +129,7 @@ class Own:
         return self.pixels[numbers]
 
 
-def test_images_that_do_not_tell_are_read_for_their_state() -> None:
+def test_images_without_a_fingerprint_are_read_for_their_cache_key() -> None:
     pixels = torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2)
     own: Any = Own(pixels)
     assert fingerprint(own) is None

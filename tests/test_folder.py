@@ -1,4 +1,4 @@
-"""Folders of images: every file is an image by its index, and none is skipped in silence."""
+"""Folders of images: every file is an image with its number, and every skipped file is reported."""
 
 import json
 import os
@@ -150,7 +150,7 @@ def test_links_are_followed_but_not_round(tree: Path, tmp_path: Path) -> None:
         folder(str(tree), 8)
 
 
-def test_what_is_held_out(tree: Path, flat: Path) -> None:
+def test_held_out_images(tree: Path, flat: Path) -> None:
     split = folder(str(flat), 8, split=0.75)
     reds = [{int(red) for red in read_all(part)[:, 0, 0, 0]} for part in (split.training, split.heldout)]
     assert [len(red) for red in reds] == [9, 3]

@@ -1,4 +1,4 @@
-"""Latents of other projects: what was written is what a network sees."""
+"""Latents in the formats of other projects: the network receives what was written."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_lightningdit_is_read_as_written(shards: dict[str, Tensor], tmp_path: Pa
     assert len(lightningdit(str(tmp_path), "mine/vae", heldout=str(tmp_path)).heldout) == 7
 
 
-def test_labels_with_gaps_become_classes_by_their_numbers(
+def test_labels_with_gaps_become_consecutive_classes(
     shards: dict[str, Tensor], tmp_path: Path, decoded: dict[str, Any]
 ) -> None:
     piece = {key: shards[key][:4].clone() for key in ("latents", "latents_flip")}

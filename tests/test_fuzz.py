@@ -1,4 +1,4 @@
-"""A few cases of `fuzzing`: of each kind, and as many as the variable FUZZ_CASES says."""
+"""Some cases of `fuzzing` of each kind; the variable FUZZ_CASES sets how many."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Equal to the numbers of the official code (tests/golden/README.md), wherever those are finite."""
+"""Equal to the values of the official code (tests/golden/README.md) wherever those are finite."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The checks on a GPU: they can be tried without one, no failure loses the others, and they go on where they were."""
+"""The checks for a GPU: they run without one, a failure does not stop the others, and they resume."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_the_libraries_are_compared_on_the_cpu(tmp_path: Path) -> None:
     assert float(findings["error of float32"]["network"]) < 1e-6 < float(findings["error of bf16"]["network"])
 
 
-def test_a_case_that_differs_or_raises_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_differs_or_raises_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drifting = iter([0.0, 1.0])
 
     def wrong(device: torch.device) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_there_is_a_case_for_every_path_and_network() -> None:
         assert any(word in name for name in names), word
 
 
-def test_a_failed_check_is_a_finding_and_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_and_others_continue(tmp_path: Path) -> None:
     findings = Findings(tmp_path, "speed")
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Laws of grids of times, and of the plan that is made of them."""
+"""Laws of time grids, and of `plan`."""
 
 import itertools
 import math
@@ -98,7 +98,7 @@ def test_normal_roughness_is_the_third_derivative_of_the_data_prediction() -> No
     torch.testing.assert_close(predicted, 0.09 * angle / torch.sqrt(1 - 0.91 * angle**2) * x)
 
 
-def test_fitted_steps_share_the_error() -> None:
+def test_fitted_steps_have_equal_errors() -> None:
     path, steps = Linear(), 12
     for roughness in (NormalRoughness(), lambda u: 1 + 0 * u):
         u = torch.sin(torch.atan(torch.exp(log_snr(path, grids.fitted(path, steps, roughness=roughness)))))
@@ -125,7 +125,7 @@ def test_a_measured_grid_is_better_than_equal_steps() -> None:
     assert grids.measured(path, 1, velocity=velocity, x=x).tolist() == [0.0, 1.0]
 
 
-def test_grids_refuse_what_cannot_be() -> None:
+def test_grids_refuse_bad_arguments() -> None:
     for grid in GRIDS.values():
         for steps, interval in ((0, (0.0, 1.0)), (3, (0.5, 0.5)), (3, (0.9, 0.1)), (3, (-0.1, 1.0)), (3, (0.0, 1.1))):
             with pytest.raises(ValueError, match="steps >= 1 and an interval"):
@@ -149,7 +149,7 @@ def test_grids_refuse_what_cannot_be() -> None:
 
 @pytest.mark.parametrize("path", [Linear(), GVP(), VP()], ids=repr)
 @pytest.mark.parametrize("w", [None, KL])
-def test_a_plan_makes_the_calls_it_was_given(path: Interpolant, w: Callable[[Interpolant], KL] | None) -> None:
+def test_a_plan_uses_the_given_nfe(path: Interpolant, w: Callable[[Interpolant], KL] | None) -> None:
     for evaluations in (1, 2, 3, 10):
         counted = Counted(RING.velocity(path))
         made = plan(
@@ -168,7 +168,7 @@ def test_a_plan_makes_the_calls_it_was_given(path: Interpolant, w: Callable[[Int
 
 
 @pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
-def test_ten_planned_calls_come_closer_than_fourteen_of_heun(path: Interpolant) -> None:
+def test_a_plan_at_10_nfe_is_more_accurate_than_heun_at_14(path: Interpolant) -> None:
     ours, heuns = [], []
     for seed in range(4):
         velocity, x = random_mixture(5, 2, 100 + seed).velocity(path), noise(200)
@@ -181,7 +181,7 @@ def test_ten_planned_calls_come_closer_than_fourteen_of_heun(path: Interpolant) 
 
 @pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
 @pytest.mark.parametrize("w", [partial(Sigma, scale=2.0), KL])
-def test_planned_calls_of_an_sde_are_worth_more_than_those_of_euler_and_maruyama(
+def test_a_plan_of_an_sde_is_more_accurate_than_euler_maruyama(
     path: Interpolant, w: Callable[[Interpolant], Sigma | KL]
 ) -> None:
     """By the variance of normal data of several scales, which is linear algebra: no chance is in it."""

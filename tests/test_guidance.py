@@ -50,7 +50,7 @@ def test_guidance_is_the_mixture_of_the_two_fields(scale, seed, own_null) -> Non
     torch.testing.assert_close(first[:, 1:], conditional[:, 1:])
 
 
-def test_guidance_acts_in_its_interval_only_and_costs_two_rows_there() -> None:
+def test_guidance_acts_only_in_its_interval_and_costs_two_network_rows_there() -> None:
     x, y = torch.randn(5, 2), torch.arange(5)
     t = torch.tensor([0.1, 0.2, 0.5, 0.8, 0.9])
     counted = Counted(network)
@@ -72,7 +72,7 @@ def test_guidance_of_scale_one_is_the_conditional_field_at_its_cost() -> None:
     assert counted.rows == 5
 
 
-def test_guidance_refuses_what_does_not_fit() -> None:
+def test_guidance_refuses_bad_arguments() -> None:
     with pytest.raises(ValueError, match="low <= high"):
         ClassifierFree(network, torch.arange(3), 9, 2.0, interval=(0.7, 0.2))
     with pytest.raises(ValueError, match="3 labels, and x has 2 rows"):
@@ -112,7 +112,7 @@ def test_guidance_refuses_what_does_not_fit() -> None:
             ClassifierFree(network, labels, null, 2.0)
 
 
-def test_guidance_acts_at_all_times_unless_told_and_at_one_time_if_told() -> None:
+def test_guidance_acts_at_all_times_by_default_and_at_one_time_on_request() -> None:
     x, y, t = torch.randn(3, 2), torch.arange(3), torch.tensor([0.0, 0.5, 1.0])
     mixture = network(x, t, y=torch.full((3,), 9)) * -1 + 2 * network(x, t, y=y)
     torch.testing.assert_close(ClassifierFree(network, y, 9, 2.0)(x, t), mixture)
@@ -252,7 +252,7 @@ def test_guided_fields_say_where_they_jump() -> None:
     assert Autoguidance(inner, inner, 2.0, (0.2, 0.8)).jumps == (0.2, 0.3, 0.8)
 
 
-def test_batches_may_be_empty_and_states_numbers() -> None:
+def test_batches_may_be_empty_and_states_scalar() -> None:
     for count in (0, 1, 3):
         for shape in ((), (2,)):
             x, t, y = torch.randn(count, *shape), torch.full((count,), 0.5), torch.arange(count)

@@ -1,4 +1,4 @@
-"""Hugging Face's formats: the same images as the folder that they were made of."""
+"""Data sets of Hugging Face: the same images as the folder that they were made from."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_columns_that_hold_several_are_refused(library: Any, rows: Any, tmp_path
     assert len(huggingface(str(tmp_path / "several"), 8, label="none").training) == 4
 
 
-def test_rows_that_datasets_writes_as_tiff_are_read(library: Any, tmp_path: Path) -> None:
+def test_rows_stored_as_tiff_are_read(library: Any, tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((8, 8), 0x4D4D, np.uint16))
     pictures = [Image.new("CMYK", (8, 8), (0, 255, 255, 0)), deep]
     features = library.Features({"image": library.Image()})

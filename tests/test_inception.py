@@ -1,4 +1,4 @@
-"""Inception: what ADM's evaluator reads of it, and where its weights come from."""
+"""Inception: the features of ADM's evaluator, and the download of its weights."""
 
 import hashlib
 import sys
@@ -37,7 +37,7 @@ def test_while_a_network_computes_float32_is_float32(small: Path) -> None:
     assert seen == ["ieee"] * 4 + [True, False, False]
 
 
-def test_inception_gives_what_adms_evaluator_reads(small: Path) -> None:
+def test_inception_returns_the_features_of_adms_evaluator(small: Path) -> None:
     extractor = Inception(weights=str(small))
     pixels = images(2)
     features = extractor(pixels)
@@ -82,7 +82,7 @@ def published(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return small
 
 
-def test_inceptions_usual_weights_are_downloaded_once(published: Path, tmp_path: Path) -> None:
+def test_default_inception_weights_are_downloaded_once(published: Path, tmp_path: Path) -> None:
     named = Inception(weights=str(published))
     one = Inception()
     assert one.sha256 == named.sha256
@@ -92,7 +92,7 @@ def test_inceptions_usual_weights_are_downloaded_once(published: Path, tmp_path:
     assert torch.equal(other(images(1)).pooled, one(images(1)).pooled)
 
 
-def test_inceptions_weights_cannot_be_downloaded(published: Path) -> None:
+def test_a_failed_download_of_inception_weights_is_one_line(published: Path) -> None:
     published.unlink()
     with pytest.raises(UserError, match=r"inception\.pth cannot be downloaded \(.*\): get that file.* as weights$"):
         Inception()(images(1))

@@ -1,4 +1,4 @@
-"""The rule that makes it modular: no library imports a sibling."""
+"""The order of imports: no library imports another, and folders of recipes import in one direction."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""Training that starts from weights: of a released file, of a run, of other classes; and recipes as JSON."""
+"""Training from given weights: of a released file, of a run, with other classes; and recipes as JSON."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_weights_of_another_network_are_refused_and_leave_nothing(tmp_path: Path
         assert not (tmp_path / "new").exists()
 
 
-def test_a_converted_run_says_how_it_is_trained_on(tmp_path: Path) -> None:
+def test_a_converted_run_states_how_to_continue_its_training(tmp_path: Path) -> None:
     data = images(tmp_path / "images", ("cat", "dog"))
     run = convert(tmp_path, "sit", **DIGITS | {"in_channels": 3})
     for recipe in ("digits", run.recipe_file):
@@ -140,7 +140,7 @@ def test_a_dit_is_trained_on_from_its_file(tmp_path: Path) -> None:
     assert torch.equal(first(tmp_path / "run")[f"network.{HEAD}"], weights(**sizes)[HEAD])
 
 
-def test_what_a_run_started_from_is_compared_when_it_is_read_again(tmp_path: Path) -> None:
+def test_initial_weights_are_compared_when_training_resumes(tmp_path: Path) -> None:
     file = save(tmp_path / "official.pt", weights(**DIGITS))
     recipe = read_recipe("digits", [*TINY, f"train.init={file}"])
     train(recipe, tmp_path / "run", CPU, lambda line: None)

@@ -64,7 +64,7 @@ class Broken(Interpolant):
         return torch.full_like(t, -1.1) if self.law == "sigma_dot" else Interpolant.sigma_dot(self, t)
 
 
-def test_check_passes_what_breaks_no_law() -> None:
+def test_check_passes_valid_paths() -> None:
     check(Broken("none"))
 
 
@@ -93,7 +93,7 @@ def test_check_names_the_law_that_is_broken(law: str, message: str) -> None:
 
 
 @given(paths, shapes, dtypes, st.integers(0, 1000), st.lists(times, min_size=5, max_size=5))
-def test_all_six_conversions_read_back_what_was_mixed(path, shape, dtype, seed, t) -> None:  # type: ignore[no-untyped-def]
+def test_all_six_conversions_recover_the_mixed_quantities(path, shape, dtype, seed, t) -> None:  # type: ignore[no-untyped-def]
     x, eps = draw(shape, dtype, seed)
     t = torch.tensor(t[: shape[0]], dtype=dtype)
     x_t, velocity = path.mix(x, eps, t), path.velocity(x, eps, t)
@@ -173,7 +173,7 @@ def test_half_precision_states_are_mixed_in_single() -> None:
     assert Linear().mix(x, eps, torch.tensor(0.5)).dtype == torch.float32
 
 
-def test_the_wider_of_two_precisions_is_kept() -> None:
+def test_the_wider_of_two_precisions_is_used() -> None:
     x, eps = draw((4, 2), torch.float64, 0)
     t = torch.rand(4)
     assert Linear().mix(x.float(), eps, t).dtype == Linear().mix(x, eps.float(), t).dtype == torch.float64
@@ -218,7 +218,7 @@ def test_conversions_compile_whole() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-def test_the_posterior_is_what_bayes_says(path: Interpolant) -> None:
+def test_the_posterior_is_that_of_bayes_rule(path: Interpolant) -> None:
     t, s = torch.tensor([0.2, 0.6], dtype=torch.float64), torch.tensor([0.5, 0.7], dtype=torch.float64)
     known = path.posterior(t, s)
     # jointly normal given x = 1: x_s = alpha_s + sigma_s z, x_t = a x_s + noise

@@ -1,4 +1,4 @@
-"""Fields that jump: solvers with error control or memory stop there."""
+"""Fields with jumps in time: solvers with error control or memory restart there."""
 
 from functools import partial
 
@@ -92,7 +92,7 @@ def test_a_time_that_is_a_jump_but_for_rounding_is_one(dtype: torch.dtype) -> No
         torch.testing.assert_close(reached, EXACT.to(dtype) * x, rtol=0, atol=0.02)
 
 
-def test_few_calls_are_never_more() -> None:
+def test_a_small_nfe_is_never_exceeded() -> None:
     for evaluations in (1, 2, 3):
         field = Counted(Switched())
         made = plan(field, Linear(), evaluations=evaluations)
@@ -124,7 +124,7 @@ def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return x * y[:, None]
 
 
-def test_guidance_says_where_it_jumps_through_all_that_wraps_it() -> None:
+def test_jump_times_of_guidance_pass_through_all_wrappers() -> None:
     y = torch.tensor([1.0, 2.0])
     guided = ClassifierFree(network, y, 0.0, 3.0, (LOW, HIGH))
     assert jumps_of(guided) == (LOW, HIGH)
@@ -152,7 +152,7 @@ def test_an_adaptive_solver_leaves_guidance_no_larger_an_error_than_a_fine_grid(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("solve", [adaptive, solve_each])
-def test_a_field_read_along_another_path_jumps_exactly_where_it_says(solve, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
+def test_a_reparametrised_field_jumps_exactly_at_its_stated_times(solve, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
     """A time next to a jump is matched with one on the same side, whatever is rounded in between."""
     field: Field = Switched()
     back = reparametrise(reparametrise(field, Linear(), GVP()), GVP(), Linear())

@@ -1,4 +1,4 @@
-"""Labels of samples: in turn or at random, functions of seed and number."""
+"""Labels of samples, in turn or random: functions of the seed and the sample's number."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_balanced_labels_come_in_turn() -> None:
         Labels(("cat", "dog"), named=("catt",))
 
 
-def test_random_labels_are_uniform_and_independent_and_of_seed_and_number() -> None:
+def test_random_labels_are_uniform_independent_and_keyed_by_seed_and_number() -> None:
     rule = Labels(DIGITS, "random")
     count = 50_000
     labels = rule(3, torch.arange(count))

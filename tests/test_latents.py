@@ -1,4 +1,4 @@
-"""Reading latents: states by their laws, and damage by name."""
+"""Reading caches of latents: sampled states have the right distribution, and damage is named."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def cache(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_states_are_drawn_by_mean_and_deviation_of_image_or_mirror(cache: Path) -> None:
+def test_states_are_sampled_by_mean_and_deviation_of_image_or_flip(cache: Path) -> None:
     images = open_latents(str(cache)).training
     moments = torch.from_numpy(np.load(cache / "moments.npy")).float()
     numbers = torch.tensor([5, 0, 20, 5])

@@ -1,4 +1,4 @@
-"""Densities by the change of variables."""
+"""Log-likelihoods by the change of variables."""
 
 import math
 from collections.abc import Callable
@@ -181,7 +181,7 @@ def test_bits_are_those_of_a_histogram() -> None:
     torch.testing.assert_close(middles, torch.arange(256)[None] / 127.5 - 1)  # what networks are trained on
 
 
-def test_pixels_of_whole_numbers_are_spread_in_single_precision_at_least() -> None:
+def test_integer_pixels_are_dequantised_in_float32_or_wider() -> None:
     pixels, uniforms = torch.tensor([[0, 128, 255]], dtype=torch.uint8), torch.tensor([[0.25, 0.5, 0.75]])
     expected = torch.tensor([[-1 - 0.5 / 255, 2 * 128 / 255 - 1, 1 + 0.5 / 255]])
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
@@ -193,7 +193,7 @@ def test_pixels_of_whole_numbers_are_spread_in_single_precision_at_least() -> No
             dequantise(pixels, torch.ones(1, 3, dtype=dtype))
 
 
-def test_bits_refuse_what_has_none() -> None:
+def test_bits_refuse_bad_arguments() -> None:
     refusals: list[Callable[[], Tensor]] = [
         lambda: dequantise(torch.zeros(2, 3), torch.zeros(2)),
         lambda: dequantise(torch.zeros(2), torch.zeros(2), levels=1),
@@ -227,7 +227,7 @@ def test_a_demanding_density_is_served_among_a_thousand_others() -> None:
 
 
 @pytest.mark.parametrize("solve", [adaptive, log_likelihood])
-def test_tolerances_are_what_they_say(solve: Callable[..., object]) -> None:
+def test_tolerances_are_relative_and_absolute(solve: Callable[..., object]) -> None:
     turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # which has no divergence
     field = Counted(lambda x, t: x @ turn * (20 * torch.cos(20 * t))[:, None])
     ends = (1.0, 0.0) if solve is adaptive else ()

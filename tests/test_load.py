@@ -1,4 +1,4 @@
-"""The benchmark of threads: which turns count, and what they are compared with."""
+"""The benchmark of threads under load: which measurements count, and what they are compared with."""
 
 import sys
 from pathlib import Path

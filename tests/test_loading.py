@@ -1,4 +1,4 @@
-"""Official weights: loaded without running code, equal to the official outputs."""
+"""Official weights: loaded without running code, with outputs equal to the official ones."""
 
 import argparse
 import json
@@ -60,7 +60,7 @@ def test_state_dicts_with_and_without_learned_sigma(name: str, tmp_path: Path) -
     assert_official(load_sit(tmp_path / "plain.safetensors", num_heads=heads), name)
 
 
-def test_averaged_and_raw_weights_are_told_apart() -> None:
+def test_ema_and_raw_weights_are_distinguished() -> None:
     ema, model = weights_of("velocity"), weights_of("velocity")
     model["final_layer.linear.bias"] = model["final_layer.linear.bias"] + 1
     both = {"ema": ema, "model": model, "args": argparse.Namespace()}
@@ -175,7 +175,7 @@ def test_layouts_of_others_load(layout: str, tmp_path: Path) -> None:
     assert torch.equal(bias, raw["final_layer.linear.bias"] if has_raw else ema["final_layer.linear.bias"])
 
 
-def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_file_format_is_recognised_by_its_content(tmp_path: Path) -> None:
     save_file(weights_of("velocity"), tmp_path / "x.bin")
     assert_official(load_sit(tmp_path / "x.bin", num_heads=4), "velocity")
     torch.save(weights_of("velocity"), tmp_path / "y.safetensors")
@@ -184,7 +184,7 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert_official(load_sit(tmp_path / "old.pt", num_heads=4), "velocity")
 
 
-def test_what_is_no_file_of_weights_is_refused_by_its_kind(tmp_path: Path) -> None:
+def test_files_that_hold_no_weights_are_refused_by_kind(tmp_path: Path) -> None:
     state = weights_of("velocity")
     several = {"ema_0.999": state, "ema_0.9999": state}
     table: dict[str, tuple[bytes | Any, str]] = {

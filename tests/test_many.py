@@ -1,4 +1,4 @@
-"""Many processes train as one does, and go on wherever they were stopped."""
+"""Training on several processes equals training on one, and resumes after any stop."""
 
 import json
 import os
@@ -47,9 +47,7 @@ def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: 
         torch.testing.assert_close(value, weights(alone)[key], rtol=1e-4, atol=2e-5)  # Adam magnifies small ones
 
 
-def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_to_share(
-    alone: Path, tmp_path: Path
-) -> None:
+def test_a_run_resumes_with_another_number_of_processes_and_another_parallel_mode(alone: Path, tmp_path: Path) -> None:
     log, run = tmp_path / "log", tmp_path / "run"
     ddp, fsdp = MODES
     for mode, processes, steps in ((fsdp, 2, 7), (ddp, 1, 13), (fsdp, 2, 20)):
@@ -59,7 +57,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes_and_another_way_t
     torch.testing.assert_close(torch.tensor([r["loss"] for r in Run(run).metrics()]), expected, rtol=2e-6, atol=0)
 
 
-def test_two_processes_that_are_killed_go_on_to_the_bit(tmp_path: Path) -> None:
+def test_two_killed_processes_resume_to_the_bit(tmp_path: Path) -> None:
     straight, killed, log = tmp_path / "straight", tmp_path / "killed", tmp_path / "log"
     settings = [*HYBRID, "compute.parallel=fsdp"]
     trains(straight, log, *settings, steps=12)
@@ -71,7 +69,7 @@ def test_two_processes_that_are_killed_go_on_to_the_bit(tmp_path: Path) -> None:
     assert_same(straight, killed)
 
 
-def test_a_signal_to_torchrun_saves_first_and_ends_cleanly(tmp_path: Path) -> None:
+def test_a_signal_to_torchrun_saves_a_checkpoint_and_ends_cleanly(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     settings = ["compute.parallel=fsdp", "checkpoint.every=1000"]
     words = forked.words(run, *EVERY, *settings, steps=100_000)

@@ -1,4 +1,4 @@
-"""Numbers of statistics that are known in closed form."""
+"""Metrics of statistics that are known in closed form."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_the_bias_of_few_samples_is_estimated() -> None:
         assert 0.5 * biases < other["bias"] < 2.5 * biases
 
 
-def test_no_more_is_bias_than_there_is() -> None:
+def test_the_bias_is_at_most_the_measured_value() -> None:
     """Samples that are the reference are at no distance from it, and their halves are at some."""
     samples = gaussian(200, 8, 0)
     number = measured([samples], samples)["Frechet distance of pixels"]
@@ -58,7 +58,7 @@ def test_no_more_is_bias_than_there_is() -> None:
     assert described["bias"] <= described["mean"]
 
 
-def test_the_share_nearer_to_training_is_a_half_however_many_there_are() -> None:
+def test_the_fraction_nearer_to_training_is_a_half_for_any_number_of_images() -> None:
     reference, training = gaussian(100, 4, 0), gaussian(700, 4, 1)
     samples = gaussian(2000, 4, 2)
     found = measured([samples], reference, training)[NEARER]
@@ -72,7 +72,7 @@ def test_the_share_nearer_to_training_is_a_half_however_many_there_are() -> None
     assert same == nearer_share(samples.features, gaussian(100, 4, 1).features, reference.features)
 
 
-def test_classes_that_are_missing_have_no_numbers() -> None:
+def test_missing_classes_have_no_metrics() -> None:
     labels = torch.arange(40) % 2
     samples, reference = gaussian(40, 4, 0, labels=labels), gaussian(40, 4, 1, labels=labels * 2)
     rows = per_class(samples, ReferenceComparison(Pixels(), reference, None, torch.device("cpu")), "abc")

@@ -83,7 +83,7 @@ def test_frechet_distance_scales_with_the_square_and_ignores_rotation() -> None:
     assert abs(halves) < 1e-9  # whatever the dtype given, all is in float64
 
 
-def test_frechet_distance_refuses_what_is_no_gaussian() -> None:
+def test_frechet_distance_refuses_invalid_moments() -> None:
     mu, sigma = gaussian(3, 0)
     for wrong in [(mu[:2], sigma), (mu, sigma[:2]), (mu[None], sigma), (mu, sigma[0])]:
         with pytest.raises(ValueError, match=r"means \(D,\) and covariances \(D, D\) are wanted, not .*\)$"):
@@ -182,7 +182,7 @@ def test_precision_and_recall_are_their_definition(
     assert precision_recall(x, x, k) == (1, 1)
 
 
-def test_precision_and_recall_tell_what_is_wrong() -> None:
+def test_precision_and_recall_distinguish_bad_quality_and_bad_coverage() -> None:
     real = torch.cat([drawn(50, 4, 0), drawn(50, 4, 1) + 100])
     narrow, wide = real[:50] + 1e-3, torch.cat([real, drawn(100, 4, 2) - 100])
     assert precision_recall(real, narrow) == (1.0, 0.5)
@@ -208,7 +208,7 @@ def test_precision_and_recall_are_in_the_dtype_of_the_features_but_not_in_less_t
     assert precision_recall(x.long(), x.double() + 0.5, k=1) == precision_recall(x, x + 0.5, k=1)
 
 
-def test_distances_of_points_refuse_what_they_cannot_compare() -> None:
+def test_distances_of_points_refuse_bad_arguments() -> None:
     x = drawn(4, 3, 0)
     for compare in (precision_recall, kernel_distance):
         for wrong in (x[:, :2], x[0], x[None], x[:, :0]):
@@ -257,7 +257,7 @@ def test_inception_score_of_certain_and_of_unsure_classifiers() -> None:
     assert inception_score(torch.cat([certain, torch.full((100, 5), 0.2)]), 2) == pytest.approx(3, rel=1e-12)
 
 
-def test_inception_score_refuses_what_is_no_probability() -> None:
+def test_inception_score_refuses_invalid_probabilities() -> None:
     probs = torch.full((20, 4), 0.25)
     for wrong, splits in ((probs, 21), (probs, 0), (probs[0], 1), (probs[None], 1)):
         with pytest.raises(ValueError, match="are wanted"):

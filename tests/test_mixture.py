@@ -1,4 +1,4 @@
-"""Exact fields: against torch's own distributions, and against one another."""
+"""Exact fields of mixtures, against torch's distributions and against one another."""
 
 import math
 
@@ -80,7 +80,7 @@ def test_single_precision_is_stable_up_to_both_ends(path: Interpolant) -> None:
 
 
 @pytest.mark.parametrize("path", FROM_NOISE, ids=repr)
-def test_where_there_is_only_noise_all_data_are_expected_alike(path: Interpolant) -> None:
+def test_at_pure_noise_the_predicted_data_are_the_mean(path: Interpolant) -> None:
     x, zero = torch.randn(5, 2, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
     torch.testing.assert_close(RING.data(path)(x, zero), torch.zeros_like(x))
     torch.testing.assert_close(RING.noise(path)(x, zero), x)
@@ -135,7 +135,7 @@ UNIT = torch.eye(2).expand(3, 2, 2)
         (torch.ones(3), torch.zeros(3, 0), torch.zeros(3, 0, 0), "K >= 1 means"),
     ],
 )
-def test_what_is_no_mixture_is_refused(weights: Tensor, means: Tensor, covariances: Tensor, said: str) -> None:
+def test_invalid_mixtures_are_refused(weights: Tensor, means: Tensor, covariances: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Mixture(weights, means, covariances)
 

@@ -1,4 +1,4 @@
-"""Whatever the mode and the precision in which a solver is called, it does the same."""
+"""Solvers give the same result in every grad mode, under transforms and in every precision."""
 
 from collections.abc import Callable
 
@@ -109,7 +109,7 @@ def test_a_grid_that_does_not_rise_is_refused() -> None:
         grids.power(Linear(), 2000, exponent=7.0)
 
 
-def test_measuring_refuses_what_gives_no_grid() -> None:
+def test_measured_grids_refuse_states_that_give_none() -> None:
     with pytest.raises(ValueError, match=r"needs at least one state, got x of shape \(0, 2\)"):
         grids.measured(Linear(), 5, velocity=network(), x=torch.zeros(0, 2))
     with pytest.raises(ValueError, match="the states are not finite with this velocity"):
@@ -118,7 +118,7 @@ def test_measuring_refuses_what_gives_no_grid() -> None:
     assert (fine.diff() > 0).all()
 
 
-def test_a_solver_gives_up_after_so_many_steps() -> None:
+def test_a_solver_raises_after_the_maximum_number_of_steps() -> None:
     far = torch.tensor([[0.0, 0.0], [3e4, 0.0]], dtype=torch.float64)
     velocity = Mixture.isotropic(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.05).velocity(Linear())
     for call in (
@@ -198,7 +198,7 @@ def test_fields_are_asked_in_the_given_dtype_and_times_are_wide(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_network_of_half_precision_leads_near_where_its_double_does(name: str) -> None:
+def test_a_half_precision_network_ends_near_its_double_precision_copy(name: str) -> None:
     model, x = network().bfloat16().float(), start(torch.bfloat16)
     expected = ALL[name](model, x.float())
     reached = ALL[name](network().bfloat16(), x)
@@ -213,7 +213,7 @@ def test_last_steps_return_the_given_dtype(last: Callable[[Field], OneStep]) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_small_steps_add_up_whatever_the_precision(dtype: torch.dtype) -> None:
+def test_small_steps_add_up_in_every_precision(dtype: torch.dtype) -> None:
     times = torch.linspace(0, 1, 1001, dtype=torch.float64)
     reached = sample(Euler(lambda x, t: torch.ones_like(x)), torch.zeros(2, 3, dtype=dtype), times)
     torch.testing.assert_close(reached, torch.ones(2, 3, dtype=dtype))
@@ -281,9 +281,7 @@ def test_states_of_every_shape(name: str, shape: tuple[int, ...], monkeypatch: p
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", [*SOLVERS, "sdeint"])
-def test_times_of_half_precision_are_what_they_are(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_precision_times_are_used_as_given(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eighths have no error; nor must alpha and sigma at them have that of half precision."""
     monkeypatch.setattr("solvers.PATH", GVP())
     monkeypatch.setitem(ALL, "sdeint", lambda v, x: sdeint(SDE(v, GVP(), Sigma(GVP())), x, TIMES, noise=NOISE))

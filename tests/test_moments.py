@@ -1,4 +1,4 @@
-"""Moments of features that come in batches, on many processes."""
+"""Moments of features that come in batches, on several processes."""
 
 import math
 import multiprocessing
@@ -81,7 +81,7 @@ def test_moments_take_features_of_any_dtype_and_leave_them_and_each_other_alone(
     assert frechet_distance(seen.mean, seen.covariance, mean, covariance) == pytest.approx(0, abs=1e-9)
 
 
-def test_moments_refuse_what_they_do_not_have() -> None:
+def test_moments_refuse_bad_features() -> None:
     seen = Moments(3)
     seen.merge(Moments(3))
     assert seen.reduce().count == 0

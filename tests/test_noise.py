@@ -1,4 +1,4 @@
-"""Laws of noise."""
+"""Laws of noise sources."""
 
 import itertools
 
@@ -136,7 +136,7 @@ def test_rows_of_a_step_have_the_noise_of_their_own_times() -> None:
             assert torch.equal(alone(x[k : k + 1], t[k : k + 1], s[k : k + 1])[0], together[k])
 
 
-def test_states_may_be_numbers_and_batches_empty() -> None:
+def test_states_may_be_scalar_and_batches_empty() -> None:
     t, s = doubles(0.1, 0.2)
     for count in (0, 1, 3):
         index = torch.arange(count, dtype=torch.int32)
@@ -166,7 +166,7 @@ def test_starting_noise_is_numbered_and_normal() -> None:
     torch.testing.assert_close(torch.cov(noise.T), torch.eye(4), rtol=0, atol=0.06)
 
 
-def test_noise_that_starts_tells_nothing_of_noise_that_drives() -> None:
+def test_initial_noise_is_independent_of_the_noise_of_steps() -> None:
     """Once the first increment of a path was the noise of the key (0, 0), and variances came out too large."""
     index, x = torch.arange(4000), torch.zeros(4000, 1)
     t, s, end = doubles(0.0, 0.5, 1.0)
@@ -176,7 +176,7 @@ def test_noise_that_starts_tells_nothing_of_noise_that_drives() -> None:
     torch.testing.assert_close(torch.cov(torch.cat(draws, 1).T), torch.eye(6), rtol=0, atol=0.07)
 
 
-def test_a_brownian_path_says_what_it_cannot_do() -> None:
+def test_a_brownian_path_refuses_bad_arguments() -> None:
     x, brownian = torch.zeros(3, 2), Brownian(0, torch.arange(3))
     for t, s in ((0.5, 1.0625), (-0.0625, 0.5), (0.5, float("inf"))):
         with pytest.raises(ValueError, match=r"outside of the interval \(0\.0, 1\.0\)"):

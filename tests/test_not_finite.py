@@ -1,4 +1,4 @@
-"""Numbers that are not finite, data that is lost, recipes and checkpoints of others: no step goes wrong unseen."""
+"""Losses that are not finite, lost data, foreign recipes and checkpoints: no bad step is taken silently."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ def test_a_step_that_is_skipped_changes_nothing(fault: str) -> None:
     assert any(not torch.equal(before[key], value) for key, value in copies(state.parts()).items() if "ema" in key)
 
 
-def test_skipped_steps_are_told_of_and_training_goes_on(tmp_path: Path) -> None:
+def test_skipped_steps_are_reported_and_training_continues(tmp_path: Path) -> None:
     straight, run, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
     assert finish(words(straight, *SOMETIMES), log) == 0, log.read_text()
     records: list[dict[str, Any]] = Run(straight).skipped()
@@ -89,7 +89,7 @@ def test_all_processes_skip_a_step_that_went_wrong_for_one(tmp_path: Path, mode:
         assert [(record["step"], record["samples"]) for record in Run(folder).skipped()] == [(3, [20])]
 
 
-def test_sharded_weights_are_kept_before_any_step_was_taken(tmp_path: Path) -> None:
+def test_sharded_weights_are_saved_before_the_first_step(tmp_path: Path) -> None:
     """The first two steps are skipped, and so there are no moments yet."""
     straight, run, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
     settings = ["objective.kind=faulty:Sometimes", "objective.numbers=[0, 8]", "compute.parallel=fsdp", "log.every=1"]
@@ -100,7 +100,7 @@ def test_sharded_weights_are_kept_before_any_step_was_taken(tmp_path: Path) -> N
     assert [record["step"] for record in Run(run).skipped()] == [1, 2]
 
 
-def test_patience_ends_and_is_kept_with_a_checkpoint(tmp_path: Path) -> None:
+def test_patience_is_limited_and_saved_with_checkpoints(tmp_path: Path) -> None:
     straight, run, log, second = (tmp_path / name for name in ("straight", "run", "log", "second"))
     assert finish(words(straight, *IN_A_ROW), log) == 0, log.read_text()
     assert [record["step"] for record in Run(straight).skipped()] == [2, 4, 5, 6]
@@ -133,7 +133,7 @@ def test_a_file_that_is_lost_while_training(tmp_path: Path) -> None:
         goes_on(run, tmp_path / "straight", log, *settings)
 
 
-def test_what_is_of_another_recipe_network_or_step(tmp_path: Path) -> None:
+def test_foreign_recipes_networks_and_steps_are_refused(tmp_path: Path) -> None:
     run, other, log = tmp_path / "run", tmp_path / "other", itertools.count()
 
     def refused(*settings: str) -> str:

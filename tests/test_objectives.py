@@ -66,7 +66,7 @@ def test_a_perfect_network_is_where_the_loss_is_flat(
 
 
 @given(st.sampled_from(PATHS), st.sampled_from(QUANTITIES), st.integers(0, 100))
-def test_what_is_predicted_does_not_matter_to_what_is_measured(path, measure, seed) -> None:  # type: ignore[no-untyped-def]
+def test_the_loss_depends_on_measure_and_not_on_predict(path, measure, seed) -> None:  # type: ignore[no-untyped-def]
     x, eps, t = batch(16, seed)
     x_t = path.mix(x, eps, t)
     velocity = RING.velocity(path)(x_t, t) + torch.sin(3 * x_t)  # some wrong field, read four ways
@@ -133,7 +133,7 @@ def test_data_measured_as_velocity_stay_finite_where_there_is_only_noise() -> No
     torch.testing.assert_close(loss, (eps - x).square().mean(1))
 
 
-def test_the_loss_of_each_sample_is_its_own() -> None:
+def test_the_loss_of_a_sample_does_not_depend_on_its_batch() -> None:
     x, eps = torch.randn(2, 3, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.2, 0.5, 0.8])
     objective = Matching(VP(), Noise, weight=lambda t: 1 + t)
@@ -188,7 +188,7 @@ def test_half_precision_errors_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_states_may_be_numbers_and_batches_empty(shape: tuple[int, ...], count: int) -> None:
+def test_states_may_be_scalar_and_batches_empty(shape: tuple[int, ...], count: int) -> None:
     x, eps = torch.randn(2, count, *shape)
     t = torch.linspace(0.2, 0.8, count)
     for predict, measure in itertools.product(QUANTITIES, (None, Velocity)):
@@ -247,7 +247,7 @@ def test_times_at_which_the_velocity_of_a_sample_is_infinite_are_not_usable(quan
         assert field(x, torch.full((1,), time, dtype=torch.float64)).isfinite().all()
 
 
-def test_what_is_no_quantity_is_refused() -> None:
+def test_unknown_quantities_are_refused() -> None:
     with pytest.raises(
         ValueError, match="predict must be Velocity, Noise, Score or Data, the class itself, got 'noise'"
     ):

@@ -1,4 +1,4 @@
-"""Laws of the solvers of ODEs."""
+"""Laws of ODE solvers."""
 
 import itertools
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_the_order_of_a_solver_with_memory_is_measured_too() -> None:
 
 
 @pytest.mark.parametrize(("solver", "calls"), SOLVERS.items())
-def test_ode_steps_cost_what_they_say(solver: Callable[..., OneStep], calls: int) -> None:
+def test_ode_steps_have_their_stated_nfe(solver: Callable[..., OneStep], calls: int) -> None:
     field = Counted(RING.velocity(Linear()))
     sample(solver(field), torch.randn(6, 2), torch.linspace(0, 0.9, 11))
     assert (field.calls, field.rows) == (10 * calls, 10 * calls * 6)
@@ -133,7 +133,7 @@ def test_samples_keep_no_gradients() -> None:
         (torch.tensor([0.0, float("inf")]), "must be finite"),
     ],
 )
-def test_what_is_no_grid_is_refused(times: Tensor, said: str) -> None:
+def test_invalid_grids_are_refused(times: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         sample(Euler(lambda x, t: x), torch.randn(2, 2), times)
     with pytest.raises(ValueError, match=said):
@@ -173,7 +173,7 @@ def test_tweedie_misses_the_end_as_a_step_of_its_order_does(path: Interpolant) -
 
 
 @pytest.mark.parametrize("trained", FROM_NOISE, ids=repr)
-def test_ends_are_asked_for_as_ends(trained: Interpolant) -> None:
+def test_ends_are_passed_as_exact_ends(trained: Interpolant) -> None:
     asked: list[float] = []
 
     def velocity(x, t):  # type: ignore[no-untyped-def]
@@ -199,7 +199,7 @@ def test_ddim_on_the_straight_path_is_euler() -> None:
 
 
 @given(st.sampled_from(PATHS), st.sampled_from(PATHS), st.floats(0.02, 0.98), st.integers(0, 99))
-def test_a_field_reads_exactly_along_another_path(trained, to, t, seed) -> None:  # type: ignore[no-untyped-def]
+def test_a_reparametrised_field_is_exact(trained, to, t, seed) -> None:  # type: ignore[no-untyped-def]
     world = random_mixture(3, 3, seed=1)
     times = torch.full((5,), t, dtype=torch.float64)
     if to.alpha(times[0]) * trained.sigma(torch.zeros(())) < to.sigma(times[0]) * trained.alpha(torch.zeros(())):
@@ -214,7 +214,9 @@ def test_a_field_reads_exactly_along_another_path(trained, to, t, seed) -> None:
 @pytest.mark.parametrize("trained", [Linear(), GVP(), VP(), DDPM()], ids=repr)
 @pytest.mark.parametrize("to", [Linear(), GVP(), VP(), DDPM()], ids=repr)
 @pytest.mark.parametrize("host", [False, True])
-def test_a_field_reads_in_single_precision_up_to_the_data(trained: Interpolant, to: Interpolant, host: bool) -> None:
+def test_a_reparametrised_field_is_accurate_in_single_precision_up_to_the_data(
+    trained: Interpolant, to: Interpolant, host: bool
+) -> None:
     """On VP and DDPM a time next to 1 in single precision is one of other noise, and at 1 the velocity is infinite."""
     world = random_mixture(3, 3, seed=1)
     field = read_along(world.velocity(trained), trained, to)
@@ -232,7 +234,7 @@ def test_a_field_reads_in_single_precision_up_to_the_data(trained: Interpolant, 
         assert (read - exact).norm() <= allowed
 
 
-def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
+def test_times_known_on_the_host_are_matched_there_once() -> None:
     """On the device `meta` no value can be asked for, and every operation is one that a GPU would be given."""
 
     class OnDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -258,7 +260,7 @@ def test_times_that_the_host_knows_are_matched_there_and_once() -> None:
     assert counts[1].host < 0.7 * counts[0].host
 
 
-def test_what_a_field_says_of_itself_is_read_along_another_path_too() -> None:
+def test_reparametrised_fields_keep_jumps_and_rows() -> None:
     y = torch.arange(5)
 
     def network(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
@@ -286,7 +288,7 @@ def test_what_a_field_says_of_itself_is_read_along_another_path_too() -> None:
 
 
 @pytest.mark.parametrize("to", FROM_NOISE, ids=repr)
-def test_a_field_that_is_read_along_another_path_samples_from_end_to_end(to: Interpolant) -> None:
+def test_a_reparametrised_field_samples_from_end_to_end(to: Interpolant) -> None:
     x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     velocity = read_along(RING.velocity(GVP()), GVP(), to)
     start = 0.0 if to in (Linear(), GVP()) else 0.02  # a path with alpha_dot(0) = 0 says nothing of the data there

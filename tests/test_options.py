@@ -1,4 +1,4 @@
-"""Every option that a recipe offers: each kind of each component trains and samples; what does not fit is refused."""
+"""Every option of a recipe: each kind of each component trains and samples; bad combinations are refused."""
 
 from collections.abc import Callable
 from functools import cache
@@ -92,7 +92,7 @@ def test_every_kind_trains_and_samples(name: str, key: str, kind: str, trained: 
     assert drawn.pixels.shape == (4, 1, 8, 8)
 
 
-def test_samples_are_led_along_another_path_than_was_learnt() -> None:
+def test_samples_follow_another_path_than_the_trained_one() -> None:
     """Exponential steps go by data and noise alone, the same along both paths; Heun's method differs by its error."""
     recipe = tiny("sampler.steps=8", "guidance.scale=1.0")
     split = recipe.data.build()
@@ -135,7 +135,7 @@ def test_the_discrete_baseline_trains_on_its_timesteps_and_steps_through_them() 
     assert first_loss(recipe).isfinite()
 
 
-def test_a_coupling_pairs_noise_within_blocks_whatever_the_process() -> None:
+def test_a_coupling_pairs_noise_within_blocks_on_any_process() -> None:
     plain, coupled = (
         tiny(*settings) for settings in ([], ["train.coupling={kind='optimal_transport', block=4, classwise=true}"])
     )
@@ -152,14 +152,14 @@ def test_a_coupling_pairs_noise_within_blocks_whatever_the_process() -> None:
         (["train.coupling.blok=3"], "did you mean 'block'"),
     ],
 )
-def test_couplings_that_break_what_is_asked_are_refused_in_a_line(settings: list[str], said: str) -> None:
+def test_couplings_without_meaning_are_refused_with_one_line(settings: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         tiny("train.coupling={kind='optimal_transport', block=4, classwise=true}", *settings)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_noise_that_tells_of_the_class_is_refused() -> None:
+def test_noise_that_depends_on_the_class_is_refused() -> None:
     recipe = tiny("train.coupling={kind='optimal_transport', block=4}")
     with pytest.raises(UserError, match="classwise = true"):
         first_loss(recipe)

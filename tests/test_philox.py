@@ -1,4 +1,4 @@
-"""The generator behind all keyed randomness."""
+"""Philox, the counter-based generator of all keyed random numbers."""
 
 import itertools
 import math
@@ -48,7 +48,7 @@ def test_keys_differ_in_all_their_bits() -> None:
     assert len(keys) == 4 * 3 * 2
 
 
-def test_uniform_numbers_are_the_first_words() -> None:
+def test_uniform_numbers_are_the_first_words_of_philox() -> None:
     key, index = philox.key(3, 1), torch.arange(50)
     assert torch.equal(philox.uniform(key, index), (philox.words(key, index, 4)[:, 0] >> 8) / 2.0**24)
 

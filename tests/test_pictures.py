@@ -1,4 +1,4 @@
-"""Pictures of samples: captions are the names of classes."""
+"""Image grids: captions are the names of the classes."""
 
 import unicodedata
 
@@ -24,7 +24,7 @@ def test_captions_have_the_letters_of_many_languages() -> None:
 
 
 @pytest.mark.parametrize("name", ["猫", "a\x07", "\udce9"])
-def test_a_name_that_cannot_be_drawn_is_its_label(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_cannot_be_rendered_is_replaced_by_its_label(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert caption_of(1, ["a", name]) == "#1"
     said = f"captions show #1 for the class {name!r}, of which the font lacks a character\n"
     assert capsys.readouterr().err == said

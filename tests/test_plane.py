@@ -1,4 +1,4 @@
-"""Transport in the plane."""
+"""`sitkit plane`: transport in two dimensions."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
         assert energy_distance(found.states[-1], fresh) < 0.25 * energy_distance(noise, fresh)
 
 
-def test_the_command_writes_its_pictures_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_plots_and_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "POINTS", 400)
     said: list[str] = []
     plane("moons", tmp_path, seed=0, steps=5, say=said.append)

@@ -1,4 +1,4 @@
-"""Half precision, compilation, and images whose width is the batch: what must not change a result."""
+"""Half precision, compilation, and images as wide as the batch: none of them changes a result."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Many processes and many GPUs, told by one process: who computes what, where, and in which precision."""
+"""Process groups, with one process that plays each rank: work partition, devices and precision."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
     return images
 
 
-def test_a_grid_is_drawn_by_all_processes_and_does_not_depend_on_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_is_sampled_by_all_processes_and_independent_of_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = read_recipe("digits", [*TINY, "sampler.steps=3", "guidance.scale=2.0"])
     split = recipe.data.build()
     network = build_network(recipe, split)
@@ -106,7 +106,7 @@ def test_images_that_diverge_for_one_process_diverge_for_all() -> None:
     ("local", "gpus", "name", "own"),
     [(None, 4, "cuda", 0), (3, 4, "cuda", 3), (3, 2, "cuda", 1), (3, 1, "cuda", 0), (3, 4, "cuda:2", 2)],
 )
-def test_a_process_that_shares_work_computes_on_a_gpu_of_its_own(
+def test_each_process_computes_on_its_own_gpu(
     monkeypatch: pytest.MonkeyPatch, local: int | None, gpus: int, name: str, own: int
 ) -> None:
     current: list[torch.device] = []

@@ -1,4 +1,4 @@
-"""`sitkit.recipes` in Python: the functions do what the commands do, and a run is a field with its path."""
+"""`sitkit.recipes` in Python: functions equal the commands, and a run is a velocity with its path."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Every block of code in the README and docs runs, and every command is one that there is."""
+"""Every block of code in the README and docs runs, and every command exists with its options."""
 
 import re
 import shlex
@@ -53,7 +53,7 @@ def test_commands_exist_with_their_options(page: Path) -> None:
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
-def test_the_readme_shows_pictures_that_are_there_and_light() -> None:
+def test_pictures_of_the_readme_exist_and_are_small() -> None:
     shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert shown
     for picture in shown:

@@ -1,4 +1,4 @@
-"""Recipes: one rule from names to components, and errors that help."""
+"""Recipes: names become components, and errors say how to fix them."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_nested_components_are_built_too() -> None:
     assert objective.weight(torch.tensor([0.5])) == 4
 
 
-def test_a_path_of_ones_own() -> None:
+def test_a_custom_path() -> None:
     recipe = read_recipe("digits", ["path=worlds:Quadratic"])
     assert type(recipe.path.build()).__name__ == "Quadratic"
     with pytest.raises(UserError, match=r"'worlds:Mixture' is no path"):
@@ -69,7 +69,7 @@ def test_a_table_may_be_given_in_part() -> None:
     assert (made.checkpoint.every, made.checkpoint.keep, made.log.every, made.grid.every) == (1000, 5, 100, 1000)
 
 
-def test_settings_are_toml_or_words_and_a_new_kind_drops_old_fields(tmp_path: Path) -> None:
+def test_settings_are_toml_or_strings_and_a_new_kind_drops_old_fields(tmp_path: Path) -> None:
     recipe = read_recipe(
         "digits", ["path={kind='vp', beta_max=9.0}", "objective.predict=noise", "optimizer.lr=.5", "train.steps=7"]
     )
@@ -129,7 +129,7 @@ def test_every_error_has_a_line() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
+def test_invalid_recipes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no preset 'digit' \\(did you mean 'digits'\\?\\); known: digits"):
         read_recipe("digit")
     with pytest.raises(UserError, match="there is no file"):
@@ -171,7 +171,7 @@ def test_stored_shifts_that_led_to_the_data_are_refused_with_their_new_value(tmp
     assert run.recipe().train.times.build() == Shifted()
 
 
-def test_what_is_shown_reads_back_as_what_was_meant(tmp_path: Path) -> None:
+def test_a_shown_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     for settings in ([], ["path=vp", "sampler.kind=sde"], ["objective.predict=data", "sampler.w=kl"]):
         recipe = read_recipe("digits", settings)
         (tmp_path / "shown.toml").write_text(recipe_to_toml(recipe))
@@ -206,7 +206,9 @@ HEUN, MARUYAMA = ["sampler.solver=heun"], ["sampler.kind=sde", "sampler.solver=e
         (["path=worlds:Quadratic", "sampler.steps=9999"], (1e-2, 1), "none"),
     ],
 )
-def test_auto_is_what_the_solver_needs(settings: list[str], interval: tuple[float, float], last: str) -> None:
+def test_auto_is_the_interval_that_the_solver_needs(
+    settings: list[str], interval: tuple[float, float], last: str
+) -> None:
     recipe = read_recipe("digits", settings)
     sampler = resolve_sampler(recipe)
     assert sampler.interval == pytest.approx(interval, abs=1e-12)

@@ -1,4 +1,4 @@
-"""What a run writes down and keeps: records, checkpoints, averages of the weights, and what it would take."""
+"""Files of a run: metrics, checkpoints, EMAs, and the estimate of a dry run."""
 
 import re
 import shutil
@@ -83,7 +83,7 @@ def test_records_are_means_since_the_last_by_parts_of_time(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("survivor", [3, 6, 9])
-def test_a_window_that_was_cut_is_recorded_whole(tmp_path: Path, survivor: int) -> None:
+def test_an_interrupted_logging_window_is_recorded_completely(tmp_path: Path, survivor: int) -> None:
     recipe = tiny(11, "log.every=5", "checkpoint.every=3", "checkpoint.keep=9")
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(recipe, straight, CPU, quiet)
@@ -128,7 +128,7 @@ class Asks(nn.Module):
         return output
 
 
-def test_records_tell_of_the_speed(tmp_path: Path) -> None:
+def test_records_contain_the_speed(tmp_path: Path) -> None:
     recipe = tiny(3, "log.every=1")
     train(recipe, tmp_path, CPU, quiet)
     macs = forward_macs(recipe, (1, 8, 8), 10)
@@ -140,7 +140,7 @@ def test_records_tell_of_the_speed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["item", "numpy"])
-def test_a_network_whose_work_cannot_be_counted_is_trained_all_the_same(tmp_path: Path, by: str) -> None:
+def test_a_network_whose_flops_cannot_be_counted_trains(tmp_path: Path, by: str) -> None:
     small = ["train.steps=2", "train.batch=8", "log.every=1", "sampler.steps=2"]
     recipe = read_recipe("digits", [f"backbone.kind={__name__}:Asks", f"backbone.by={by}", *small])
     with pytest.raises(UserError, match="shapes alone"):
@@ -159,7 +159,7 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_averages_follow_their_formulae_in_training(tmp_path: Path, averaged: Path) -> None:
+def test_emas_follow_their_formulae_in_training(tmp_path: Path, averaged: Path) -> None:
     train(tiny(40, "ema.decay=0.5", "checkpoint.every=1", "checkpoint.keep=99"), tmp_path, CPU, quiet)
     state = TrainingState(tiny(40), tiny(40).data.build(), ProcessGroup())
     first = {name: value.double() for name, value in state.network.state_dict().items()}
@@ -187,7 +187,7 @@ def test_a_width_that_was_not_tracked_is_near_one_that_was(tmp_path: Path, avera
 
 
 @pytest.mark.parametrize("name", ["ema", "ema-0.9", "width-0.1", "width-0.13"])
-def test_samples_are_drawn_by_any_average(averaged: Path, tmp_path: Path, name: str) -> None:
+def test_samples_use_any_ema(averaged: Path, tmp_path: Path, name: str) -> None:
     arrays = []
     for average in ("ema", name):
         file = tmp_path / f"{average}.npz"
@@ -199,7 +199,7 @@ def test_samples_are_drawn_by_any_average(averaged: Path, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["ema-0.8", "width-wide", "width-0.29", "width-nan", "model", "meters", "em", "../x"])
-def test_averages_that_are_not_there_are_refused_in_a_line(averaged: Path, tmp_path: Path, name: str) -> None:
+def test_missing_emas_are_refused_with_one_line(averaged: Path, tmp_path: Path, name: str) -> None:
     code, said = sitkit("sample", averaged, "--num", 2, "--out", tmp_path / "x.npz", "--average", name)
     assert code == 2
     (line,) = said.strip().splitlines()

@@ -1,4 +1,4 @@
-"""Images to compare with, their features and their statistics, against definitions; and damage to them, in one line."""
+"""Reference images, their features and statistics, against definitions; damage to them is one line."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_statistics_are_those_of_all_features_together() -> None:
     assert len(gather(in_blocks(found, 256), 700, None, keep=10_000).features) == 700
 
 
-def test_halves_share_the_images_out() -> None:
+def test_moments_of_halves_are_those_of_a_partition() -> None:
     found = features(700)
     known = gather(in_blocks(found, 256), 700, None, keep=0)
     first = torch.arange(700) % 256 < torch.tensor([128, 128, 94]).repeat_interleave(torch.tensor([256, 256, 188]))
@@ -104,7 +104,7 @@ def test_features_that_are_not_finite_and_too_few_images_are_refused() -> None:
         gather(in_blocks(features(1), 256), 1, None, keep=9)
 
 
-def test_features_are_computed_once_and_shared_out(tmp_path: Path) -> None:
+def test_features_are_computed_once_and_divided_among_processes(tmp_path: Path) -> None:
     """Each process looks at its blocks; what is there is not looked at again; batches do not matter."""
     samples = written(tmp_path / "samples", images(600), shard=256)
     whole, shared = (blocks_of(tmp_path / name, 600) for name in ("whole", "shared"))
@@ -332,7 +332,7 @@ def test_arrays_in_fortrans_order_and_of_another_name_are_taken(tmp_path: Path) 
         assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), PIXELS)
 
 
-def test_labels_of_a_reference_are_numbers_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_of_a_reference_are_class_indices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Classes that are called by numbers are known by them, others by their order."""
     for labels, classes, expected in (
         ([2, 1, 0, 0, 0, 0, 0], ("a", "b", "c"), [2, 1, 0, 0, 0, 0, 0]),

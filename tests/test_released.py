@@ -1,4 +1,4 @@
-"""Released networks under every sampler: as they were trained, against computations written anew."""
+"""Released networks under every sampler, against independent computations."""
 
 import itertools
 import re
@@ -43,7 +43,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("family", LOADERS)
-def test_every_sampler_draws_pixels_from_the_command_line(family: str, tmp_path: Path) -> None:
+def test_every_sampler_generates_pixels_from_the_command_line(family: str, tmp_path: Path) -> None:
     folder = small(tmp_path / "vae", seed=0)
     run = convert(tmp_path, family, "--vae", folder, in_channels=2)
     scales = ["guidance.scale=1.0", "guidance.scale=1.5"]
@@ -146,7 +146,7 @@ def test_timesteps_are_those_of_the_chain(count: int) -> None:
         grids.timesteps(DDPM(), 6, count=5)
 
 
-def test_ancestral_noise_is_that_of_the_sample_number(tmp_path: Path) -> None:
+def test_ancestral_noise_is_keyed_by_the_sample_number(tmp_path: Path) -> None:
     run, settings = convert(tmp_path, "dit"), ["sampler.solver=ancestral", "sampler.steps=3"]
     whole, part = (states(run, "sampler.kind=sde", *settings, count=count) for count in (3, 2))
     assert_near(part, whole[:2])
@@ -168,7 +168,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in "\n".join(blocks).splitlines()]
 
 
-def test_the_page_of_published_numbers_says_what_runs(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_of_published_results_run(tmp_path: Path) -> None:
     """Each command as it stands, on small networks of pixels: it makes the 250 calls that it says."""
     for family in LOADERS:
         (tmp_path / family).mkdir()

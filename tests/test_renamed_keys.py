@@ -1,4 +1,4 @@
-"""Renamed keys of recipes: the old name means the same, with a note, wherever a key can be written."""
+"""Renamed keys of recipes: the old name means the same, and a note names the new one."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""A run knows its data: it is used without them, goes on where they have moved, and refuses others by name."""
+"""The data of a run: not needed for sampling, found after a move, and other data are refused by name."""
 
 import json
 import os
@@ -185,7 +185,7 @@ def test_relative_places_are_found_from_elsewhere(tmp_path: Path, monkeypatch: p
     assert (code, "created with other data" in said) == (2, True)
 
 
-def test_held_out_images_that_changed_are_told_of(run: Path, tmp_path: Path) -> None:
+def test_changed_held_out_images_are_reported(run: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "heldout", PAIR)
     data = data_of(tmp_path / "images", heldout=str(tmp_path / "heldout"))
     assert train(tmp_path / "two", data)[0] == 0
@@ -196,7 +196,7 @@ def test_held_out_images_that_changed_are_told_of(run: Path, tmp_path: Path) -> 
     assert "held-out images are others than when the run was created: of class 'dark' images are others; of" in said
 
 
-def test_a_run_of_an_earlier_version_goes_on_and_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_resumes_with_a_note(run: Path, tmp_path: Path) -> None:
     record = (run / "data.json").read_bytes()
     os.remove(run / "data.json")
     told = f"{run} was created by an earlier version, without a record of its data"
@@ -299,7 +299,7 @@ def no_data() -> Split:
     return ("no", "data")  # type: ignore[return-value]
 
 
-def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
+def test_custom_data_are_recorded_by_the_methods_that_they_have(tmp_path: Path) -> None:
     def named(name: str) -> Component:
         found = DATA.parse(f"{__name__}:{name}", TRUST_EVERYTHING)
         assert found is not None
@@ -322,7 +322,7 @@ def test_own_data_are_known_as_far_as_they_tell(tmp_path: Path) -> None:
         open_data(named("no_data"), None)
 
 
-def test_a_run_that_stopped_at_an_image_goes_on_without_it(tmp_path: Path) -> None:
+def test_a_run_stopped_by_a_broken_image_resumes_without_it(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", PAIR)
     (images / "dark/3.png").write_bytes(b"damaged")
     whole = [data_of(images), "checkpoint.every=2", "train.batch=2"]
@@ -342,13 +342,13 @@ def test_a_run_that_stopped_at_an_image_goes_on_without_it(tmp_path: Path) -> No
     assert (code, "of class 'light' 12 images were there and 11 are" in said) == (2, True)  # which was not so before
 
 
-def test_what_is_held_out_stays_so_if_images_are_unreadable(run: Path, tmp_path: Path) -> None:
+def test_held_out_images_stay_so_if_others_are_unreadable(run: Path, tmp_path: Path) -> None:
     """A share of fewer images would be another."""
     code, said = train(run, data_of(tmp_path / "images", split=0.5, unreadable="skip"), "train.steps=2")
     assert (code, "undo: data.unreadable" in said) == (2, True)
 
 
-def test_a_run_without_a_record_says_that_its_data_have_other_classes(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_data_record_reports_other_classes(run: Path, tmp_path: Path) -> None:
     os.remove(run / "data.json")
     shutil.copytree(tmp_path / "images", tmp_path / "whole")
     lose_class(tmp_path / "images")

@@ -1,4 +1,4 @@
-"""Samplers by name, and from files."""
+"""Samplers by name and from files."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Samples in folders: each is a function of its number, whatever is done to the folder between."""
+"""Folders of samples: each sample is a function of its number, after any interruption or damage."""
 
 import random
 import shutil
@@ -72,7 +72,7 @@ def assert_alike(one: torch.Tensor, other: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ode", "sde"])
-def test_a_sample_depends_on_its_number_alone(run: Path, tmp_path: Path, kind: str) -> None:
+def test_a_sample_depends_only_on_its_number(run: Path, tmp_path: Path, kind: str) -> None:
     """Its batch and its shard are as large as they are; samples of other numbers and seeds are others."""
     settings = (f"sampler.kind={kind}", *(["sampler.solver=euler_maruyama"] if kind == "sde" else []))
     large = put(request_of(run, *settings), 300, tmp_path / "large", WorkPartition())
@@ -114,7 +114,7 @@ def test_more_samples_are_those_of_more_at_once(alone: SampleFolder, run: Path, 
     assert shards(same) == shards(alone)
 
 
-def test_two_shares_make_one(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+def test_two_partitions_make_the_whole(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples"
     first = put(request_of(run), 1100, out, WorkPartition(0, 2))
     assert sorted(shards(first)) == ["00000000.npz", "00000512.npz", "00001024.npz"]
@@ -144,14 +144,14 @@ def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> Non
         ({"RANK": "x"}, "RANK must be a number, got 'x'"),
     ],
 )
-def test_a_share_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
+def test_an_invalid_partition_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{said}$"):
         WorkPartition.from_environment()
 
 
-def test_lost_and_cut_shards_are_drawn_again(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+def test_lost_and_truncated_shards_are_generated_again(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples"
     shutil.copytree(alone.folder, out)
     files = sorted((out / "shards").iterdir())
@@ -236,7 +236,7 @@ def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, t
     assert len(SampleFolder.open(out)) == 13
 
 
-def test_samples_of_an_sde_whose_noise_was_another_are_not_added_to(run: Path, tmp_path: Path) -> None:
+def test_sde_samples_with_other_noise_are_not_extended(run: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "samples", sets("sampler.kind=sde", "sampler.solver=auto")
     assert sitkit("sample", run, "--num", 12, "--out", out, *options)[0] == 0
     content = SampleFolder.open(out).content
@@ -246,7 +246,7 @@ def test_samples_of_an_sde_whose_noise_was_another_are_not_added_to(run: Path, t
     assert line.endswith("undo: step_noise (None, now Philox 4x32-10, domain 1)")
 
 
-def test_folders_that_hold_no_samples_are_left_alone(run: Path, tmp_path: Path) -> None:
+def test_folders_without_samples_are_not_changed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/own").write_text("own")
     (tmp_path / "broken").mkdir()
@@ -296,7 +296,7 @@ def test_a_process_without_a_shard_does_not_wait_for_one_that_may_be_done(run: P
     assert [*tmp_path.iterdir()] == [tmp_path / "x.npz"]
 
 
-def test_a_picture_shows_the_samples(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
+def test_an_image_grid_shows_the_samples(alone: SampleFolder, run: Path, tmp_path: Path) -> None:
     assert sitkit("sample", run, "--samples", 20, "--out", tmp_path / "grid.png")[0] == 0
     first = torch.arange(20)
     expected = label_grid(alone.read(first), first % 10, DIGITS)
@@ -312,7 +312,7 @@ def words(run: Path, out: Path, count: int = 1100) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_array_that_is_killed_again_and_again_comes_to_the_same(run: Path, tmp_path: Path) -> None:
+def test_an_array_whose_command_is_killed_repeatedly_is_the_same(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out" / "array.npz", tmp_path / "straight" / "array.npz"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
     kills = 0
@@ -329,7 +329,7 @@ def test_an_array_that_is_killed_again_and_again_comes_to_the_same(run: Path, tm
 
 
 @pytest.mark.slow
-def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_path: Path) -> None:
+def test_two_processes_of_which_any_is_killed_give_the_same_samples(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out", tmp_path / "straight"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
     chance, kills = random.Random(1), 0
@@ -351,7 +351,7 @@ def test_two_processes_of_which_any_is_killed_come_to_the_same(run: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_torchrun_draws_what_one_process_draws(run: Path, tmp_path: Path) -> None:
+def test_torchrun_generates_the_same_samples_as_one_process(run: Path, tmp_path: Path) -> None:
     log, out, straight = tmp_path / "log", tmp_path / "out" / "array.npz", tmp_path / "straight" / "array.npz"
     assert forked.finish(words(run, straight), log) == 0, log.read_text()
     launch = [*launching.torchrun(2), "-m", "sitkit.recipes", *words(run, out)]

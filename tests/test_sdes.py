@@ -1,4 +1,4 @@
-"""Laws of SDEs: w(t), the marginals that every w keeps, orders and noiseless limits."""
+"""Laws of SDEs: w(t), marginals that do not depend on w, orders, and the limit without noise."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def marginal_error(solver_of_noise: Callable[[NoiseSource], OneStep], path: Inte
 
 
 @given(st.sampled_from(PATHS), st.integers(2, 9), st.integers(0, 99))
-def test_no_diffusion_is_the_ode_bit_for_bit(path, steps, seed) -> None:  # type: ignore[no-untyped-def]
+def test_without_diffusion_the_sde_is_the_ode_bit_for_bit(path, steps, seed) -> None:  # type: ignore[no-untyped-def]
     x = torch.randn(7, 2, generator=torch.Generator().manual_seed(seed))
     times = torch.linspace(0, 0.97, steps)
     velocity = RING.velocity(path)
@@ -193,7 +193,7 @@ def test_kl_eta_is_finite_at_both_ends(path: Interpolant) -> None:
     torch.testing.assert_close(w(doubles(0.0, 1.0)), doubles(3**0.5, 0.0))
 
 
-def test_stochastic_steps_cost_what_they_say() -> None:
+def test_stochastic_steps_have_their_stated_nfe() -> None:
     field = Counted(RING.velocity(Linear()))
     sde = SDE(field, Linear(), Sigma(Linear()))
     sample(EulerMaruyama(sde), torch.randn(6, 2), torch.linspace(0, 1, 11), last=Mean(sde))
@@ -287,7 +287,7 @@ def test_diffusions_are_their_formulae(path: Interpolant) -> None:
     torch.testing.assert_close(KL(path)(t), 2 * growth * sigma)
 
 
-def test_an_sde_takes_times_of_rows_as_well_as_one() -> None:
+def test_an_sde_takes_a_time_for_each_row_or_one_for_all() -> None:
     sde = SDE(RING.velocity(Linear()), Linear(), Sigma(Linear()))
     x, t = torch.randn(3, 2), torch.tensor([0.2, 0.5, 0.8])
     drift, w = sde(x, t)

@@ -1,4 +1,4 @@
-"""Sinks: what they show is what was recorded, each point once, however often the run was cut."""
+"""Sinks of metrics: they show each recorded point once, after any number of interruptions."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ def points(folder: Path, name: str) -> list[tuple[int, Any]]:
     return [(event.step, event.value) for event in events(folder).Scalars(name)]
 
 
-def test_records_become_numbers_by_name() -> None:
+def test_records_become_scalars_by_name() -> None:
     assert flatten(record(4)) == {"loss": 0.25, "images": 32.0, "loss_by_t/00": 0.25, "finite": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""The solver that gives every sample a time and a step of its own."""
+"""The solver with a time and a step size for each sample."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def test_a_sample_does_not_depend_on_its_batch_mates(ends: tuple[float, float]) 
     assert len(dropping.asked[0]) < len(dropping.asked[40]) < len(dropping.asked[300])
 
 
-def test_only_rows_on_their_way_are_paid_for() -> None:
+def test_only_unfinished_rows_are_evaluated() -> None:
     x, y = normals(7, 3), torch.tensor([0, 1, 40, 2, 20, 100, 3])
     network = Counted(Recorded())
     alone = []
@@ -234,7 +234,7 @@ def test_states_are_carried_in_single_precision_or_more_and_autocast_does_not_ro
         assert torch.equal(solve_each(field, torch.ones(3, 2), 0.0, 1.0), alone)
 
 
-def test_batches_of_none_rows_of_one_number_and_states_at_rest() -> None:
+def test_empty_batches_scalar_rows_and_states_at_rest() -> None:
     assert solve_each(Conditional(WORLD.velocity(Linear())), torch.zeros(0, 1), 0.0, 1.0).shape == (0, 1)
     x = doubles(1.0, 2.0)
     torch.testing.assert_close(solve_each(lambda x, t: -x, x, 0.0, 1.0), x / torch.e, rtol=1e-4, atol=0)
@@ -243,7 +243,7 @@ def test_batches_of_none_rows_of_one_number_and_states_at_rest() -> None:
     assert torch.equal(x, given)
 
 
-def test_a_step_into_what_is_no_number_is_tried_again_shorter() -> None:
+def test_a_step_that_gives_nan_is_repeated_with_a_shorter_length() -> None:
     met = []
 
     def field(x: Tensor, t: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ def test_a_step_into_what_is_no_number_is_tried_again_shorter() -> None:
     assert any(met)
 
 
-def test_what_cannot_be_solved_is_said() -> None:
+def test_unsolvable_problems_are_refused() -> None:
     x = normals(3, 2)
     for t, s, rtol, atol in (
         (0.5, 0.5, 1e-5, 1e-5),

@@ -1,4 +1,4 @@
-"""What makes steps quick: one compilation, one wait for the device, memory that is kept, a GELU that compiles well."""
+"""Speed of steps: one compilation, one wait for the device, reused memory, and a GELU that compiles well."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_a_compiled_gelu_has_no_tanh() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 @pytest.mark.parametrize("kept", [True, False])
-def test_freed_memory_is_kept(kept: bool) -> None:
+def test_freed_memory_is_reused(kept: bool) -> None:
     program = f"""if True:
         import resource
         from sitkit.recipes.support.allocator import keep_freed_memory
@@ -82,7 +82,7 @@ def test_freed_memory_is_kept(kept: bool) -> None:
     assert (again < first / 4) == kept
 
 
-def test_a_piece_arrives_whole() -> None:
+def test_a_micro_batch_arrives_complete() -> None:
     _, batches = made()
     piece = batches(1)[0]
     there = piece.to(torch.device("meta"))
@@ -96,7 +96,7 @@ def test_a_piece_arrives_whole() -> None:
 
 
 @pytest.mark.parametrize("norm", [0.5, 2.0])
-def test_gradients_below_the_limit_are_left_alone(norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_below_the_limit_are_not_clipped(norm: float, monkeypatch: pytest.MonkeyPatch) -> None:
     take, batches = made("optimizer.clip=1.0")
     take.backward(batches(1))
     scaled: list[float] = []

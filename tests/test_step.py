@@ -1,4 +1,4 @@
-"""A step of training: what it does to the state, however it is cut into pieces, rounded, compiled or computed again."""
+"""A training step: the same for any micro-batches, precision, compilation and activation checkpointing."""
 
 import math
 from functools import partial
@@ -58,7 +58,7 @@ def assert_near(one: list[Tensor], other: list[Tensor], share: float) -> None:
 
 
 @pytest.mark.parametrize("settings", [(), tuple(TRANSPORT), ("train.times.kind=stratified", "train.flip=0.5")])
-def test_pieces_make_the_step_of_the_whole(settings: tuple[str, ...]) -> None:
+def test_micro_batches_give_the_step_of_the_whole_batch(settings: tuple[str, ...]) -> None:
     whole = Alone(*settings)
     expected, gradients = whole.backward()
     assert all(gradient.any() for gradient in gradients)
@@ -78,7 +78,7 @@ def test_pieces_make_the_step_of_the_whole(settings: tuple[str, ...]) -> None:
         torch.testing.assert_close(other.sums, one.sums, rtol=1e-6, atol=0)
 
 
-def test_what_a_process_takes_at_once_keeps_blocks_of_the_coupling_whole() -> None:
+def test_micro_batches_keep_blocks_of_the_coupling_whole() -> None:
     with pytest.raises(UserError, match=r"^train.coupling.block must divide what a process takes at once, 2 images$"):
         Alone(*TRANSPORT, "compute.gradient_accumulation=4")
     with pytest.raises(UserError, match=r"^train.coupling: where there are classes, give classwise = true[^\n]*$"):
@@ -118,7 +118,7 @@ def test_gradients_are_cut_after_their_norm_is_taken(share: float) -> None:
     assert not cut.gradients()
 
 
-def test_only_products_are_in_bfloat16() -> None:
+def test_only_matmuls_are_in_bfloat16() -> None:
     alone = Alone("train.precision=bf16", "ema.widths=[0.1]")
     network = alone.state.network
     seen: dict[str, set[torch.dtype]] = {}
@@ -228,7 +228,9 @@ class Dropping(SiT):
             block.mlp = nn.Sequential(block.mlp, nn.Dropout(0.5))  # type: ignore[assignment]
 
 
-def test_recomputing_keeps_the_state_of_chance_for_networks_that_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_checkpointing_restores_the_random_state_where_networks_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[int] = []
     read_state = torch.get_rng_state
 

@@ -1,4 +1,4 @@
-"""Studies from the command line: what is measured, written and said."""
+"""`sitkit study`: what is measured, written and printed."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
     return found
 
 
-def test_rows_have_axes_seeds_calls_and_numbers(done: Path) -> None:
+def test_rows_have_axes_seeds_nfe_and_metrics(done: Path) -> None:
     found = rows(done / "out")
     assert [(row["sampler.steps"], row["way"], row["seed"]) for row in found] == [
         (steps, way, seed) for steps in (2, 3) for way in ("usual", "own") for seed in (3, 5)
@@ -59,7 +59,7 @@ def test_rows_have_axes_seeds_calls_and_numbers(done: Path) -> None:
     )  # networks of few steps may say one thing at all times
 
 
-def test_a_cell_is_what_evaluation_says_of_the_run_with_its_sampler(done: Path, tmp_path: Path) -> None:
+def test_a_cell_equals_the_evaluation_of_its_run_and_sampler(done: Path, tmp_path: Path) -> None:
     row = rows(done / "out")[6]
     run = Run(done / "out" / "models" / str(row["network"]))
     recipe = run.recipe(TRUST_EVERYTHING)
@@ -103,7 +103,7 @@ def test_the_page_holds_everything_and_plots_are_small(done: Path) -> None:
     assert said.count("**") == 2 * (1 + 2 * 2)  # in the explanation, in a number's own table, and in that of all
 
 
-def test_what_is_done_is_not_done_again(done: Path) -> None:
+def test_finished_parts_are_not_repeated(done: Path) -> None:
     before = {
         file: file.stat().st_mtime_ns
         for file in (done / "out").rglob("*")
@@ -118,7 +118,7 @@ def test_what_is_done_is_not_done_again(done: Path) -> None:
     assert {file for file in before if before[file] != after[file] and file.is_file()} <= set()
 
 
-def test_a_network_that_was_trained_on_is_not_measured_as_what_it_was(done: Path, tmp_path: Path) -> None:
+def test_a_network_that_was_trained_further_is_not_measured(done: Path, tmp_path: Path) -> None:
     out = shutil.copytree(done / "out", tmp_path / "out")
     row = rows(out)[0]
     network = out / "models" / str(row["network"])
@@ -130,7 +130,7 @@ def test_a_network_that_was_trained_on_is_not_measured_as_what_it_was(done: Path
     assert f"{network / 'checkpoints' / 'step-00000006'} is damaged, or was trained on" in said
 
 
-def test_list_says_what_is_open_and_networks_are_shared(done: Path, tmp_path: Path) -> None:
+def test_list_shows_open_parts_and_networks_are_shared(done: Path, tmp_path: Path) -> None:
     code, said = sitkit("study", done / "study.toml", "--out", done / "out", "--list")
     assert code == 0
     assert [line.split()[1] for line in said.splitlines()] == ["done"] * 12
@@ -165,14 +165,14 @@ def test_list_says_what_is_open_and_networks_are_shared(done: Path, tmp_path: Pa
         (["--submit", "slurm"], "--submit slurm: "),
     ],
 )
-def test_wrong_options_are_said(done: Path, tmp_path: Path, words: list[str], said: str) -> None:
+def test_wrong_options_are_one_line(done: Path, tmp_path: Path, words: list[str], said: str) -> None:
     code, output = sitkit("study", done / "study.toml", "--out", tmp_path / "other", *words)
     assert code == 2
     assert said in output
     assert len(output.strip().splitlines()) == 1
 
 
-def test_a_number_that_was_not_measured_is_asked_for(done: Path) -> None:
+def test_an_unknown_metric_is_refused_with_a_suggestion(done: Path) -> None:
     file = write(done / "other.toml", SMALL + AXES.replace("Frechet distance of pixels", "precison"))
     code, said = sitkit("study", file, "--out", done / "out")
     assert code == 2

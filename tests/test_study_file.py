@@ -1,4 +1,4 @@
-"""What a study consists of, and what is said of a file that is none."""
+"""Study files: the networks and cells that they define, and errors in them."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_a_component_that_is_put_keeps_nothing_of_the_one_before(tmp_path: Path)
     assert cell.fields.model_dump() == {"scale": 1.0}
 
 
-def test_each_network_is_trained_once_whatever_is_measured_of_it(tmp_path: Path) -> None:
+def test_each_network_is_trained_once_for_all_its_cells(tmp_path: Path) -> None:
     both = layout(tmp_path, SMALL + AXES)
     assert len(both.places) == 8
     assert len(both.cells) == 8
@@ -47,7 +47,7 @@ def test_each_network_is_trained_once_whatever_is_measured_of_it(tmp_path: Path)
     assert trained == [both.models[key].recipe.model_dump() for key in fewer.models]
 
 
-def test_what_is_said_in_other_words_is_the_same(tmp_path: Path) -> None:
+def test_equivalent_settings_are_the_same_network(tmp_path: Path) -> None:
     auto = layout(tmp_path, SMALL)
     spelled = layout(
         tmp_path, SMALL + "sampler.times = 'power'\nsampler.interval = [0.0, 1.0]\ntrain.interval = [0, 1]"
@@ -119,7 +119,7 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line_before_anything_is_computed(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_are_one_line_before_anything_is_computed(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         layout(tmp_path, text)
     assert len(str(caught.value).splitlines()) == 1

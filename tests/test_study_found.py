@@ -1,4 +1,4 @@
-"""What is said of numbers over seeds: means, errors, differences, and how they are tabled."""
+"""Results over seeds: means, standard errors, differences, and their tables."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_a_difference_must_lie_beyond_two_errors() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 40])
-def test_how_often_equal_rows_are_called_different_is_known_and_true(seeds: int) -> None:
+def test_the_stated_rate_of_false_differences_is_true(seeds: int) -> None:
     assert false_share(seeds) == pytest.approx(2 * student.sf(2.0, seeds - 1), abs=1e-6)
     draws = torch.randn(20_000, seeds, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     called = sum(Mean.of(dict(enumerate(row))).beyond for row in draws[:4000].tolist()) / 4000
@@ -86,7 +86,7 @@ def study(tmp_path: Path) -> Study:
     return read_study(write(tmp_path / "study.toml", text))
 
 
-def test_the_best_is_nearest_to_real_images_and_what_is_like_it_is_marked(study: Study) -> None:
+def test_the_best_is_nearest_to_real_images_and_ties_are_marked(study: Study) -> None:
     results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
     assert results.best["n"] is results.rows[1]
     crossed, whole = tables(results)
@@ -134,7 +134,7 @@ def test_plots_show_means_errors_and_seeds(study: Study, monkeypatch: pytest.Mon
             assert segment[1, 1] - segment[0, 1] == pytest.approx(2 * (mean.error or 0))
 
 
-def test_plots_are_drawn_of_what_there_is(study: Study) -> None:
+def test_plots_show_the_measured_cells(study: Study) -> None:
     results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
     assert [png[:4] for png in plots(results).values()] == [b"\x89PNG"]
     assert plots(found(study, 0.5, [[], [], [], []])) == {}
@@ -153,7 +153,7 @@ number = "n"
 """
 
 
-def test_orders_that_were_published_are_set_beside_what_the_seeds_tell(tmp_path: Path) -> None:
+def test_published_orders_are_compared_with_those_of_the_seeds(tmp_path: Path) -> None:
     """Of pairs that differ on one axis: one as published, one the other way, one not told; equal ones are none."""
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text))
@@ -179,7 +179,7 @@ def test_orders_that_were_published_are_set_beside_what_the_seeds_tell(tmp_path:
     assert [line[:3] for line in told.rows] == [("the other way", "2, a", "1, a"), ("as published", "1, b", "1, a")]
 
 
-def test_rows_that_were_not_measured_are_not_compared(tmp_path: Path) -> None:
+def test_unmeasured_rows_are_not_compared(tmp_path: Path) -> None:
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text))
     comparison = compare(found(study, 0.0, [[5.0], [], [4.0], []]))
@@ -190,7 +190,7 @@ def test_rows_that_were_not_measured_are_not_compared(tmp_path: Path) -> None:
     assert compare(found(bare, 0.0, [[1.0], [], [], []])) is None
 
 
-def test_what_is_published_must_be_of_a_number_that_is_tabled(tmp_path: Path) -> None:
+def test_published_values_must_be_of_a_metric_in_the_table(tmp_path: Path) -> None:
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text.replace('number = "n"', 'number = "m"')))
     with pytest.raises(UserError, match=r"published.number: 'm' is not tabled.*known: n"):

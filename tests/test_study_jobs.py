@@ -1,4 +1,4 @@
-"""How the parts of a study are run: in processes of this machine, killed and started again, or of a cluster."""
+"""Jobs of a study: in processes of this machine, killed and resumed, or on a cluster."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: P
     assert sorted(file.name for file in (tmp_path / "after").iterdir()) == ["needy", "ready", "slow"]
 
 
-def test_what_is_done_together_is_done_one_by_one_if_it_fails(tmp_path: Path) -> None:
+def test_jobs_that_fail_together_are_run_one_by_one(tmp_path: Path) -> None:
     never = tuple(job(key, "pass", tmp_path, "b") for key in "ef")
     alone = [job("a", "pass", tmp_path), job("b", "raise ValueError('b')", tmp_path), job("c", "pass", tmp_path)]
     good = Job("d", job("d", "pass", tmp_path).words, tmp_path / "d.txt", None, 2.0, (job("d", "1 / 0", tmp_path),))
@@ -91,7 +91,7 @@ def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle
         assert {work.layout.cells[alone.key].model.key for alone in one.others or (one,)} == {one.needs}
 
 
-def test_no_more_run_at_once_than_asked_for_and_cores_are_shared(
+def test_the_number_of_jobs_at_once_is_bounded_and_cores_are_divided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -110,7 +110,7 @@ os.remove(f'{tmp_path}/{{os.getpid()}}.on')
     assert {int(threads) for _, threads in said} == {max(1, cores // 2)}
 
 
-def test_who_is_told_to_stop_stops_what_was_started(tmp_path: Path) -> None:
+def test_a_signal_stops_all_started_jobs(tmp_path: Path) -> None:
     code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"
     jobs = [job("a", "import os, signal, time; time.sleep(.7); os.kill(os.getppid(), signal.SIGTERM)", tmp_path)]
     start_time = time.monotonic()
@@ -139,7 +139,7 @@ def numbers(out: Path) -> list[object]:
 
 
 @pytest.mark.slow
-def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_failures_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
     write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]") + FAILING)
     assert finish(study_command(tmp_path, "out"), tmp_path / "log") == 1
     found = json.loads((tmp_path / "out" / "study.json").read_text())
@@ -157,7 +157,7 @@ def test_what_fails_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_again_and_again_finds_what_one_left_alone_does(tmp_path: Path) -> None:
+def test_a_repeatedly_killed_study_finds_the_same_as_an_uninterrupted_one(tmp_path: Path) -> None:
     text = SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]")
     parts = layout(tmp_path, text)
     whole = ("study", tmp_path / "study.toml", "--out", tmp_path / "whole")
@@ -199,7 +199,7 @@ def test_slurm_gets_an_array_of_networks_and_one_of_cells_after_it(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit 1.5 leaves its logs open
-def test_jobs_of_a_cluster_do_what_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_of_a_cluster_do_the_same_as_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     file = write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]"))

@@ -1,4 +1,4 @@
-"""How threads wait is chosen by the machine's load before torch is imported, and a user's own setting wins."""
+"""The wait policy of threads follows the machine's load before torch is imported, and a user's setting wins."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The benchmark of speed: it times the same networks, and counts their operations rightly."""
+"""The benchmark of throughput: equal networks are timed, and their operations are counted correctly."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_diffusers_network_is_of_the_same_shape() -> None:
     ("network", "more"),
     [("sitkit", {}), ("sitkit", {"accumulate": 2}), ("sitkit", {"recompute": True}), ("plain", {}), ("diffusers", {})],
 )
-def test_steps_train_what_is_timed(network: str, more: dict[str, Any]) -> None:
+def test_timed_steps_train(network: str, more: dict[str, Any]) -> None:
     setup = Setup(network, "S", batch=2, side=8, depth=1, threads=1)
     trial = workloads.build(replace(setup, **more))
     trial.forward()
@@ -102,7 +102,7 @@ def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_turns_are_taken_by_processes_of_their_own_among_which_a_batch_is_divided() -> None:
+def test_turns_are_taken_by_separate_processes_that_divide_a_batch() -> None:
     alone = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
     setups = [replace(alone, network="plain"), alone, replace(alone, processes=2)]
     said: list[str] = []
@@ -129,7 +129,7 @@ def made_up(network: str, seconds: float, **more: Any) -> dict[str, Any]:
     return {**setup, **times, "load": [1.0] * 3, "memory": 2**30, "bare": 2**29, "ready": 1.0}
 
 
-def test_shares_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fractions_and_ratios_are_taken_round_by_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def take(group: list[Setup], rounds: int, *_: Any) -> list[dict[str, Any]]:
         assert rounds == 3
         return [made_up(one.network, 1.0 + (one.network == "plain"), batch=one.batch) for one in group]
@@ -188,7 +188,7 @@ def test_growth_finds_the_exponent_of_the_operations(tmp_path: Path) -> None:
     assert (tmp_path / "growth.png").stat().st_size < 300_000
 
 
-def test_what_cannot_be_timed_is_refused() -> None:
+def test_impossible_timings_are_refused() -> None:
     for wrong in (["run", "--mode", "tf32"], ["grow", "--axis", "width"], ["divide", "--batch", "3"]):
         result = CliRunner().invoke(throughput.app, wrong)
         assert type(result.exception).__name__ == "UserError"

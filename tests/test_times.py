@@ -1,4 +1,4 @@
-"""Laws of times and couplings."""
+"""Laws of training times and couplings."""
 
 import itertools
 
@@ -87,7 +87,7 @@ def test_a_shift_multiplies_the_ratio_of_noise_to_signal(shift: float, t: float)
     assert float(shifted) == pytest.approx(1 - sigma, rel=1e-9)
 
 
-def test_times_and_grids_are_shifted_alike() -> None:
+def test_times_and_grids_have_the_same_shift() -> None:
     u = torch.linspace(0, 1, 9, dtype=torch.float64)
     for shift in (0.25, 1.0, 3.0):
         torch.testing.assert_close(Shifted(Uniform(), shift)(u), grids.shifted(Linear(), 8, shift=shift))
@@ -117,7 +117,7 @@ def test_times_rise_with_their_uniforms_and_are_made_of_one_another() -> None:
     assert Grid(1)(u).abs().max() == 0
 
 
-def test_distributions_refuse_what_they_cannot_be() -> None:
+def test_distributions_refuse_bad_arguments() -> None:
     for mean in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="LogitNormal takes"):
             LogitNormal(mean, 1.0)
@@ -162,7 +162,7 @@ def test_blocks_do_not_see_one_another_and_classes_keep_to_themselves() -> None:
     assert torch.equal(OptimalTransport(24)(x, eps, y), OptimalTransport(24)(x, eps))
 
 
-def test_transport_takes_numbers_and_empty_batches_and_any_precision() -> None:
+def test_transport_takes_scalars_empty_batches_and_any_precision() -> None:
     x, eps = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 0, 1, 0, 1])
     paired = OptimalTransport(6)(x, eps)
@@ -187,7 +187,7 @@ def test_transport_waits_once_for_all_its_blocks(monkeypatch: pytest.MonkeyPatch
     assert moved == [(8, 8, 8), (8, 8, 8), (64,)]
 
 
-def test_transport_refuses_what_does_not_fit() -> None:
+def test_transport_refuses_bad_arguments() -> None:
     x = torch.randn(6, 2)
     for coupling, arguments in (
         (OptimalTransport(4), (x, x)),

@@ -1,4 +1,4 @@
-"""Training: a function of the recipe alone, however it is cut into pieces."""
+"""Training: a function of the recipe alone, however often it is interrupted."""
 
 import importlib.metadata
 import itertools
@@ -71,7 +71,7 @@ def alone(recipe: Recipe) -> tuple[TrainingState, Callable[[int], StepResult]]:
 
 
 @pytest.mark.parametrize("path", ["linear", "vp"])
-def test_stopped_and_gone_on_is_the_same_bit_for_bit(tmp_path: Path, path: str) -> None:
+def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path, path: str) -> None:
     straight, pieces = tmp_path / "straight", tmp_path / "pieces"
     train(tiny(f"path={path}"), straight, CPU, quiet)
     for steps in (2, 3, 6):  # train.steps may be raised
@@ -80,7 +80,7 @@ def test_stopped_and_gone_on_is_the_same_bit_for_bit(tmp_path: Path, path: str) 
     assert [r["step"] for r in Run(straight).metrics()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_crash_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_crash_loses_only_the_steps_after_the_last_checkpoint(tmp_path: Path) -> None:
     straight, crashed = tmp_path / "straight", tmp_path / "crashed"
     train(tiny(), straight, CPU, quiet)
     train(tiny(), crashed, CPU, quiet)
@@ -167,7 +167,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_the_average_follows_its_formula() -> None:
+def test_the_ema_follows_its_formula() -> None:
     recipe = tiny("ema.decay=0.3", "optimizer.lr=1.0")  # so large that every step counts
     state, step = alone(recipe)
     expected = [p.detach().clone() for p in state.average.parameters()]
@@ -193,7 +193,7 @@ def test_initial_weights_depend_on_the_seed_only() -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 40), st.integers(0, 5))
-def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(seed: int, count: int, epoch: int) -> None:
+def test_every_epoch_is_a_new_permutation_of_all_images(seed: int, count: int, epoch: int) -> None:
     order = random_streams.Permutation(seed, count)
     seen = order(torch.arange(epoch * count, (epoch + 1) * count))
     assert torch.equal(seen.sort().values, torch.arange(count))
@@ -258,7 +258,7 @@ def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> Non
         (["guidance.scale=1.0", "sampler.kind=sde", "sampler.solver=euler_maruyama"], 5, 5),
     ],
 )
-def test_calls_are_counted(run: Run, settings: list[str], calls: int, rows: int) -> None:
+def test_nfe_is_counted(run: Run, settings: list[str], calls: int, rows: int) -> None:
     recipe = tiny("sampler.steps=5", *settings)
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
@@ -272,7 +272,7 @@ def test_a_checkpoint_of_another_network_is_refused(run: Run) -> None:
         load_network(recipe, recipe.data.build(), run.latest(), CPU)
 
 
-def test_a_perfect_network_draws_the_data() -> None:
+def test_a_perfect_network_generates_the_data() -> None:
     """One image for each class: the exact field is known, and so is every sample."""
     pixels = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     known = InMemory(pixels, torch.arange(3))

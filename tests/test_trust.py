@@ -1,4 +1,4 @@
-"""A folder that is read runs no code: own components are imported only where the user asks for them."""
+"""Reading a folder runs no code: custom components are imported only if the user asks for them."""
 
 import json
 import sys
@@ -83,7 +83,7 @@ COMMANDS: dict[str, list[str | int]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_imports_what_a_run_names(place: Path, command: str) -> None:
+def test_no_command_imports_code_that_a_run_names(place: Path, command: str) -> None:
     write_run(place)
     code, said = sitkit(*COMMANDS[command])
     assert code == 2
@@ -106,7 +106,7 @@ def test_no_place_of_a_recipe_imports(place: Path, key: str) -> None:
     assert not (place / "imported").exists()
 
 
-def test_an_error_elsewhere_imports_nothing_to_tell_of_it(place: Path) -> None:
+def test_an_error_elsewhere_imports_nothing(place: Path) -> None:
     table = table_with("path", {"kind": "evil:Path", "betta": 1})
     table["train"]["stepps"] = 3
     (place / "run" / "recipe.json").write_text(json.dumps(table))
@@ -116,7 +116,7 @@ def test_an_error_elsewhere_imports_nothing_to_tell_of_it(place: Path) -> None:
     assert not (place / "imported").exists()
 
 
-def test_samples_name_code_in_vain(place: Path) -> None:
+def test_code_named_by_samples_is_not_imported(place: Path) -> None:
     manifest = {"recipe": table_with("path", "evil:Path")}
     content = {"count": 1, "shard": 1, "image": [1, 8, 8], "classes": [], "manifest": manifest}
     (place / "run" / "samples.json").write_text(json.dumps(content))
@@ -127,7 +127,7 @@ def test_samples_name_code_in_vain(place: Path) -> None:
     assert "lacks 1 of 1 shards" in said
 
 
-def test_a_sampler_file_names_code_in_vain(place: Path) -> None:
+def test_code_named_by_a_sampler_file_is_refused(place: Path) -> None:
     file = place / "sampler.toml"
     file.write_text('[sampler]\nkind = "sde"\nw = "evil:W"\n')
     with pytest.raises(UserError, match=r"sampler.toml: sampler.w: 'evil:W' is code outside of sitkit"):
@@ -136,7 +136,7 @@ def test_a_sampler_file_names_code_in_vain(place: Path) -> None:
     assert with_sampler(read_recipe("digits"), file, TRUST_EVERYTHING).sampler.w.kind == "evil:W"
 
 
-def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
+def test_code_that_the_user_names_is_imported(place: Path) -> None:
     write_run(place, "seed", 0)
     code, said = sitkit("show", "run", "--set", "path=evil:Path")
     assert code == 0
@@ -151,7 +151,7 @@ def test_what_the_user_types_or_has_written_is_imported(place: Path) -> None:
         read_recipe("own.toml")
 
 
-def test_a_run_goes_on_with_the_recipe_that_the_user_names(place: Path) -> None:
+def test_a_run_resumes_with_the_recipe_that_the_user_names(place: Path) -> None:
     recipe = read_recipe("digits", ["path=evil:Path"])
     split = recipe.data.build()
     for _ in range(2):

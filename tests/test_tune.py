@@ -1,4 +1,4 @@
-"""The choice of a sampler from the command line: what is chosen, written and said, and the file that comes of it."""
+"""`sitkit tune`: what is chosen, written and printed, and the sampler file that it writes."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def tuned(run: Path) -> Path:
     return run.parent / "tuned"
 
 
-def test_what_is_chosen_is_the_best_and_is_reported_on_other_seeds(tuned: Path) -> None:
+def test_the_chosen_sampler_is_the_best_and_reported_on_other_seeds(tuned: Path) -> None:
     table = json.loads((tuned / "tune.json").read_text())
     seeds, name = table["seeds"], table["number"]["name"]
     assert seeds == {"choosing": [0], "reporting": [1, 2, 3]}
@@ -59,7 +59,7 @@ def test_what_is_chosen_is_the_best_and_is_reported_on_other_seeds(tuned: Path) 
     )
 
 
-def test_gain_and_front_are_of_the_reported_numbers(tuned: Path) -> None:
+def test_gain_and_pareto_front_are_of_the_reported_metrics(tuned: Path) -> None:
     table = json.loads((tuned / "tune.json").read_text())
     name, real = table["number"]["name"], table["number"]["real"]
     away = {
@@ -95,7 +95,7 @@ def test_each_w_stands_beside_its_bound(tuned: Path) -> None:
     assert -1 <= table["rank_correlation"] <= 1
 
 
-def test_the_page_and_plots_are_whole(tuned: Path) -> None:
+def test_the_page_and_plots_are_complete(tuned: Path) -> None:
     page = (tuned / "tune.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page
@@ -105,7 +105,7 @@ def test_the_page_and_plots_are_whole(tuned: Path) -> None:
     assert not (tuned / "work").exists()
 
 
-def test_the_chosen_sampler_gives_the_reported_numbers_and_samples(run: Path, tuned: Path, tmp_path: Path) -> None:
+def test_the_chosen_sampler_gives_the_reported_metrics_and_samples(run: Path, tuned: Path, tmp_path: Path) -> None:
     table = json.loads((tuned / "tune.json").read_text())
     line = table["lines"].get("chosen", table["lines"]["the run's own"])[1]
     words_ = ["--sampler", tuned / "sampler.toml", "--seed", 1, "--set", "evaluation.draws=3"]
@@ -125,7 +125,7 @@ def test_the_chosen_sampler_gives_the_reported_numbers_and_samples(run: Path, tu
     assert "3 network calls" in said
 
 
-def test_interrupted_it_goes_on_and_finds_the_same(
+def test_an_interrupted_search_resumes_and_finds_the_same(
     run: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "again"
@@ -208,7 +208,7 @@ def test_a_file_of_something_else_is_refused_in_one_line(run: Path, tmp_path: Pa
     assert (missing[0], "cannot be read" in missing[1]) == (2, True)
 
 
-def test_samples_that_are_drawn_have_a_sampler_already(run: Path, tmp_path: Path) -> None:
+def test_a_sampler_for_finished_samples_is_refused(run: Path, tmp_path: Path) -> None:
     assert sitkit("sample", run, "--num", 12, "--out", tmp_path / "drawn", "--set", "sampler.steps=1")[0] == 0
     file = write(tmp_path / "sampler.toml", "[sampler]\nsteps = 3")
     code, said = sitkit("evaluate", tmp_path / "drawn", "--sampler", file)

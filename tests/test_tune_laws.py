@@ -1,4 +1,4 @@
-"""What a tuning is made of: the bound, candidates, the counting of calls, the search, and the file of a sampler."""
+"""Parts of `sitkit tune`: the bound, candidates, NFE, the search, and sampler files."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def digits(*settings: str) -> Recipe:
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 2.0, 5.0])
-def test_the_bound_of_a_scaled_kl_is_known(scale: float) -> None:
+def test_the_bound_of_a_scaled_kl_has_a_closed_form(scale: float) -> None:
     curve = LossCurve([0.1, 0.5, 0.9], [1.0, 3.0, 2.0])
     least = kl_bound(KL(Linear()), Linear(), curve)
     assert kl_bound(KL(Linear(), scale), Linear(), curve) / least == pytest.approx((1 + scale) ** 2 / (4 * scale))
@@ -90,7 +90,7 @@ def bounded(name: str, bound: float, *distances: float) -> Bounded:
     return Bounded(name, bound, dict(enumerate(distances)))
 
 
-def test_only_what_draws_tell_apart_speaks_of_the_bound() -> None:
+def test_only_significant_differences_count_for_or_against_the_bound() -> None:
     a, b = bounded("a", 1.0, 0.10, 0.11, 0.12), bounded("b", 2.0, 0.20, 0.22, 0.21)
     like_b, last = bounded("c", 3.0, 0.21, 0.19, 0.22), bounded("d", 0.5, 0.40, 0.41, 0.45)
     rightly = judge([a, b, like_b])
@@ -147,7 +147,7 @@ def test_recipes_of_the_same_samples_are_the_same() -> None:
 
 @pytest.mark.parametrize("key", USUAL)
 @pytest.mark.parametrize("settings", [["sampler.kind=ode"], ["sampler.kind=sde"]], ids=str)
-def test_usual_values_can_be_used(key: str, settings: list[str]) -> None:
+def test_default_values_can_be_used(key: str, settings: list[str]) -> None:
     recipe = digits(*settings)
     curve = LossCurve([0.5], [40.0])
     (axis,) = read_axes([key], recipe, curve)
@@ -166,7 +166,7 @@ def test_usual_values_can_be_used(key: str, settings: list[str]) -> None:
     )
 
 
-def test_as_many_steps_are_taken_as_calls_allow() -> None:
+def test_the_number_of_steps_is_the_largest_within_the_nfe() -> None:
     split_ = digits().data.build()
     exponential = 0
     for kind in [*slots.SOLVER.kinds(), "test_tune_laws:Thrice"]:
@@ -185,12 +185,12 @@ def test_as_many_steps_are_taken_as_calls_allow() -> None:
         within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 2)
 
 
-def test_calls_that_steps_do_not_change_end_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nfe_that_does_not_depend_on_steps_ends_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "count_calls", lambda recipe, split: 40)
     assert within(digits(), digits().data.build(), 50).sampler.steps == 50
 
 
-def test_what_is_none_is_left_out_of_a_samplers_file() -> None:
+def test_none_is_left_out_of_a_sampler_file() -> None:
     assert sampler_files._lines({"cap": None, "scale": 2.0, "w": {"kind": "kl"}}, "s") == [
         "",
         "[s]",
@@ -235,7 +235,7 @@ def test_the_lowest_score_is_found(sizes: tuple[int, ...]) -> None:
     assert distinct == 25 if sizes[0] == 3 else distinct < 60
 
 
-def test_nothing_is_better_than_what_there_is() -> None:
+def test_without_a_better_candidate_the_search_returns_the_given_recipe() -> None:
     own = digits(*OWN)
     assert search(own, many(3, 3), lambda recipe: 1.0) is own
     assert search(own, many(3, 3), lambda recipe: None if recipe is not own else 1.0) is own

@@ -1,4 +1,4 @@
-"""Autoencoders: loaded whole or not at all, and known by their weights."""
+"""Autoencoders: loaded completely or refused, and identified by their weights."""
 
 import shutil
 import sys
@@ -99,7 +99,7 @@ def pickled(folder: Path) -> None:
         (pickled, "cannot be loaded as safetensors"),
     ],
 )
-def test_an_autoencoder_that_is_missing_or_broken_is_told_of_in_a_line(
+def test_a_missing_or_broken_autoencoder_is_one_line(
     change: Callable[[Path], Any], said: str, autoencoder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "vae"

@@ -1,4 +1,4 @@
-"""The wheel holds what the folders hold."""
+"""The wheel contains all files of the packages."""
 
 import shutil
 import subprocess

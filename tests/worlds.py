@@ -1,4 +1,4 @@
-"""Paths to test with, one of them a user's own, and data whose fields are known in closed form."""
+"""Paths for tests, one of them user-written, and data whose fields are known in closed form."""
 
 import math
 from collections.abc import Callable, Sequence
