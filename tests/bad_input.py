@@ -115,7 +115,7 @@ SAFE = ("train.steps", "sampler.steps", "evaluation.num", "evaluation.draws")
 
 Words = list[str]
 Maker = Callable[[random.Random, Path], Words]
-"""From chance and a fresh copy of the world, which it spoils, to the words of a command."""
+"""Makes the arguments of a command from random choices and a fresh copy of the world, which it damages."""
 
 COMMANDS: dict[str, tuple[Words, Words]] = {
     "show": (["show", "run"], ["--set", "--trust"]),
@@ -167,7 +167,7 @@ def options(chance: random.Random, place: Path) -> Words:
 
 
 def keys(chance: random.Random, place: Path) -> Words:
-    """Set keys of a recipe to values that are none."""
+    """Set keys of a recipe to invalid values."""
     words = chance.choice([["show", "digits"], ["show", "run"], ["train", "digits", "--dry-run"]])
     settings = [f"{_key(chance)}={_word(chance)}" for _ in range(chance.randint(1, 3))]
     return [*words, *(word for setting in settings for word in ("--set", setting))]
@@ -233,7 +233,7 @@ def _place_in(chance: random.Random, table: Any) -> tuple[Any, Any]:
 
 
 def arrays(chance: random.Random, place: Path) -> Words:
-    """Write an npz of arrays that are none of images or statistics."""
+    """Write an npz of arrays that are neither images nor statistics."""
     names = chance.sample(
         ["arr_0", "mu", "sigma", "labels", "images", "about", "features", "count", "a/b"], chance.randint(0, 4)
     )

@@ -35,7 +35,7 @@ CHANGES = ("mkdir", "serialize_file", "write", "fsync", "replace", "unlink", "rm
 
 @dataclass(frozen=True)
 class Sometimes:
-    """Matching, but that the loss of the samples of some numbers is no number: they are known by their noise."""
+    """Matching whose loss is NaN for the samples with some numbers, which are recognised by their noise."""
 
     path: Any
     numbers: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ class Sometimes:
 
 
 def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
-    """Let something happen before each call of a function, which gets its arguments."""
+    """Call `act` before each call of a function, with the same arguments."""
     original = getattr(owner, name)
 
     @wraps(original)
@@ -163,7 +163,7 @@ def fill_records(step: int, file: str) -> None:
 
 
 def limit_files(step: int, size: int) -> None:
-    """Let files grow no larger than so many bytes from the save of a step on: what is more, the system refuses."""
+    """Limit the size of files from the checkpoint of a step on: the system refuses to write more."""
 
     def limit(saver: CheckpointWriter, at: int, *args: Any) -> None:
         if at == step:
@@ -173,7 +173,7 @@ def limit_files(step: int, size: int) -> None:
 
 
 def fill_picture(step: int) -> None:
-    """Leave no space on the device for the picture after a step."""
+    """Leave no space on the device for the image grid after a step."""
 
     def refuse(picture: Image, file: Any, *args: Any, **kwargs: Any) -> None:
         if checkpoints.name(step) in str(file):
@@ -183,7 +183,7 @@ def fill_picture(step: int) -> None:
 
 
 def die_before_picture(step: int, folder: str) -> None:
-    """Be killed between the checkpoint of a step and its picture."""
+    """Kill this process between the checkpoint of a step and its image grid."""
 
     def die(state: TrainingState, *args: Any) -> None:
         if state.step == step:

@@ -1,6 +1,6 @@
 """Commands in forks of one process that has imported everything: a run costs no import.
 
-Each fork may be given faults, functions of `faulty.py` by name, which it calls before it begins.
+A fork may get faults, names of functions in `faulty.py`, which it calls before it starts.
 """
 
 import atexit
@@ -79,7 +79,7 @@ class Server:
             process.kill()
 
     def ask(self, request: dict[str, Any]) -> Any:
-        """Return the answer to a request."""
+        """Send a request and return its answer."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -105,7 +105,7 @@ def finish(words: list[str], log: Path, *faults: Fault, **environment: str) -> i
 
 
 def together(count: int, words: list[str], log: Path, *faults: Fault) -> list[int]:
-    """Run a command in so many processes that train together, and return their exit codes."""
+    """Run a command in `count` processes that train together, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -115,13 +115,13 @@ def together(count: int, words: list[str], log: Path, *faults: Fault) -> list[in
 
 
 def words(out: Path, *settings: str, steps: int = 7) -> list[str]:
-    """Return the words that train a tiny recipe."""
+    """Return the arguments of the command that trains a tiny recipe."""
     chosen = [*TINY, f"train.steps={steps}", *settings]
     return ["train", "digits", "--out", str(out), *(word for one in chosen for word in ("--set", one))]
 
 
 def last_words(log: Path) -> str:
-    """Return the one line that a command had to say for itself, and see that nothing worse was said."""
+    """Return the one error line of a command, and assert that it printed no traceback."""
     said = log.read_text()
     assert "Traceback" not in said, said
     (line,) = [line for line in said.splitlines() if line.startswith("sitkit: ")]
@@ -129,7 +129,7 @@ def last_words(log: Path) -> str:
 
 
 def good(run: Path) -> list[int]:
-    """Return the steps of the checkpoints of a run, each of which must be good."""
+    """Return the steps of the checkpoints of a run, and assert that none is damaged."""
     found = checkpoints.list_checkpoints(run / "checkpoints")
     for checkpoint in found:
         checkpoints.verify(checkpoint)
@@ -137,7 +137,7 @@ def good(run: Path) -> list[int]:
 
 
 def goes_on(run: Path, straight: Path, log: Path, *settings: str) -> None:
-    """Start a run again, and compare what it comes to with one left alone."""
+    """Resume a run, and compare it with an uninterrupted one."""
     assert finish(words(run, *settings), log) == 0, log.read_text()
     assert not [*run.rglob("*.tmp")]
     assert good(run) == good(straight)
@@ -148,13 +148,13 @@ def goes_on(run: Path, straight: Path, log: Path, *settings: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return what is in a folder, but for unfinished saves."""
+    """Return the hashes of the files of a folder without unfinished checkpoints."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and ".tmp" not in str(file.parent)]
     return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def serve() -> dict[str, Any] | None:
-    """Answer requests until there are no more, or this is a fork that has something to do."""
+    """Answer requests until there are no more; return a request in the fork that has to run it."""
     for line in iter(sys.stdin.readline, ""):
         request: dict[str, Any] = json.loads(line)
         if "wait" in request:

@@ -121,7 +121,7 @@ def failure(words: Words) -> str | None:
 
 
 def case(seed: int, number: int, world: World, kind: str | None) -> tuple[str, Words, str | None]:
-    """Return the kind of a case, its words, and how it fails."""
+    """Return the kind of a case, its arguments, and its failure."""
     chance = random.Random(f"{seed} {number}")
     name = kind or chance.choice([*KINDS])
     with tempfile.TemporaryDirectory() as place:

@@ -30,7 +30,7 @@ def encode(image: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -
 
 
 def write_tree(root: Path) -> Path:
-    """Write a folder of two classes, with one file that is no image and a hidden folder, and return it."""
+    """Write a folder of two classes with a text file and a hidden folder in it, and return it."""
     for name, (height, width) in SIZES.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def component(kind: str, **fields: Any) -> Component:
 
 @contextmanager
 def memory(limit: int) -> Iterator[None]:
-    """Let this process have so many bytes more than it has."""
+    """Limit the memory of this process to a number of bytes more than it has."""
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)

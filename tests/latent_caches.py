@@ -119,7 +119,7 @@ def noise_of(shape: tuple[int, ...]) -> Tensor:
 
 
 def own() -> Split:
-    """Return data of one's own: three images to train on, two held out."""
+    """Return custom data: three images to train on, two held out."""
     pixels = Numbered().pixels
     one, other = (InMemory(part, torch.zeros(len(part), dtype=torch.int64)) for part in (pixels[:3], pixels[3:5]))
     return Split(one, other, classes=())

@@ -20,12 +20,12 @@ SMALL = ["backbone.hidden_size=16", "backbone.depth=2", "backbone.num_heads=2", 
 SMALL += ["optimizer.warmup=3", "sampler.steps=2", "log.every=3", "checkpoint.every=4", "grid.every=100"]
 ALONE = [sys.executable, "-m", "sitkit.recipes"]
 ELASTIC = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""Without it an agent that takes the place of a dead one waits for an address that torch 2.13 gives only once."""
+"""Without it an agent that replaces a dead one waits for an address that torch 2.13 gives only once."""
 SPEED = ("seconds", "images_per_second", "teraflops", "memory_gib")
 
 
 def torchrun(count: int, *options: str) -> list[str]:
-    """Return the command that starts so many processes on this machine."""
+    """Return the command that starts `count` processes on this machine."""
     usual = [] if options else ["--standalone"]
     return [sys.executable, "-m", "torch.distributed.run", *usual, *options, f"--nproc-per-node={count}"]
 
@@ -38,7 +38,7 @@ def command(out: Path, *settings: str, processes: int = 1, steps: int | None = N
 
 
 def start(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, its output in a file."""
+    """Start a command in a new process group, with its output in a file."""
     environment = {**os.environ, **ELASTIC, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with log.open("ab") as stream:
         return subprocess.Popen(words, stdout=stream, stderr=stream, env=environment, start_new_session=True)
@@ -54,7 +54,7 @@ def finish(words: Sequence[str], log: Path, timeout: float = 240) -> int:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command and all that it started, at once."""
+    """Kill a command and all its descendants."""
     for pid in (process.pid, *descendants(process.pid)):  # torchrun gives its workers sessions of their own
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and that those did."""
+    """Return the ids of all descendants of a process."""
     table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     pairs = [tuple(map(int, line.split())) for line in table.splitlines()]
     children = [child for child, parent in pairs if parent == pid]
@@ -70,7 +70,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_for(process: subprocess.Popen[bytes], folder: Path, step: int, timeout: float = 120) -> None:
-    """Wait until a run has recorded a step, or is over."""
+    """Wait until a run has logged a step or has ended."""
     end = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < end:
         if any(record["step"] >= step for record in Run(folder).metrics()):
@@ -85,7 +85,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def records(folder: Path) -> list[str]:
-    """Return what a run has recorded but for its speed."""
+    """Return the logged metrics of a run without its speed."""
     lines = [{key: value for key, value in record.items() if key not in SPEED} for record in Run(folder).metrics()]
     return [json.dumps(line) for line in lines]
 
@@ -99,7 +99,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 class FailsOnce:
-    """Times that the second of two processes refuses to give in the sixth step."""
+    """Training times that raise in the second of two processes at the sixth step."""
 
     def __init__(self) -> None:
         self.calls = 0

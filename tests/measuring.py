@@ -25,11 +25,11 @@ SMALL = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", 
 SMALL += ["optimizer.lr=1e-2", "optimizer.warmup=0", "ema.decay=0.5", "train.steps=24", "log.every=12"]
 OF_PIXELS = ("Frechet distance of pixels", "precision", "recall", "kernel distance of pixels")
 NOTES = "IMAGES_SEEN"
-"""The variable of the environment that has the file in which `Likeness` notes how many images it looks at."""
+"""The environment variable with the file in which `Likeness` notes the number of images of each call."""
 
 
 def sitkit(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process; return its exit code and everything that it said."""
+    """Run a command in this process; return its exit code and its output."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -37,7 +37,7 @@ def sitkit(*arguments: object) -> tuple[int, str]:
 
 
 def sets(*settings: str) -> list[str]:
-    """Return settings as words of a command."""
+    """Return settings as arguments of a command."""
     return [word for setting in settings for word in ("--set", setting)]
 
 
@@ -49,7 +49,7 @@ def trained(folder: Path, *settings: str, recipe: str | Path = "digits") -> Path
 
 
 def refused(*arguments: object) -> str:
-    """Return the one line that a command has to say for itself."""
+    """Return the one error line of a command."""
     code, said = sitkit(*arguments)
     assert code == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("sitkit: ")]
@@ -62,7 +62,7 @@ def report_in(folder: Path) -> dict[str, Any]:
 
 
 def evaluated(*words: object) -> dict[str, Any]:
-    """Return the report of an evaluation, whose folder stands last."""
+    """Run an evaluation, whose last argument is its folder, and return its report."""
     code, said = sitkit("evaluate", *words)
     assert code == 0, said
     return report_in(Path(str(words[-1])))
@@ -76,7 +76,7 @@ def means(report: dict[str, Any]) -> dict[str, float]:
 def written(
     folder: Path, pixels: Tensor, labels: Tensor | None = None, shard: int = 4, **manifest: Any
 ) -> SampleFolder:
-    """Write samples by hand, of classes that are called by the letters."""
+    """Write samples of classes that are named by letters."""
     classes = () if labels is None else tuple("abcdefghij"[: int(labels.max()) + 1])
     channels, height, width = pixels.shape[1:]
     image = (channels, height, width)
@@ -96,19 +96,19 @@ def write_arrays(file: Path, **arrays: Any) -> None:
 
 
 def states(*folders: Path) -> dict[str, tuple[int, bytes]]:
-    """Return when each file of some folders was written, and what is in it."""
+    """Return the modification time and the content of each file of some folders."""
     files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
 def kill(fork: Fork) -> None:
-    """Kill a fork, if it is not over."""
+    """Kill a fork if it has not ended."""
     with suppress(ProcessLookupError):
         os.kill(fork.pid, signal.SIGKILL)
 
 
 def patience() -> Iterator[float]:
-    """Yield seconds, at random, for a process to live, more and more of them until it comes to its end."""
+    """Yield random times in seconds that grow, after which a process is killed, until it ends by itself."""
     chance = random.Random(0)
     for number in range(200):
         yield chance.uniform(0.05, 0.15) * 1.3**number
@@ -116,7 +116,7 @@ def patience() -> Iterator[float]:
 
 @contextmanager
 def noted(file: Path) -> Iterator[list[int]]:
-    """Yield a list that has, when this is left, how many images `Likeness` looked at, call by call."""
+    """Yield a list that on exit contains the number of images of each call of `Likeness`."""
     seen: list[int] = []
     before = os.environ.get(NOTES)
     file.write_text("")
@@ -160,6 +160,6 @@ def pixels(samples: SampleFolder) -> torch.Tensor:
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:
-    """Return what an npz holds."""
+    """Return the arrays of an npz."""
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -172,7 +172,7 @@ class Evil:
 
 
 def damage(content: bytes, how: str) -> bytes:
-    """Return a file of weights that is none."""
+    """Return a file without weights in place of a file of weights."""
     file = io.BytesIO()
     match how:
         case "code":

@@ -1,7 +1,7 @@
 """A simulated GPU: tensors report the device `cuda:0`, and their values are on the CPU.
 
-What mixes devices raises, as CUDA does, and what makes the process wait for the device is counted. The numbers are
-real, so that all decisions that depend on them are those of a GPU.
+Operations that mix devices raise, as with CUDA, and operations that wait for the device are counted. The values are
+real, so decisions that depend on them are those of a GPU.
 """
 
 import sys
@@ -28,7 +28,7 @@ ANSWERS = (
     aten._unique2.default,
     aten.unique_dim.default,
 )
-"""Operations whose result the process must have before it can go on: a number, or a shape."""
+"""Operations that wait for the device: their result is a Python number or a shape."""
 
 
 class MixedDevicesError(RuntimeError):

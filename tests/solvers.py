@@ -1,6 +1,6 @@
 """All solvers, with a network and states, for laws that hold for each of them.
 
-A solver that is added belongs into this list.
+Add every new solver to this list.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ numbers = ["Frechet distance of pixels", "share of the wanted class"]
 
 
 def sitkit(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process; return its exit code and everything that it said."""
+    """Run a command in this process; return its exit code and its output."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception

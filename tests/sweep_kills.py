@@ -1,8 +1,8 @@
-"""Kill a small run at random moments, again and again, and compare what it comes to with runs left alone.
+"""Kill a small run repeatedly at random moments, and compare it with uninterrupted runs.
 
     python tests/sweep_kills.py --kills 60 [--processes 2] [--parallel fsdp]
 
-Some steps are skipped, as the loss of some samples is no number. Exit code 1 if a bit differs or a checkpoint is lost.
+Some steps are skipped, because the loss of some samples is NaN. Exit code 1 if a bit differs or a checkpoint is lost.
 """
 
 import argparse

@@ -127,7 +127,7 @@ def test_an_unsaved_width_is_rebuilt_and_better_from_more_saved_ones(width: floa
 
 
 def test_coefficients_that_add_up_to_one_beat_those_that_need_not() -> None:
-    """The free least squares of EDM2 lose a share of what the weights have had since the start."""
+    """The unconstrained least squares of EDM2 lose a part of the initial weights."""
     trajectory, profiles, wanted = walk(0, 512, start=0.0), kept(512, 4), (512, 0.15)
     gram = torch.tensor([[inner_product(one, other) for other in profiles] for one in profiles])
     free = torch.linalg.solve(gram.double(), torch.tensor([inner_product(one, wanted) for one in profiles]).double())

@@ -84,7 +84,7 @@ def test_flips_are_a_function_of_seed_and_sample_number(seed: int, numbers: list
     many = torch.arange(200)
     assert not torch.equal(random_streams.flips(seed, many, 0.5), random_streams.flips((seed + 1) % 2**63, many, 0.5))
     dropped = random_streams.drop_labels(seed, many, torch.zeros_like(many), 1, 0.5).bool()
-    assert not torch.equal(random_streams.flips(seed, many, 0.5), dropped)  # independent of what else chance decides
+    assert not torch.equal(random_streams.flips(seed, many, 0.5), dropped)  # independent of the other random streams
 
 
 def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:

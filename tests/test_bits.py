@@ -49,7 +49,7 @@ def velocity_of(labels: Tensor) -> Field:
 def found_of(
     folder: Path, images: InMemory, how: BitsEstimator, batch: int = 64, num: int | None = None
 ) -> list[BatchBits]:
-    """Measure images, or go on with it, and return what it came to."""
+    """Measure images, or resume the measurement, and return its results."""
     folder.mkdir(exist_ok=True)
     kept, parts = BitsStore(folder, "key"), batches(num or len(images), batch)
     measure(velocity_of, images, parts, how, kept, CPU)
@@ -187,7 +187,7 @@ def test_more_images_only_add(straight: list[BatchBits], tmp_path: Path) -> None
 def test_result_files_have_the_same_bytes_for_any_number_of_processes(
     alone: Path, straight: list[BatchBits], tmp_path: Path
 ) -> None:
-    """One process, left alone; or three, of which one was killed within a line, and one that went on."""
+    """One uninterrupted process; or three, of which one was killed within a line, and one that resumed."""
     left, shared = shutil.copytree(alone, tmp_path / "left"), tmp_path / "shared"
     shared.mkdir()
     for number, one in enumerate(reversed(straight[1:])):
@@ -237,7 +237,7 @@ def test_two_processes_find_the_same_as_one(straight: list[BatchBits], tmp_path:
     with pytest.raises(UserError, match=r"3 batches of .* are assigned to other processes"):
         collect(parts, kept, WorkPartition(0, 2), patience=0.3)
     images = Watched()
-    assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process goes on where two stopped
+    assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process resumes where two stopped
     assert images.firsts == [4, 12, 20]
 
 

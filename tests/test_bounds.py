@@ -177,7 +177,7 @@ LONG = "x" * 300
 )
 def test_names_that_are_too_long_or_not_utf8(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    writes = words[0] in ("train", "plane") and "--out" in words  # which can be done in any folder
+    writes = words[0] in ("train", "plane") and "--out" in words  # which any folder allows
     for name in (LONG, "a/" * 3000, *([] if writes else [os.fsdecode(b"\xff\xfe/a")])):
         code, said = sitkit(*[word.replace(LONG, name) for word in words])
         assert code == 2

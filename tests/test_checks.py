@@ -51,7 +51,7 @@ class Mine:
         if self.law == "mates":
             error = error - error.mean(0) * (t[:, None] > 0.6)
         if self.law == "median":
-            error = error + 0.3 * error**2  # what is least is no mean
+            error = error + 0.3 * error**2  # the minimum is not the mean
         if self.law == "flat":
             error = 0 * error
         loss = error.square()

@@ -25,7 +25,7 @@ SETS = [part for setting in [*SMALL, "train.steps=24", "log.every=12"] for part 
 
 
 def sitkit(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process; return its exit code and everything that it said."""
+    """Run a command in this process; return its exit code and its output."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -119,7 +119,13 @@ def test_likelihood_is_measured_in_bits(run: Path) -> None:
     assert estimated == pytest.approx(whole, abs=0.5)
     assert found[0]["interval"] == [1.0, 0.0]
     assert found[0]["standard error"] > 0
-    assert ["signs" in report for report in found] == [False, False, False, False, True]  # another journal's name
+    assert ["signs" in report for report in found] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]  # part of the name of the results file
 
 
 def test_show_prints_recipes_and_runs(run: Path) -> None:
@@ -217,7 +223,7 @@ TAKEN_BY_TORCHRUN = {
     "--num": "the former name of --samples and --images, which scripts use",
     "--help": "after the module's name torchrun passes it on",
 }
-"""Options that torchrun may take for its own, and why they are kept."""
+"""Options that torchrun may take as its own, and why they stay."""
 
 
 def test_no_option_can_be_taken_for_one_of_torchruns() -> None:

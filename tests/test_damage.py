@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven steps that nothing happened to."""
+    """An uninterrupted run of seven steps."""
     folder = tmp_path_factory.mktemp("straight")
     assert finish(words(folder / "run"), folder / "log") == 0, (folder / "log").read_text()
     return folder / "run"
@@ -114,7 +114,7 @@ def test_a_run_of_which_all_checkpoints_are_damaged_is_not_written_over(straight
 
 
 def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_path: Path) -> None:
-    """Of steps 4 and 6 they are damaged, one is to be kept, and after step 3 comes an interrupt."""
+    """The checkpoints of steps 4 and 6 are damaged, one is to be kept, and an interrupt follows step 3."""
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run, "checkpoint.keep=3"), log) == 0
     (run / "checkpoints/step-00000007").rename(run / "checkpoints/step-00000005")  # by another's name: damaged, too

@@ -30,7 +30,7 @@ RECIPE["train"] = {"steps": 1, "batch": 2}
 
 
 def png(depth: int, colour: int, row: bytes, clear: tuple[int, ...]) -> bytes:
-    """Return a PNG of one row, of 4 pixels of so many bits, with a transparent colour."""
+    """Return a PNG of one row of 4 pixels with the given bit depth and a transparent colour."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -237,7 +237,7 @@ FILES |= {"latents": "index.json"}
 
 @pytest.mark.parametrize("kind", FILES)
 def test_data_that_cannot_be_opened_are_one_line(kind: str, tmp_path: Path) -> None:
-    """Nothing waits for a pipe or reads a device, and names that systems refuse are told of."""
+    """No command waits for a pipe or reads a device, and names that the system refuses are one line."""
     file = tmp_path / "pipes" / FILES[kind]
     file.parent.mkdir(parents=True)
     os.mkfifo(file)

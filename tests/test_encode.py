@@ -137,7 +137,7 @@ def test_a_block_cut_short_is_written_again(cache: Path, autoencoder: Path, tmp_
     with pytest.raises(UserError):
         write(out, autoencoder, rank=0, world_size=2, patience=0.0)
     with (out / "moments.npy").open("r+b") as stream:
-        stream.seek(-100, os.SEEK_END)  # in block 5, which has no mark
+        stream.seek(-100, os.SEEK_END)  # in block 5, which has no marker
         stream.write(b"half a block")
     (out / ".progress" / "00000002.json").write_text("")  # as a disk may leave it when power fails
     model = vae.load(str(autoencoder))
@@ -318,7 +318,7 @@ def test_a_folder_and_the_data_of_a_recipe_are_sources(
 
 
 def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_path: Path) -> None:
-    """An image exchanged under its name while half is done is encoded again with its block; later, it is told of."""
+    """An image replaced under its name during encoding is encoded again with its block; a later change is reported."""
     root = picture_folder(tmp_path / "pictures")
 
     def encode(out: Path) -> list[str]:

@@ -66,7 +66,7 @@ def wanted_by_hand(one: Tensor, labels: Tensor, real: Tensor, own: Tensor, apart
 
 @pytest.fixture(scope="module")
 def reported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a report on two draws of 60 samples, with guidance and without, in pixels."""
+    """Return the folder of a report on two draws of 60 samples each, with and without guidance, in pixels."""
     folder = tmp_path_factory.mktemp("reported") / "out"
     several = sets("evaluation.num=60", "evaluation.draws=2")
     evaluated(run, "--seed", 4, *several, "--out", folder)
@@ -169,7 +169,7 @@ def test_a_manifest_lists_everything_that_metrics_depend_on(run: Path, reported:
 
 
 def test_a_manifest_describes_the_requested_evaluation(run: Path, reported: Path, tmp_path: Path) -> None:
-    """Samples that were drawn for another one are the same, and what is said of evaluation is not."""
+    """Samples of an earlier evaluation are reused, and the manifest describes the new evaluation."""
     shutil.copytree(reported, tmp_path / "out")
     before = states(tmp_path / "out/samples")
     drawn = {*(tmp_path / "out/samples").iterdir()}
@@ -228,7 +228,7 @@ def words(run: Path, out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a report that was left alone."""
+    """Return the folder of an uninterrupted evaluation."""
     folder = tmp_path_factory.mktemp("straight")
     assert forked.finish(words(run, folder / "out"), folder / "log") == 0, (folder / "log").read_text()
     return folder / "out"

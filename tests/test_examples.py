@@ -28,7 +28,7 @@ def load(name: str) -> ModuleType:
 
 
 def code_lines(file: Path, part: str) -> int:
-    """Count the lines of a definition, decorators included, without those that are blank or words."""
+    """Count the lines of a definition with its decorators, without blank lines and docstrings."""
     source = file.read_text()
     (node,) = (one for one in ast.parse(source).body if getattr(one, "name", "") == part)
     assert isinstance(node, ast.ClassDef | ast.FunctionDef)

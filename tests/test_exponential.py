@@ -154,7 +154,7 @@ def test_in_lambda_second_order_is_dpm_solver_plus_plus(stochastic: bool) -> Non
     generator = torch.Generator().manual_seed(0)
 
     def drawn(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x)  # diffusers draws and computes in float32
+        return torch.randn(x.shape, generator=generator).to(x)  # diffusers samples noise and computes in float32
 
     w = KL(path) if stochastic else None
     ours = sample(Exponential(RING.velocity(path), path, w, 2, False, itself, drawn), x, times)

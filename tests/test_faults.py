@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven steps that nothing happened to."""
+    """An uninterrupted run of seven steps."""
     folder = tmp_path_factory.mktemp("straight")
     assert finish(words(folder / "run"), folder / "log") == 0, (folder / "log").read_text()
     return folder / "run"

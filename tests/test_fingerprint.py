@@ -64,7 +64,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 def change(file: Path) -> None:
-    """Exchange a byte of a file's content, its size and times being kept."""
+    """Replace a byte of a file without changing its size and times."""
     content, before = bytearray(file.read_bytes()), file.stat()
     place = content.find(b"IDAT") + 20 if b"IDAT" in content else len(content) - 6
     content[place] ^= 1

@@ -96,7 +96,7 @@ def test_all_formats_that_pillow_decodes_are_taken(ending: str, tmp_path: Path) 
     kind = {"JFIF": "JPEG", "TIF": "TIFF", "JP2": "JPEG2000"}.get(ending.upper(), ending.upper())
     picture = Image.new("RGB", (16, 16), (200, 16, 16))
     (tmp_path / f"it.{ending}").write_bytes(encode(picture, kind))
-    (tmp_path / "it.eps").write_bytes(encode(picture, "EPS"))  # which Pillow gives to Ghostscript, to be run
+    (tmp_path / "it.eps").write_bytes(encode(picture, "EPS"))  # Pillow would run it with Ghostscript
     images = folder(str(tmp_path), 8).training
     assert len(images) == 1
     colour = read_all(images)[0, :, 4, 4].float()

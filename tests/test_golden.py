@@ -50,7 +50,7 @@ PATH_ARRAYS, LOSSES, SAMPLES, LIKELIHOOD, CHAIN = map(read, ("paths", "losses", 
 
 
 def assert_equal(mine: Tensor, golden: Tensor, share: float = 1e-9) -> None:
-    """Assert equality to 1e-6, relatively, and to a share of the largest number, where the golden ones are finite."""
+    """Assert equality to 1e-6, relative to each value and to the largest one, where the golden values are finite."""
     finite = golden.isfinite()
     assert finite.any()
     torch.testing.assert_close(mine[finite], golden[finite], rtol=1e-6, atol=share * float(golden[finite].abs().max()))

@@ -55,7 +55,7 @@ def test_a_released_file_is_trained_on(tmp_path: Path) -> None:
     trained = checkpoints.load(Run(out).latest(), "model")
     assert not torch.equal(trained[HEAD], state[HEAD])
     torch.testing.assert_close(trained[HEAD], state[HEAD], rtol=0, atol=0.01)  # two steps of 5e-4 from there
-    file.unlink()  # what has begun goes on without it
+    file.unlink()  # a run that has started resumes without it
     code, said = sitkit("train", "digits", "--out", out, *sets(*TINY, f"train.init={file}", "train.steps=3"))
     assert (code, "going on after step 2" in said) == (0, True), said
 

@@ -153,7 +153,7 @@ def test_an_adaptive_solver_leaves_guidance_no_larger_an_error_than_a_fine_grid(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("solve", [adaptive, solve_each])
 def test_a_reparametrised_field_jumps_exactly_at_its_stated_times(solve, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
-    """A time next to a jump is matched with one on the same side, whatever is rounded in between."""
+    """A time next to a jump is matched with one on the same side in spite of rounding."""
     field: Field = Switched()
     back = reparametrise(reparametrise(field, Linear(), GVP()), GVP(), Linear())
     x = torch.ones(2, 2, dtype=dtype)

@@ -215,7 +215,7 @@ def test_a_demanding_row_is_served_among_a_thousand_others() -> None:
 
 
 def test_a_demanding_density_is_served_among_a_thousand_others() -> None:
-    """One row stands still where the field swings, and its mates are where there is no field at all."""
+    """One row stays where the field oscillates, and the other rows are where the field is zero."""
 
     def field(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(x.abs() < 1, 20 * torch.cos(30 * t)[:, None] * x, 0 * x)
@@ -228,7 +228,7 @@ def test_a_demanding_density_is_served_among_a_thousand_others() -> None:
 
 @pytest.mark.parametrize("solve", [adaptive, log_likelihood])
 def test_tolerances_are_relative_and_absolute(solve: Callable[..., object]) -> None:
-    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # which has no divergence
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # divergence-free
     field = Counted(lambda x, t: x @ turn * (20 * torch.cos(20 * t))[:, None])
     ends = (1.0, 0.0) if solve is adaptive else ()
     calls = {}

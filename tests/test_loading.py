@@ -107,7 +107,7 @@ def test_dit_is_asked_at_timesteps_and_returns_the_noise() -> None:
         torch.testing.assert_close(dit.full(x, t, y), network.full(x, timesteps.float(), y), rtol=1e-4, atol=1e-4)
         assert torch.equal(dit(x, torch.ones(3), y), network(x, torch.zeros(3), y))
         half = torch.full((3,), 0.5)
-        assert torch.equal(dit(x, half.bfloat16(), y), dit(x, half, y))  # 499 is no number of bfloat16
+        assert torch.equal(dit(x, half.bfloat16(), y), dit(x, half, y))  # bfloat16 cannot represent 499
     assert dit.num_classes == 10
     with pytest.raises(ValueError, match="steps must be at least 1"):
         DiT(network, steps=0)

@@ -34,7 +34,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_reach_the_loss_of_one(alone: Path, tmp_path: Path, mode: str) -> None:
-    """In two pieces each, of which the last is treated as a batch that is whole."""
+    """With two micro-batches each."""
     trains(tmp_path / "run", tmp_path / "log", mode, "compute.gradient_accumulation=2")
     one, two = Run(alone).metrics(), Run(tmp_path / "run").metrics()
     assert [record["step"] for record in two] == [*range(1, 21)]
@@ -102,7 +102,7 @@ def test_two_machines_train_together_and_one_that_dies_is_waited_for(tmp_path: P
     meet += ["--max-restarts=3"]
     small = command(run, *EVERY, "train.batch=16", processes=1, steps=200)[1:]  # past the interpreter
     small += ["--set", "checkpoint.every=10"]
-    words = [  # the machine that holds the rendezvous is the one that lives on
+    words = [  # the machine with the rendezvous is not killed
         [*torchrun(1, *meet, f"--rdzv-conf=is_host={host},join_timeout=120,last_call_timeout=1"), *small]
         for host in (1, 0)
     ]

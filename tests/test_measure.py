@@ -14,7 +14,7 @@ from sitkit.recipes.metrics import moments, nearer_share
 
 
 def gaussian(count: int, size: int, seed: int, mean: float = 0.0, labels: Tensor | None = None) -> FeatureStatistics:
-    """Return what is known of draws of a normal law."""
+    """Return the features of samples of a normal distribution."""
     x = torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + mean
     halves = (moments(x[::2]), moments(x[1::2]))
     return FeatureStatistics(count, moments(x), None, x.float(), torch.arange(count), labels, halves, None, "")
@@ -34,7 +34,7 @@ def measured(
 
 
 def test_the_bias_of_few_samples_is_estimated() -> None:
-    """Of draws of the reference's own law the whole distance is bias, c / N."""
+    """For samples of the reference's distribution the whole distance is bias, c / N."""
     for count in (200, 400):
         draws = [gaussian(count, 8, seed) for seed in range(60)]
         number = measured(draws, exact(8))["Frechet distance of pixels"].describe()

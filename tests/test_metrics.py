@@ -80,7 +80,7 @@ def test_frechet_distance_scales_with_the_square_and_ignores_rotation() -> None:
     assert frechet_distance(mu1, sigma1, mu1 + 2, sigma1) == pytest.approx(4 * 6)
     assert frechet_distance(mu1, 0 * sigma1, mu1, sigma2) == pytest.approx(float(sigma2.trace()))
     halves = frechet_distance(*(value.float() for value in (mu1, sigma1, mu1, sigma1)))
-    assert abs(halves) < 1e-9  # whatever the dtype given, all is in float64
+    assert abs(halves) < 1e-9  # computed in float64 for any given dtype
 
 
 def test_frechet_distance_refuses_invalid_moments() -> None:
@@ -191,7 +191,7 @@ def test_precision_and_recall_distinguish_bad_quality_and_bad_coverage() -> None
 
 
 def test_equal_points_are_at_distance_0() -> None:
-    x = drawn(40, 30, 0).float() + 1000  # of which squares would leave distances of 1 or so
+    x = drawn(40, 30, 0).float() + 1000  # squares of float32 would give distances of about 1
     twice = torch.cat([x, x])
     assert precision_recall(twice, x, k=1) == (1.0, 1.0)
     assert precision_recall(twice, x + 1e-3, k=1) == (0.0, 1.0)  # the radii are 0

@@ -125,7 +125,7 @@ def test_a_file_that_is_lost_while_training(tmp_path: Path) -> None:
     for workers in (0, 2):
         run, said = tmp_path / f"run{workers}", tmp_path / f"said{workers}"
         content = (images / "05.png").read_bytes()
-        fault = ("lose", 5 - workers, str(images / "05.png"))  # so many steps may be ahead
+        fault = ("lose", 5 - workers, str(images / "05.png"))  # the workers are ahead by this many steps
         assert finish(words(run, *settings, f"compute.workers={workers}"), said, fault) == 2
         assert last_words(said) == f"sitkit: {images}/05.png cannot be opened: No such file or directory"
         assert good(run)[-1] >= 4 - workers
@@ -148,7 +148,7 @@ def test_foreign_recipes_networks_and_steps_are_refused(tmp_path: Path) -> None:
     assert (run / "recipe.json").read_bytes() == kept
     shutil.copytree(other / "checkpoints/step-00000004", run / "checkpoints/step-00000006")
     manifest = run / "checkpoints/step-00000006/manifest.json"
-    assert finish(words(run, steps=4), tmp_path / "renamed") == 0  # a checkpoint by another's name is none
+    assert finish(words(run, steps=4), tmp_path / "renamed") == 0  # a checkpoint under the name of another is damaged
     assert f"{manifest} is damaged (it is of step 4)" in (tmp_path / "renamed").read_text()
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": 6}))
     assert f"{manifest.parent} holds another network" in refused()

@@ -62,7 +62,7 @@ def test_a_word_of_zero_is_a_normal_number_too(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_two_streams_ever_ask_for_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws of two domains differ in a word of the counter, so no key can make them meet."""
+    """Random numbers of two domains differ in a word of the counter, so they are distinct for every key."""
     seen: set[tuple[int, ...]] = set()
     plain = philox.philox
 

@@ -10,16 +10,16 @@ from sitkit.recipes.sampling.image_grid import caption_of, label_grid
 
 
 def caption(name: str) -> bytes:
-    """Return the head of a column of white images of a class of that name."""
+    """Return the caption of a column of white images of a class with this name."""
     white = torch.full((1, 3, 48, 48), 255, dtype=torch.uint8)
     return np.asarray(label_grid(white, torch.tensor([0]), [name]))[:22].tobytes()
 
 
 def test_captions_have_the_letters_of_many_languages() -> None:
-    """A letter that a font lacks is a box, the same for all."""
+    """A character that the font lacks is rendered as a box."""
     drawn = [caption(letter) for letter in "nñşßжψŁא"]
     assert len(set(drawn)) == len(drawn)
-    assert caption(unicodedata.normalize("NFD", "ñandú")) == caption("ñandú")  # as file systems may have it
+    assert caption(unicodedata.normalize("NFD", "ñandú")) == caption("ñandú")  # file systems may store it so
     assert caption("a\n b") == caption("a b")
 
 

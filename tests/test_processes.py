@@ -45,7 +45,7 @@ class Member(ProcessGroup):
 
 
 def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
-    """Return the images of a grid that so many processes draw."""
+    """Return the images of a grid that `count` processes sample."""
     Member.said = {}
     for rank in reversed(range(world)):  # rank 0 is the last, and hears all others
         try:

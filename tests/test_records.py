@@ -41,7 +41,7 @@ def quiet(line: str) -> None:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Return what a run has recorded but for its speed."""
+    """Return the logged metrics of a run without its speed."""
     return [{key: value for key, value in record.items() if key not in SPEED} for record in Run(folder).metrics()]
 
 
@@ -50,7 +50,7 @@ def kept(folder: Path) -> list[int]:
 
 
 def sitkit(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process; return its exit code and everything that it said."""
+    """Run a command in this process; return its exit code and its output."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -403,7 +403,7 @@ def test_a_reference_is_looked_at_once_until_it_is_another(folder: Path, tmp_pat
 
 
 def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path: Path) -> None:
-    """Written down by `sitkit reference`, which goes on where it stopped."""
+    """Statistics written by `sitkit reference`, which resumes where it stopped."""
     out = tmp_path / "new" / "r.npz"
     words = ["reference", folder, "--out", out, "--size", 8, "--channels", 1, "--features", "measuring:Likeness"]
     code, said = sitkit(*words)

@@ -162,7 +162,7 @@ def test_a_dit_without_learned_variance_runs_as_well(tmp_path: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    """Return the words of the commands in the page of published numbers."""
+    """Return the arguments of the commands in the page of published results."""
     page = (Path(__file__).parent.parent / "docs" / "reproduce.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     return [shlex.split(line, comments=True) for line in "\n".join(blocks).splitlines()]

@@ -343,7 +343,7 @@ def test_a_run_stopped_by_a_broken_image_resumes_without_it(tmp_path: Path) -> N
 
 
 def test_held_out_images_stay_so_if_others_are_unreadable(run: Path, tmp_path: Path) -> None:
-    """A share of fewer images would be another."""
+    """A split of fewer images would be another one."""
     code, said = train(run, data_of(tmp_path / "images", split=0.5, unreadable="skip"), "train.steps=2")
     assert (code, "undo: data.unreadable" in said) == (2, True)
 

@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(run: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleFolder:
-    """Return 1100 samples that were drawn at once."""
+    """Return 1100 samples of one uninterrupted command."""
     return put(request_of(run), 1100, tmp_path_factory.mktemp("alone") / "samples", WorkPartition())
 
 
@@ -270,7 +270,7 @@ def test_a_folder_that_is_there_may_have_a_dot_in_its_name(run: Path, tmp_path: 
 def test_an_array_comes_by_way_of_a_hidden_folder(
     alone: SampleFolder, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted before the array is written, nothing is drawn again; samples of another seed are others."""
+    """Interrupted before the array is written, no sample is generated again; another seed gives other samples."""
     out = tmp_path / "new" / "some[1].npz"
 
     def stop(*_: Any) -> None:
@@ -336,7 +336,7 @@ def test_two_processes_of_which_any_is_killed_give_the_same_samples(run: Path, t
     for seconds in patience():
         forks = [forked.start(words(run, out), log, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
         time.sleep(seconds)
-        for fork in chance.sample(forks, 2):  # the other goes on for a while
+        for fork in chance.sample(forks, 2):  # the other continues for a while
             kill(fork)
             time.sleep(seconds * chance.random())
         codes = [fork.wait() for fork in forks]

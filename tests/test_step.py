@@ -52,7 +52,7 @@ class Alone:
 
 
 def assert_near(one: list[Tensor], other: list[Tensor], share: float) -> None:
-    """Assert that differences are less than a share of the largest number of each."""
+    """Assert that differences are small relative to the largest value of each tensor."""
     for mine, theirs in zip(one, other, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=share * float(theirs.abs().max()))
 
@@ -98,7 +98,7 @@ def test_the_learning_rate_is_a_function_of_the_step(schedule: str, warmup: int)
         assert learning_rate(recipe, step) == pytest.approx(0.5 * shares[schedule])
     assert learning_rate(recipe, 100) == pytest.approx(0.5 if schedule == "constant" else 0.05)
     alone = Alone("optimizer.lr=0.5", *shape)
-    for step in (50, 3, 97):  # whatever came before
+    for step in (50, 3, 97):  # after any other step
         alone.take(step, alone.batches(step))
         assert alone.state.optimizer.param_groups[0]["lr"] == learning_rate(recipe, step)
     assert learning_rate(tiny("optimizer.warmup=200", "optimizer.lr=1.0"), 100) == 0.5
@@ -218,7 +218,7 @@ def test_blocks_are_compiled_once_for_all(more: tuple[str, ...], monkeypatch: py
 
 
 class Dropping(SiT):
-    """A network that draws at random."""
+    """A network that uses random numbers."""
 
     def __init__(self, input_size: int, in_channels: int, num_classes: int):
         shape: dict[str, Any] = {"input_size": input_size, "in_channels": in_channels, "num_classes": num_classes}

@@ -22,7 +22,7 @@ from studies import AXES, SMALL, layout, sitkit, write
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of a path of one's own, each part of which was done alone, and then put together."""
+    """A study with a custom path; each part is run alone, and then the study is put together."""
     folder = tmp_path_factory.mktemp("study")
     file = write(folder / "study.toml", SMALL + AXES)
     parts = layout(folder, SMALL + AXES)

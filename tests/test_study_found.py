@@ -154,7 +154,7 @@ number = "n"
 
 
 def test_published_orders_are_compared_with_those_of_the_seeds(tmp_path: Path) -> None:
-    """Of pairs that differ on one axis: one as published, one the other way, one not told; equal ones are none."""
+    """Pairs that differ on one axis: one as published, one reversed, one undecided; equal values are no pair."""
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text))
     results = found(study, 0.0, [[5.0, 5.1, 5.2], [6.0, 6.2, 6.1], [4.0, 4.1, 4.2], [5.0, 7.0, 6.4]])

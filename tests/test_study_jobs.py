@@ -125,7 +125,7 @@ FAILING = """
 usual = {}
 broken = { objective = { kind = "faulty:Sometimes", numbers = [16, 32], seed = 3 } }
 """
-"""The loss of samples 16 and 32 is no number, and so two steps in a row are not taken, after which patience ends."""
+"""The loss of samples 16 and 32 is NaN, so two steps in a row are skipped, and the patience is exhausted."""
 
 
 def study_command(folder: Path, out: str, *words: str) -> list[str]:
@@ -133,7 +133,7 @@ def study_command(folder: Path, out: str, *words: str) -> list[str]:
 
 
 def numbers(out: Path) -> list[object]:
-    """Return what a study found, with the names of its parts."""
+    """Return the results of a study with the names of its parts."""
     rows = json.loads((out / "study.json").read_text())["rows"]
     return [{key: value for key, value in row.items() if key != "report"} for row in rows]
 

@@ -57,7 +57,7 @@ def assert_equal(one: Path, other: Path) -> None:
 
 
 def records(folder: Path) -> list[dict[str, object]]:
-    """Return what a run has recorded but for its speed."""
+    """Return the logged metrics of a run without its speed."""
     speed = ("seconds", "images_per_second", "teraflops", "memory_gib")
     return [{key: value for key, value in record.items() if key not in speed} for record in Run(folder).metrics()]
 
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, harm: str) -> None:
     if harm == "remove":
         file.unlink()
     said: list[str] = []
-    with pytest.raises(UserError, match=r"no checkpoint of .* is good"):  # there is no other
+    with pytest.raises(UserError, match=r"no checkpoint of .* is good"):  # the only one
         train(tiny("train.steps=3", "checkpoint.every=1"), tmp_path, CPU, said.append)
     assert sum(f"{file} is damaged" in line for line in said) == 1
     shutil.rmtree(tmp_path / "checkpoints")

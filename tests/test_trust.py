@@ -91,7 +91,9 @@ def test_no_command_imports_code_that_a_run_names(place: Path, command: str) -> 
     assert said.startswith("sitkit: run/recipe.json: path: 'evil:Path' is code outside of sitkit")
     assert "--trust" in said
     assert said.count("\n") == 1
-    code, said = sitkit(*COMMANDS[command], "--trust")  # it is imported, and there is no checkpoint, for one
+    code, said = sitkit(
+        *COMMANDS[command], "--trust"
+    )  # it is imported, and the command stops later, such as without a checkpoint
     assert "--trust" not in said
     assert (place / "imported").exists()
 
@@ -186,5 +188,5 @@ def test_trust_is_of_names() -> None:
     with pytest.raises(UserError, match="'b' is code"):
         TRUST_NOTHING.check("b")
     named = {key for key, value in flatten(read_recipe("digits").model_dump(mode="json")).items() if ":" in str(value)}
-    assert not named  # so that a usual recipe asks for nothing
+    assert not named  # so a default recipe needs no trust
     assert slots.PATH.find("vp", TRUST_NOTHING)

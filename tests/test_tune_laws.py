@@ -202,7 +202,7 @@ def test_none_is_left_out_of_a_sampler_file() -> None:
 
 
 def many(*values: int) -> list[Axis]:
-    """Return axes of so many values: exponents of the times, scales of guidance, scales of w."""
+    """Return axes with the given numbers of values: exponents of the times, scales of guidance, scales of w."""
     keys = ("sampler.times.exponent", "guidance.scale", "sampler.w.scale")
     return [
         Axis(key, tuple(variant(key, f"{1 + place / 8}") for place in range(count)))
