@@ -1,4 +1,4 @@
-"""Digests of words, numbers and tensors."""
+"""SHA-256 digests of texts, numbers and tensors."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def digest_of(*parts: object) -> str:
-    """Return the sha256 of words, numbers and tensors."""
+    """Return the SHA-256 digest of texts, numbers and tensors, in hexadecimal."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
@@ -18,6 +18,6 @@ def digest_of(*parts: object) -> str:
     return digest.hexdigest()
 
 
-def text_line(*words: object) -> bytes:
-    """Return words and numbers as bytes, others if any of them is another."""
-    return (repr(tuple(map(str, words))) + "\n").encode("utf-8", "surrogateescape")
+def text_line(*values: object) -> bytes:
+    """Return texts and numbers as one line of bytes, different for different values."""
+    return (repr(tuple(map(str, values))) + "\n").encode("utf-8", "surrogateescape")

@@ -1,5 +1,8 @@
-"""Errors that are the user's to mend."""
+"""Errors that the user can fix."""
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what was given, what is allowed, what to do. The command line exits with 2."""
+    """Invalid input. Its message is one line: what was given, what is allowed, what to do.
+
+    The command line prints the message and exits with code 2.
+    """

@@ -1,4 +1,4 @@
-"""Being asked to stop."""
+"""Signals that ask a long command to stop."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -6,23 +6,25 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""From a person, a cluster, and a cluster that warns."""
+"""Sent by Ctrl-C, by a cluster that ends a job, and by a cluster that warns before it does."""
 
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first signal to stop into a word that can be asked for; a second one acts as ever."""
-    heard = False
+    """Yield a function that returns whether a signal to stop has come. A second signal has its usual effect."""
+    received = False
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard = True
-        for one, handler in former.items():
-            signal.signal(one, handler)
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
+        restore()
 
-    former = {number: signal.signal(number, hear) for number in STOP}
-    try:
-        yield lambda: heard
-    finally:
-        for number, handler in former.items():
+    def restore() -> None:
+        for number, handler in previous.items():
             signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, receive) for number in STOP}
+    try:
+        yield lambda: received
+    finally:
+        restore()

@@ -1,4 +1,4 @@
-"""Nested tables of plain values, as JSON and TOML have them: read within bounds, and compared key by key."""
+"""Reads JSON and TOML with limits on nesting and integers, and compares nested tables key by key."""
 
 import json
 import tomllib
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_DEPTH = 50
-"""How deeply tables and lists may be nested: those of a recipe are four deep."""
+"""The deepest nesting of tables and lists that is read. Recipes have four levels."""
 MAX_INTEGER = 2**63 - 1
-"""Integers have 64 bits, as TOML says."""
+"""Integers have 64 bits, as in the TOML standard."""
 
 
 def read_toml(text: str) -> dict[str, Any]:
     """Return the table of a TOML file.
 
     Raises:
-        ValueError: it is no TOML, is nested too deeply, or has an integer of more than 64 bits.
+        ValueError: it is not TOML, is nested too deeply, or has an integer of more than 64 bits.
     """
     try:
         table = tomllib.loads(text)
@@ -29,7 +29,7 @@ def read_json(text: str | bytes) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or has an integer of more than 64 bits.
+        ValueError: it is not JSON, is nested too deeply, or has an integer of more than 64 bits.
     """
     try:
         value = json.loads(text)
@@ -50,7 +50,7 @@ def _check(value: Any, depth: int = 0) -> None:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a table's values by dotted key."""
+    """Return the values of nested tables by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in table.items():
         leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
@@ -58,6 +58,6 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the dotted keys at which two tables differ, with both values; None where there is none."""
+    """Return the dotted keys at which two tables differ, with both values; None where a table lacks the key."""
     flat, others = flatten(one), flatten(other)
     return {key: (flat.get(key), others.get(key)) for key in flat | others if flat.get(key) != others.get(key)}

@@ -1,12 +1,12 @@
-"""Names as users write them."""
+"""Names that users type: suggestions for misspelt ones, and snake case."""
 
 import re
 from difflib import get_close_matches
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """Return ' (did you mean ...?)' with the nearest known word, or nothing if none is near."""
-    matches = get_close_matches(word, known, n=1)
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return ' (did you mean ...?)' with the most similar known name; an empty text if none is similar."""
+    matches = get_close_matches(name, known, n=1)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 

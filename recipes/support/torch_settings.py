@@ -1,4 +1,4 @@
-"""Settings of torch for as long as a block takes: how float32 is rounded, and whether results repeat to the bit."""
+"""Context managers for global settings of torch: the precision of float32, and deterministic algorithms."""
 
 import os
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ FLOAT32_SETTINGS = (
     _backends.mkldnn.matmul,
     _backends.mkldnn.conv,
 )
-"""Where torch keeps how float32 is rounded inside matmuls and convolutions."""
+"""The settings of torch for the precision of float32 inside matmuls and convolutions."""
 
 
 @contextmanager
 def float32_math(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
     """Compute matmuls and convolutions of float32 in float32, or in TF32 where the device has it.
 
-    torch has two interfaces for this. The older one (`set_float32_matmul_precision`, `allow_tf32`) also sets the newer
-    one (`fp32_precision`), but not the reverse, and torch raises where it finds that they differ: so both are set, and
-    only the newer one is read, which never raises. Both are as before afterwards.
+    torch has two interfaces for this setting. The older one (`set_float32_matmul_precision`, `allow_tf32`) also sets
+    the newer one (`fp32_precision`), but the newer one does not set the older one, and torch raises where they differ.
+    Therefore both are set, and only the newer one is read, which never raises. Both are restored afterwards.
     """
-    before = [place.fp32_precision for place in FLOAT32_SETTINGS]
+    before = [setting.fp32_precision for setting in FLOAT32_SETTINGS]
     matmul, cudnn = "highest", True
-    with suppress(RuntimeError):  # they already differ; what computes goes by the newer interface
+    with suppress(RuntimeError):  # the interfaces differ already; kernels use the newer one
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         cudnn = _backends.cudnn.allow_tf32
@@ -41,26 +41,26 @@ def float32_math(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
         _set(matmul, cudnn, before)
 
 
-def _set(matmul: str, cudnn: bool, places: list[str]) -> None:
+def _set(matmul: str, cudnn: bool, values: list[str]) -> None:
     torch.set_float32_matmul_precision(matmul)
     _backends.cudnn.allow_tf32 = cudnn
-    for place, value in zip(FLOAT32_SETTINGS, places, strict=True):
-        place.fp32_precision = value
+    for setting, value in zip(FLOAT32_SETTINGS, values, strict=True):
+        setting.fp32_precision = value
 
 
 @contextmanager
-def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Use algorithms whose results repeat to the bit, on the same device with the same versions, if that is wanted.
+def deterministic(enabled: bool = True) -> Iterator[None]:
+    """Use algorithms whose results repeat to the bit on the same device with the same versions, if `enabled`.
 
     Raises:
         UserError: an operation has no such algorithm.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it on its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

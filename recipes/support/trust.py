@@ -1,7 +1,8 @@
-"""Whose code may run.
+"""Trust: which code outside of sitkit may be imported and run.
 
-A recipe may name code that is no part of sitkit: a component, as `"package.module:Name"`, or a checkout that makes a
-network. The user's own recipe and command line may; a folder that is only read, such as a run from elsewhere, may not.
+A recipe may name such code: a custom component, as `"package.module:Name"`, or a checkout that defines a network. Code
+is trusted if the user's recipe or command line names it. Code that only the files of a folder name, such as those of a
+run from elsewhere, is not.
 """
 
 import importlib
@@ -22,8 +23,8 @@ class Trust:
     """The code outside of sitkit that may be imported and run: none by default.
 
     Args:
-        names: what may be, as recipes name it.
-        everything: whether all may be.
+        names: the names of trusted code, as recipes write them.
+        everything: whether all code is trusted.
     """
 
     names: frozenset[str] = frozenset()
@@ -31,14 +32,18 @@ class Trust:
 
     @classmethod
     def of(cls, *values: Any) -> "Trust":
-        """Return trust in all that values name: strings, sections, and tables and lists of them."""
+        """Return trust in all code that values name: strings, sections, and tables and lists of them."""
         return cls(frozenset(name for value in values for name in _strings(value)))
 
     def __or__(self, other: "Trust") -> "Trust":
         return Trust(self.names | other.names, self.everything or other.everything)
 
     def check(self, name: str) -> None:
-        """Raise a problem unless this code may run."""
+        """Check that code may run.
+
+        Raises:
+            UserError: it may not.
+        """
         if not self.everything and name not in self.names:
             raise UserError(
                 f"'{name}' is code outside of sitkit, which runs only if you ask for it: if you trust this code, and "
@@ -46,16 +51,16 @@ class Trust:
             )
 
     def load(self, name: str) -> Any:
-        """Return what `"package.module:Name"` names, imported as `python` would, from the working directory as well.
+        """Import `"package.module:Name"`, also from the working directory, and return the object.
 
         Raises:
-            UserError: it is not trusted, is no such name, or cannot be imported.
+            UserError: it is not trusted, is not of this form, or cannot be imported.
         """
         self.check(name)
         module, _, attribute = name.partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):
             raise UserError(f"'{name}' should be package.module:Name")
-        if os.getcwd() not in sys.path:  # of a console script, it is not
+        if os.getcwd() not in sys.path:  # for a console script, it is not
             sys.path.insert(0, os.getcwd())
         try:
             return getattr(importlib.import_module(module), attribute)
@@ -67,13 +72,13 @@ TRUST_NOTHING, TRUST_EVERYTHING = Trust(), Trust(everything=True)
 
 
 def validation_trust(info: ValidationInfo) -> Trust:
-    """Return the trust with which a section is validated."""
+    """Return the trust that a validation was given as its context."""
     return info.context if isinstance(info.context, Trust) else TRUST_NOTHING
 
 
 def as_validation_error(problem: UserError) -> PydanticCustomError:
-    """Return a problem as an error of validation."""
-    text = str(problem).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    """Return a `UserError` as an error that validators of pydantic may raise."""
+    text = str(problem).encode(errors="backslashreplace").decode()  # names of files may not be UTF-8
     return PydanticCustomError("component", "{problem}", {"problem": text})
 
 
@@ -86,7 +91,7 @@ def _check(value: str, info: ValidationInfo) -> str:
 
 
 CodeFolder = Annotated[str, AfterValidator(_check)]
-"""The name of a folder whose code is run; in a recipe it needs trust."""
+"""The name of a folder whose code is run: a field of this type is only valid if the name is trusted."""
 
 
 def _strings(value: Any) -> set[str]:
