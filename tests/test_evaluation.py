@@ -281,7 +281,7 @@ def test_a_run_is_measured_without_its_data_by_a_reference(tmp_path: Path) -> No
     for command in ("evaluate", "tune"):
         more = ["--over", "guidance.scale=1.0|1.5", "--calls", "3"] if command == "tune" else []
         line = refused(command, folder, *more, "--out", tmp_path / "none")
-        moved = "if the data have moved, name their place by --set data.path=DIR"
+        moved = "if the data have moved, give their location with --set data.path=DIR"
         assert f"there is no folder {places['train']}; {moved}; --reference names other images to compare with" in line
     code, said = sitkit("tune", *words[:-1], *more, "--out", tmp_path / "tuned")
     assert code == 0, said

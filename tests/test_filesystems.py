@@ -159,7 +159,7 @@ def test_a_checkpoint_reads_nothing_outside_of_it(tmp_path: Path) -> None:
 
 def test_a_run_reads_nothing_outside_of_it(tmp_path: Path) -> None:
     recipe = read_recipe("digits")
-    with Run.begin(tmp_path / "run", recipe, recipe.data.build()) as run:
+    with Run.open_for_training(tmp_path / "run", recipe, recipe.data.build()) as run:
         pass
     run.recipe_file.rename(tmp_path / "recipe.json")
     run.recipe_file.symlink_to(tmp_path / "recipe.json")

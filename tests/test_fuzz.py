@@ -27,6 +27,5 @@ def test_failures_are_seen(tmp_path: Path, world: World, monkeypatch: pytest.Mon
         raise TypeError("as if by mistake")
 
     monkeypatch.setattr("sitkit.recipes.experiment.read_recipe.read_recipe", crash)
-    _, words, why = next(found for number in range(99) if (found := case(0, number, world, "keys"))[1][1] == "digits")
-    assert why is not None, words
-    assert "as if by mistake" in why
+    cases = (case(0, number, world, "keys") for number in range(99))  # some end before the recipe is read
+    assert any(why is not None and "as if by mistake" in why for _, _, why in cases)

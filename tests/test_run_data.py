@@ -90,10 +90,10 @@ def lose_class(images: Path) -> None:
 
 
 CHANGES: list[tuple[Callable[[Path], None], str]] = [
-    (rename, "class 'light' is called 'bright' now"),
-    (add, "of class 'dark' 6 images were there and 7 are"),
-    (remove, "of class 'light' 6 images were there and 5 are"),
-    (replace, "of class 'light' images are others"),
+    (rename, "class 'light' is now named 'bright'"),
+    (add, "class 'dark': 6 images before, 7 now"),
+    (remove, "class 'light': 6 images before, 5 now"),
+    (replace, "class 'light': the images have changed"),
     (new_class, "class 'middle' is new"),
     (lose_class, "class 'light' is missing"),
 ]
@@ -123,7 +123,7 @@ def test_a_run_without_a_checkpoint_does_not_send_one_to_fine_tune_it(run: Path,
     shutil.rmtree(run / "checkpoints")
     add(tmp_path / "images")
     code, said = train(run, data_of(tmp_path / "images", split=0.5))
-    assert (code, "name another --out: it has no checkpoint yet" in said, "train.init" in said) == (2, True, False)
+    assert (code, "give another --out: it has no checkpoint yet" in said, "train.init" in said) == (2, True, False)
 
 
 def test_a_run_is_sampled_from_without_its_data(run: Path, tmp_path: Path) -> None:
@@ -150,7 +150,11 @@ def test_data_that_moved_are_named_and_compared(run: Path, tmp_path: Path) -> No
     (place,) = [f"data.path={tmp_path / 'moved'}"]
     again = ["train", "digits", "--out", run, *sets(data_of(tmp_path / "images", split=0.5), *TINY, "train.steps=2")]
     code, said = sitkit(*again)
-    assert (code, "there is no folder" in said, "name their place by --set data.path=DIR" in said) == (2, True, True)
+    assert (code, "there is no folder" in said, "give their location with --set data.path=DIR" in said) == (
+        2,
+        True,
+        True,
+    )
     for command in (
         ["evaluate", run],
         ["likelihood", run, "--images", 2],
@@ -165,7 +169,7 @@ def test_data_that_moved_are_named_and_compared(run: Path, tmp_path: Path) -> No
     write_images(tmp_path / "others", {"dark": 40, "light": 100})
     for command in (["evaluate", run], ["likelihood", run], ["replay", run, "--step", 1], again):
         code, said = sitkit(*command, *sets(f"data.path={tmp_path / 'others'}"))
-        assert (code, "of class 'light' images are others" in said) == (2, True), said
+        assert (code, "class 'light': the images have changed" in said) == (2, True), said
     code, said = sitkit(*again, *sets(place, "data.size=16"))
     assert (code, "holds a run of another recipe" in said, "data.size" in said) == (2, True, True)
 
@@ -193,7 +197,10 @@ def test_changed_held_out_images_are_reported(run: Path, tmp_path: Path) -> None
     write_images(tmp_path / "heldout", {"dark": 41, "light": 210})
     code, said = sitkit("evaluate", tmp_path / "two")
     assert code == 0, said
-    assert "held-out images are others than when the run was created: of class 'dark' images are others; of" in said
+    assert (
+        "the held-out images have changed since the run was created: class 'dark': the images have changed; class"
+        in said
+    )
 
 
 def test_a_run_of_an_earlier_version_resumes_with_a_note(run: Path, tmp_path: Path) -> None:
@@ -339,7 +346,7 @@ def test_a_run_stopped_by_a_broken_image_resumes_without_it(tmp_path: Path) -> N
     assert (code, "another recipe" in said) == (2, True)
     (images / "light/3.png").write_bytes(b"damaged")
     code, said = train(tmp_path / "run", data_of(images, unreadable="skip"), *whole[1:], "train.steps=40")
-    assert (code, "of class 'light' 12 images were there and 11 are" in said) == (2, True)  # which was not so before
+    assert (code, "class 'light': 12 images before, 11 now" in said) == (2, True)  # which was not so before
 
 
 def test_held_out_images_stay_so_if_others_are_unreadable(run: Path, tmp_path: Path) -> None:

@@ -157,9 +157,12 @@ def test_a_run_resumes_with_the_recipe_that_the_user_names(place: Path) -> None:
     recipe = read_recipe("digits", ["path=evil:Path"])
     split = recipe.data.build()
     for _ in range(2):
-        with Run.begin(place / "own", recipe, split) as run:
+        with Run.open_for_training(place / "own", recipe, split) as run:
             assert run.recipe(Trust.of(recipe)) == recipe
-    with pytest.raises(UserError, match="'evil:Path' is code"), Run.begin(place / "own", read_recipe("digits"), split):
+    with (
+        pytest.raises(UserError, match="'evil:Path' is code"),
+        Run.open_for_training(place / "own", read_recipe("digits"), split),
+    ):
         pass
 
 

@@ -1,4 +1,4 @@
-"""What `sitkit encode` does: from the name of a source to its latents in a folder."""
+"""Implements `sitkit encode`: reads the source that the command names and encodes it into a folder."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ..support.errors import UserError
 from ..support.progress import print_once
 
 HELDOUT = "heldout"
-"""The folder, in that of the cache, of what a source holds out."""
+"""The name of the folder inside the cache for held-out images."""
 
 
 def encode_source(
@@ -32,10 +32,10 @@ def encode_source(
     unreadable: Literal["stop", "skip"] = "stop",
     say: Callable[[str], None],
 ) -> None:
-    """Encode a source, or go on with it where it stopped; what it holds out goes into the folder `heldout` in `out`.
+    """Encode the images of a source, or resume encoding. Held-out images go into the folder `heldout` in `out`.
 
-    Under torchrun, or with RANK and WORLD_SIZE set, each process takes its part of the work. On GPUs, the process with
-    LOCAL_RANK k uses GPU k of its machine.
+    Under torchrun, or with RANK and WORLD_SIZE set, each process encodes a part of the images. On GPUs, the process
+    with LOCAL_RANK k uses GPU k of its machine.
 
     Args:
         source: a folder of images, or data of a recipe: a kind, such as `digits`, or its table in TOML, such as
@@ -44,12 +44,12 @@ def encode_source(
         size: the side of the images, in pixels.
         vae: the autoencoder, a folder or an id.
         batch: how many images are encoded at once.
-        device: where.
-        unreadable: what to do about images that cannot be read, see `encode`.
-        say: is told of what happens; by process 0 only.
+        device: the device to encode on.
+        unreadable: whether images that cannot be read are an error or are left out (`encode`).
+        say: takes lines for the user; called in process 0 only.
 
     Raises:
-        UserError: the source is none, its images are of another size, or they cannot be encoded.
+        UserError: the source does not exist, its images have another size, or they cannot be encoded.
     """
     partition = WorkPartition.from_environment()
     split, described = _open(source, size)
@@ -76,7 +76,7 @@ def encode_source(
 
 
 def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
-    """Return what a source holds, and what it is."""
+    """Return the data of a source, and the record that describes it."""
     if Path(source).is_dir():
         from ..data.file_listing import list_files
         from ..data.folder import folder
@@ -103,9 +103,9 @@ def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
 
 
 def _fingerprint(text: str, images: Images) -> str:
-    """Return the sha256 of a text, of the labels, and of pixels that are in memory.
+    """Return the SHA-256 digest of a text, of labels, and of pixels that are in memory.
 
-    Files are known by their names and labels, and not opened for this: a damaged one may be mended while half is done.
+    Files are identified by names and labels, and are not opened: a damaged one may be replaced meanwhile.
     """
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
     digest.update(images.labels.numpy().tobytes())

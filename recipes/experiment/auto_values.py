@@ -1,28 +1,30 @@
-"""What `auto` stands for: the times to train on, the times to sample along, and the last step.
+"""Resolves `auto`: the times to train on, the solver, the times to sample at, and the last step.
 
-Each follows from how the parts behave at the two ends, so that changing one choice never needs a second change.
+Each value follows from how the path, the objective and the solver behave at t = 0 and t = 1, so that a change of one
+component needs no other change.
 
-The solver is that of `samplers.plan`, `Exponential`, for the ODE and for every SDE, on the times of `grids.power`;
-others go along `grids.uniform`. `Exponential` begins anew where guidance sets in or ends, and times are moved there
-(`grids.through`). Sampling runs over all of [0, 1], except (SiT, arXiv 2401.08740, table 10, whose time
-runs the other way):
+The default solver is that of `samplers.plan`: `Exponential`, for the ODE and for every SDE, on the times of
+`grids.power`. Other solvers use `grids.uniform`. `Exponential` starts anew where a guidance interval starts or ends,
+and times are moved there (`grids.through`). Sampling runs over all of [0, 1], with these exceptions (SiT, arXiv
+2401.08740, table 10, whose time runs the other way):
 
-| where | because | then |
+| where | condition | then |
 | --- | --- | --- |
-| start, velocity not usable | `sitkit.objectives.usable_times` | a step inside, its first time at least (SDE: 1e-3) |
-| end, velocity not usable | the same | its last time |
-| start, w = KL | w is infinite where alpha = 0, which only `Exponential` bears | a step inside, 1e-3 at least |
-| end, an SDE | noise would stay in the picture | a noiseless step (`mean`) over the last .04 |
-| end, solvers that land on data (`Exponential`, `DDIM`, ancestral ones) | their last step does | 1, no other step |
-| end, data predicted | the velocity is infinite where sigma = 0 | an `euler` step, which lands on the prediction |
+| start | the velocity is not usable (`sitkit.objectives.usable_times`) | one step later, at a usable time |
+| end | the velocity is not usable | at its last usable time |
+| start | w = KL, infinite where alpha = 0, and not `Exponential` | one step later |
+| end | an SDE, whose noise would remain in the image | a noiseless step (`mean`) over the last 0.04 |
+| end | a solver that lands on data (`Exponential`, `DDIM`, ancestral ones) | at 1, without another step |
+| end | data are predicted: the velocity is infinite where sigma = 0 | an `euler` step, which lands on data |
 
-"A step inside" is 1 / (steps + 1), where noise alone is taken for the state. The paper has 1e-5 and 1e-3, from which
-a step of length h magnifies the errors of a network by h / 1e-5: on a ring of Gaussians, 50 steps of Heun's method with
-a learnt noise ended at an energy distance of 23 from 1e-5, and of .04 from 1 / 50.
+For an SDE, "one step later" is at least 1e-3.
+"One step later" is 1 / (steps + 1), where the state is taken to be pure noise. The paper starts at 1e-5 and 1e-3; from
+there, a step of length h multiplies the errors of a network by h / 1e-5. On a ring of Gaussians, 50 steps of Heun's
+method with learned noise ended at an energy distance of 23 from 1e-5, and of 0.04 from 1 / 50.
 
-Training draws times from all of [0, 1] at whose ends the objective is finite. Otherwise it starts at 1e-3, and ends at
-1 - 1e-5 on a path whose sigma_dot(1) is infinite, at .95 if data are predicted and the error is not measured in data
-(JiT clips there, arXiv 2511.13720), and else at 1 - 1e-3.
+Training uses all of [0, 1] at whose ends the loss is finite. Otherwise it starts at 1e-3, and ends at 1 - 1e-5 on a
+path whose sigma_dot(1) is infinite, at 0.95 if data are predicted and the error is not measured in data (JiT clips
+there, arXiv 2511.13720), and else at 1 - 1e-3.
 """
 
 import json
@@ -41,30 +43,30 @@ from .recipe import Recipe, Sampler
 
 LAST_STEP = 0.04
 LANDING = (Exponential, DDIM, Ancestral, LearnedAncestral)
-"""Solvers whose last step lands on the data that are expected, whatever the velocity at t = 1."""
+"""Solvers whose last step ends at the expected data, for any velocity at t = 1."""
 
 
 def resolve_auto(recipe: Recipe) -> Recipe:
-    """Return the recipe with what `auto` stands for in its place, as far as it concerns times and steps."""
+    """Return the recipe with the values that `auto` stands for in `train.interval` and `sampler`."""
     train = recipe.train.model_copy(update={"interval": train_interval(recipe)})
     return recipe.model_copy(update={"train": train, "sampler": resolve_sampler(recipe)})
 
 
 def train_interval(recipe: Recipe) -> tuple[float, float]:
-    """Return the times to train on."""
+    """Return the interval of times to train on."""
     if recipe.train.interval != "auto":
         return recipe.train.interval
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
-    reach = recipe.train.times.build()(torch.tensor([0.0, 1 - 2.0**-24]))
-    ends = torch.where((reach - reach.round()).abs() < 1e-4, reach.round(), reach)  # a grid never comes to t = 1
-    start, end = (_has_loss(objective, at) for at in ends)
-    clipped = 1 - 1e-05 if _steep(path) else 0.95 if _predicts_data(objective) else 1 - 0.001
+    extreme = recipe.train.times.build()(torch.tensor([0.0, 1 - 2.0**-24]))
+    ends = torch.where((extreme - extreme.round()).abs() < 1e-4, extreme.round(), extreme)  # a grid never reaches t = 1
+    start, end = (_loss_is_finite(objective, at) for at in ends)
+    clipped = 1 - 1e-05 if _sigma_dot_is_infinite(path) else 0.95 if _predicts_data(objective) else 1 - 0.001
     return 0.0 if start else 1e-3, 1.0 if end else clipped
 
 
-def _has_loss(objective: Any, at: Tensor) -> bool:
-    """Return whether the loss at a time is finite; an objective may refuse a time at which it is not."""
+def _loss_is_finite(objective: Any, at: Tensor) -> bool:
+    """Return whether the loss at a time is finite; an objective may raise where it is not."""
     data, noise = torch.full((1, 1), 2.0), torch.ones(1, 1)
     try:
         return bool(objective(_network(objective), data, noise, at[None]).isfinite())
@@ -73,7 +75,7 @@ def _has_loss(objective: Any, at: Tensor) -> bool:
 
 
 def resolve_sampler(recipe: Recipe) -> Sampler:
-    """Return the recipe's sampler with its solver, interval and last step decided."""
+    """Return the sampler of a recipe with the values that `auto` stands for."""
     sampler, path = recipe.sampler, sampling_path(recipe)
     objective = recipe.objective.build(path=recipe.path.build())
     velocity = sampling_velocity(recipe, objective.field(_network(objective)))
@@ -87,34 +89,34 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     if last == "none" and not lands:
         high = usable_times_of(velocity, path)[1]
     low, high = (low, high) if sampler.interval == "auto" else sampler.interval
-    usual = LAST_STEP if last == "mean" else (high - low) / sampler.steps
-    wanted = usual if sampler.last_step == "auto" else sampler.last_step
-    decided = {
+    default = LAST_STEP if last == "mean" else (high - low) / sampler.steps
+    last_step = default if sampler.last_step == "auto" else sampler.last_step
+    resolved = {
         "solver": dump(sampler.solver) or "exponential",
         "times": dump(sampler.times) or ("power" if solver is Exponential else "uniform"),
         "interval": [low, high],
         "last": last,
-        "last_step": min(wanted, (high - low) / 2) if sampler.steps > 1 else high - low,
+        "last_step": min(last_step, (high - low) / 2) if sampler.steps > 1 else high - low,
     }
-    table = json.dumps(sampler.model_dump(mode="json") | decided)
+    table = json.dumps(sampler.model_dump(mode="json") | resolved)
     return Sampler.model_validate_json(table, context=Trust.of(sampler))
 
 
 def sampling_path(recipe: Recipe) -> Interpolant:
-    """Return the path that samples are led along."""
+    """Return the path to sample along: `sampler.path`, or the one that the network was trained on."""
     path: Interpolant = (recipe.sampler.path or recipe.path).build()
     return path
 
 
 def sampling_velocity(recipe: Recipe, velocity: Field) -> Field:
-    """Return the velocity along the path that samples are led along, of that along the one that was learnt."""
+    """Return the velocity along the path to sample along, made of the velocity along the path of training."""
     if recipe.sampler.path is None:
         return velocity
     return reparametrise(velocity, recipe.path.build(), sampling_path(recipe))
 
 
 def velocity_interval(recipe: Recipe) -> tuple[float, float]:
-    """Return the times, from noise to data, at which the velocity of the recipe's network is finite."""
+    """Return the first and the last time at which the velocity of the recipe's network is finite."""
     path = recipe.path.build()
     objective = recipe.objective.build(path=path)
     velocity = objective.field(_network(objective))
@@ -123,10 +125,10 @@ def velocity_interval(recipe: Recipe) -> tuple[float, float]:
 
 
 def _start(recipe: Recipe, path: Any, velocity: Field, solver: type) -> float:
-    """Return the first time: 0, unless velocity or w are infinite there or the velocity says nothing of the data."""
+    """Return the time to start from: 0, unless the velocity is not usable there or w is infinite."""
     stochastic = recipe.sampler.kind == "sde"
     least, _ = usable_times_of(velocity, path)
-    w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # whether w is finite is not the curve's affair
+    w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # the loss curve does not make w infinite
     zero = torch.zeros((), dtype=torch.float64)
     infinite = solver is not Exponential and not torch.as_tensor(w(zero)).isfinite()
     if stochastic and (least or infinite):
@@ -135,11 +137,11 @@ def _start(recipe: Recipe, path: Any, velocity: Field, solver: type) -> float:
 
 
 def _network(objective: Any) -> Field:
-    """Return a network with finite output, and as many channels as the objective asks for."""
+    """Return a placeholder network with finite output, and the number of channels that the objective needs."""
     return lambda x, t: torch.cat([x / 3] * (2 if isinstance(objective, Hybrid) else 1), dim=1)
 
 
-def _steep(path: Any) -> bool:
+def _sigma_dot_is_infinite(path: Any) -> bool:
     """Return whether sigma_dot is infinite at t = 1."""
     return not path.sigma_dot(torch.ones((), dtype=torch.float64)).isfinite()
 
@@ -154,7 +156,7 @@ def time_grid(sampler: Sampler, path: Any) -> Tensor:
     assert sampler.interval != "auto"
     assert sampler.last_step != "auto"
     low, high = sampler.interval
-    whole = sampler.last == "none" or sampler.steps == 1
-    steps, end = (sampler.steps, high) if whole else (sampler.steps - 1, high - sampler.last_step)
+    one_grid = sampler.last == "none" or sampler.steps == 1
+    steps, end = (sampler.steps, high) if one_grid else (sampler.steps - 1, high - sampler.last_step)
     times: Tensor = sampler.times.build(path=path, steps=steps, interval=(low, end))
-    return times if whole else torch.cat([times, times.new_tensor([high])])
+    return times if one_grid else torch.cat([times, times.new_tensor([high])])

@@ -1,4 +1,4 @@
-"""A recipe: the whole experiment as one frozen, validated value."""
+"""The recipe: all settings of an experiment as one frozen, validated value."""
 
 from typing import Annotated, Literal, Self
 
@@ -16,11 +16,11 @@ Batch = Annotated[int, Field(ge=1, le=2**20)]
 Bins = Annotated[int, Field(ge=1, le=10_000)]
 """Of [0, 1]; every record has a number for each."""
 SolverSteps = Annotated[int, Field(ge=1, le=10**6)]
-"""Times are float32 where networks see them: of more steps, those near t = 1 would be of equal times."""
+"""Networks get times as float32: with more steps, times near t = 1 would be equal."""
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Images = Annotated[int, Field(ge=2, le=10**9)]
 Draws = Annotated[int, Field(ge=1, le=10**6)]
-"""Each has a seed of its own, as many after the first."""
+"""Each draw has its own seed; the seeds of further draws follow that of the first."""
 
 
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
@@ -139,44 +139,42 @@ class Log(Every):
 
 
 class Sampler(Section):
-    """How samples are drawn.
+    """How samples are generated.
 
-    `steps` of `solver` lead through `interval` along `times`; the last of them is `last`, if there is one, of length
-    `last_step`. `auto` stands for `samplers.plan`, one call of the network a step, and for what other solvers need
-    (`experiment.auto_values`).
+    `solver` takes `steps` steps through `interval`, at `times`. If `last` is not `none`, the last step is of that kind
+    and of length `last_step`. `auto` stands for the settings of `samplers.plan`, with one network evaluation a step, or
+    for those that another solver needs (`experiment.auto_values`).
     """
 
     kind: Literal["ode", "sde"] = "ode"
     path: Annotated[Component | None, slots.SAMPLING_PATH] = None
-    """Along which samples are led; `auto` is the one that was learnt, others read it by `samplers.reparametrise`."""
+    """The path to sample along. `auto` is the path of training; any other path uses `samplers.reparametrise`."""
     solver: Annotated[Component | None, slots.SOLVER] = None
     steps: SolverSteps = 50
     times: Annotated[Component | None, slots.TIME_GRID] = None
-    """How the steps are spread: a function of `samplers.grids`."""
+    """The times of the steps: a function of `samplers.grids`."""
     interval: Interval = "auto"
     last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
     last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
     precision: Precision = "float32"
-    """Of the network's products; states and all that the solver does with them are float32."""
+    """Of the network's matmuls; states and all arithmetic of the solver are float32."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.solver and not slots.solves(self.solver.target, self.kind):
-            raise ValueError(
-                f"solver '{self.solver.kind}' does not solve what kind = '{self.kind}' asks for; use 'auto'"
-            )
+            raise ValueError(f"solver '{self.solver.kind}' does not fit kind = '{self.kind}'; use 'auto'")
         if self.kind == "ode" and self.last == "mean":
-            raise ValueError("last = 'mean' is a step of an SDE; for an ODE: auto, none, euler or tweedie")
+            raise ValueError("last = 'mean' is for SDEs; for an ODE: auto, none, euler or tweedie")
         if self.path and self.solver and slots.takes_network(self.solver.target):
-            raise ValueError(f"solver '{self.solver.kind}' reads the network as it was trained: path must be 'auto'")
+            raise ValueError(f"solver '{self.solver.kind}' takes the network as it was trained: path must be 'auto'")
         if self.path and self.kind == "sde" and slots.needs_loss_curve(self.w):
-            raise ValueError(f"w = '{self.w.kind}' is measured along the path that was learnt: path must be 'auto'")
+            raise ValueError(f"w = '{self.w.kind}' is computed along the path of training: path must be 'auto'")
         return self
 
 
 class Guidance(Section):
-    """Classifier-free guidance: scale 1 is none; `channels` as in the official code would be 3."""
+    """Classifier-free guidance. Scale 1 turns it off; the official code guides the first 3 channels only."""
 
     scale: float = 1.0
     interval: Times = (0.0, 1.0)
@@ -184,20 +182,20 @@ class Guidance(Section):
 
 
 class Evaluation(Section):
-    """What `sitkit evaluate` draws and looks at: `draws` times `num` samples, or as many as are held out."""
+    """What `sitkit evaluate` does: `draws` sets of `num` samples; `auto` is the number of held-out images."""
 
     num: Images | Literal["auto"] = "auto"
     draws: Draws = 1
     labels: Literal["random", "balanced"] = "random"
-    """Classes at random, as in the papers, or in turn, which lowers FID."""
+    """Random classes, as in the papers, or each class equally often, which lowers FID."""
     unguided: bool = False
-    """Whether to draw without guidance, too, where there is any."""
+    """Whether to evaluate samples without guidance as well, if the recipe has guidance."""
     features: Annotated[Component, slots.FEATURES] = Field(default={}, validate_default=True)
-    """What makes features of images: of Inception, the numbers are those of the papers."""
+    """The extractor of features of images. The papers use Inception."""
 
 
 class Recipe(Section):
-    """Everything that an experiment depends on. `load_recipe` reads one (`load.py`)."""
+    """All settings of an experiment. `read_recipe` reads one from a file."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Annotated[Component, slots.DATA]
@@ -217,7 +215,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        """Refuse parts that fit their places but not one another."""
+        """Refuse combinations of sections that are not valid."""
         solver, coupling = self.sampler.solver, self.train.coupling
         if solver and solver.kind == "learned_ancestral" and self.objective.kind != "hybrid":
             raise ValueError("sampler.solver 'learned_ancestral' needs a learned variance: objective.kind = 'hybrid'")

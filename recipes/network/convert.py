@@ -128,7 +128,7 @@ def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
     _check_data(network, recipe, split)
     try:
         with temporary_folder(folder) as place:
-            with Run.begin(place, recipe, split) as run:
+            with Run.open_for_training(place, recipe, split) as run:
                 draft = checkpoints.create_temporary(run.checkpoints, 0)
                 checkpoints.write(draft, "ema", network.state_dict())
                 checkpoints.finish(draft, recipe.model_dump(mode="json"))

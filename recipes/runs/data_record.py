@@ -1,8 +1,8 @@
-"""What a run knows of its data: `data.json` in its folder.
+"""The record of a run's data: `data.json` in its folder.
 
-It is written when the run is created. By it the run is sampled from without its data, and data are compared with it
-whenever they are asked for: names of the classes, in their order, the number of images of each, and their fingerprints
-(`fingerprint.py` says what these cover), the shape of a state, and how states become pixels.
+It is written when the run is created, and holds the shape of a state, the decoder, the names of the classes in order,
+and for each class the number of images and their fingerprint (`data/fingerprint.py`). With the record, a run is sampled
+without its data; and data are compared with the record whenever they are loaded.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -25,35 +25,35 @@ from .decoder_record import DecoderRecord
 
 FILE_NAME = "data.json"
 MAX_REPORTED = 5
-"""Differences that a line names, at most."""
+"""The number of differences that a message lists."""
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 class ClassRecord(Section):
-    """The images of a class: how many, and their fingerprint, None if the data tell of none."""
+    """The number of images of a class and their fingerprint, which is None if the data have none."""
 
     count: Count
     fingerprint: str | None
 
 
 class DataRecord(Section):
-    """What is known of data."""
+    """The content of `data.json`."""
 
     format: Literal[1] = 1
     places: dict[str, str]
-    """Where things lay when the record was written, absolute, by key."""
+    """Absolute paths at the time when the record was written, by key."""
     shape: tuple[Side, Side, Side]
     """(C, H, W) of a state."""
     classes: tuple[str, ...]
     decoder: DecoderRecord
     training: tuple[ClassRecord, ...]
-    """By class; one of all images, if there are no classes; none, if the data are absent."""
+    """One for each class; one for all images, if there are no classes; none, if the data are absent."""
     heldout: tuple[ClassRecord, ...]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse parts that do not go together: the file may come from anywhere."""
+        """Refuse fields that contradict one another: the file may come from anywhere."""
         for part in (self.training, self.heldout):
             if len(part) not in (0, max(1, len(self.classes))):
                 raise ValueError(f"there are {len(self.classes)} classes, and images of {len(part)}")
@@ -63,7 +63,7 @@ class DataRecord(Section):
 
     @classmethod
     def of(cls, data: Component, split: Split) -> "DataRecord":
-        """Return the record of data that a recipe's component has built."""
+        """Return the record of data: the component of the recipe, and what it has loaded."""
         decoder = DecoderRecord.of(split.decode)
         training, heldout = (_by_class(images, len(split.classes)) for images in (split.training, split.heldout))
         return cls(
@@ -76,7 +76,7 @@ class DataRecord(Section):
         )
 
     def split(self, data: Component) -> Split | None:
-        """Return the data without their images, to sample by; None if only the data themselves say what pixels are."""
+        """Return the data without their images, for sampling; None if a custom function of the data decodes states."""
         if self.decoder.kind == "own":
             return None
         vae = str(getattr(data.fields, "vae", "auto"))
@@ -93,10 +93,10 @@ class DataRecord(Section):
 
     @classmethod
     def read(cls, content: bytes) -> "DataRecord":
-        """Return the record that was written.
+        """Return the record in a file.
 
         Raises:
-            ValueError: it is none; in one line.
+            ValueError: the content is not valid; the message is one line.
         """
         try:
             return cls.model_validate_json(content)
@@ -106,10 +106,10 @@ class DataRecord(Section):
             raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
 
     def differences(self, split: Split, *, heldout: bool = False) -> list[str]:
-        """Return in which ways data are others than these, in words; of images, those to train on or those held out."""
+        """Return a text for each way in which data differ from the record; images are the training or held-out ones."""
         found = []
         if self.training and tuple(split.training.shape) != self.shape:
-            found.append(f"states were {_shape(self.shape)} and are {_shape(split.training.shape)}")
+            found.append(f"states had the shape {_shape(self.shape)} and have {_shape(split.training.shape)}")
         decoder = DecoderRecord.of(split.decode)
         for key in ("kind", "scale", "shift", "mean", "std", "multiplier", "expected"):
             was, now = getattr(self.decoder, key), getattr(decoder, key)
@@ -123,7 +123,7 @@ class DataRecord(Section):
         return found + _class_differences(was_of, now_of)
 
     def without_unreadable(self, split: Split) -> "DataRecord":
-        """Return the record as that of data of which unreadable images are left out: fewer of the same classes."""
+        """Return the record with the counts of data without their unreadable images, where classes have fewer."""
         if self.classes != split.classes:
             return self
         now = {"training": split.training, "heldout": split.heldout}
@@ -136,37 +136,37 @@ class DataRecord(Section):
         return self.model_copy(update=fewer)
 
     def moved(self, data: Component, split: Split) -> "DataRecord":
-        """Return the record with the places where things lie now."""
+        """Return the record with the present paths of the data."""
         now = absolute_paths(with_existing_paths(data, self.places), DecoderRecord.of(split.decode).vae)
         return self.model_copy(update={"places": self.places | now})
 
 
-WITHOUT_IMAGES = "this needs the images that the run was trained on, and asked for their shape alone"
+WITHOUT_IMAGES = "this needs the images that the run was trained on, but the data were loaded without images"
 
 
 def open_data(data: Component, record: DataRecord | None) -> Split:
-    """Return the data of a recipe; a relative place that is not to be found is looked for where it was at first.
+    """Load the data of a recipe. A relative path that does not exist is replaced by the recorded one.
 
     Raises:
-        UserError: there are none, or the component makes something else.
+        UserError: they cannot be loaded, or the component returns something else than a `Split`.
     """
-    places = {} if record is None else record.places
+    recorded = {} if record is None else record.places
     try:
-        split = with_existing_paths(data, places).build()
+        split = with_existing_paths(data, recorded).build()
     except UserError as problem:
         raise UserError(f"{problem}{moved_hint(data)}" if record is not None else str(problem)) from None
     if not isinstance(split, Split):
         raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")
     if ":" in data.kind:
         split = check_labels(split, f"data = {data.kind}")
-    own = split.decode.decoder if isinstance(split.decode, NormalizedDecoder) else split.decode
-    if record is not None and isinstance(own, Decoder):
-        own.source = existing_path(own.source, places.get("vae"))
+    decoder = split.decode.decoder if isinstance(split.decode, NormalizedDecoder) else split.decode
+    if record is not None and isinstance(decoder, Decoder):
+        decoder.source = existing_path(decoder.source, recorded.get("vae"))
     return split
 
 
 def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:
-    """Return the record of the images of each class, or of all if there are no classes; nothing of absent ones."""
+    """Return the record of each class, or of all images if there are no classes; none for absent images."""
     if isinstance(images, AbsentImages):
         return ()
     if not classes:
@@ -179,19 +179,19 @@ def _by_class(images: Images, classes: int) -> tuple[ClassRecord, ...]:
 
 
 def _class_differences(was: dict[str, ClassRecord], now: dict[str, ClassRecord]) -> list[str]:
-    """Return in which ways the images of classes differ."""
+    """Return a text for each way in which the images of classes differ."""
     gone, new = [name for name in was if name not in now], [name for name in now if name not in was]
     found = []
     for name in list(gone):
         same = [other for other in new if now[other] == was[name] and was[name].fingerprint and was[name].count]
         if same:
-            found.append(f"class {name!r} is called {same[0]!r} now")
+            found.append(f"class {name!r} is now named {same[0]!r}")
             gone.remove(name)
             new.remove(same[0])
     found += [f"class {name!r} is missing" for name in gone] + [f"class {name!r} is new" for name in new]
     both = [name for name in was if name in now]
     counts = [
-        f"{_class_prefix(name)}{was[name].count:,} images were there and {now[name].count:,} are"
+        f"{_class_prefix(name)}{was[name].count:,} images before, {now[name].count:,} now"
         for name in both
         if was[name].count != now[name].count
     ]
@@ -200,12 +200,12 @@ def _class_differences(was: dict[str, ClassRecord], now: dict[str, ClassRecord])
         found.append("the classes are in another order")
     if not found:
         known = [name for name in both if was[name].fingerprint and now[name].fingerprint]
-        found += [f"{_class_prefix(name)}images are others" for name in known if was[name] != now[name]]
+        found += [f"{_class_prefix(name)}the images have changed" for name in known if was[name] != now[name]]
     return found
 
 
 def _class_prefix(name: str) -> str:
-    return f"of class {name!r} " if name else ""
+    return f"class {name!r}: " if name else ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -213,11 +213,11 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _short(value: Any) -> str:
-    said = str(value)
-    return said if len(said) < 60 else f"{said[:50]}..."
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:50]}..."
 
 
 def join_differences(differences: list[str]) -> str:
-    """Return differences as one line."""
+    """Return differences as one line, the first `MAX_REPORTED` of them."""
     more = f" and {len(differences) - MAX_REPORTED} more" if len(differences) > MAX_REPORTED else ""
     return "; ".join(differences[:MAX_REPORTED]) + more

@@ -1,4 +1,4 @@
-"""How states become pixels, as a run writes it down."""
+"""The record of a run's decoder, which turns states into pixels."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,22 +12,22 @@ from ..support.schema import Section
 
 
 class DecoderRecord(Section):
-    """How states become pixels."""
+    """The decoder of states: identity, an autoencoder, or a custom function."""
 
     kind: Literal["pixels", "vae", "own"]
-    """States are pixels in [-1, 1], or latents of an autoencoder; or the user's own function makes pixels of them."""
+    """`pixels`: states are pixels in [-1, 1]; `vae`: latents of an autoencoder; `own`: a custom function decodes."""
     vae: str = ""
     scale: Annotated[float, Field(gt=0)] = 1.0
     shift: float = 0.0
     expected: dict[str, str] = Field(default={})
     mean: tuple[float, ...] = ()
-    """Of each channel, if they were normalised by LightningDiT's statistics, which come before scale and shift."""
+    """Of each channel, if latents are normalised by LightningDiT's statistics, before scale and shift."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = ()
     multiplier: Annotated[float, Field(gt=0)] = 1.0
 
     @classmethod
     def of(cls, decode: Any) -> "DecoderRecord":
-        """Return what there is to know of a function from states to pixels."""
+        """Return the record of a function from states to pixels."""
         if decode is to_pixels:
             return cls(kind="pixels")
         if isinstance(decode, NormalizedDecoder):
@@ -41,7 +41,7 @@ class DecoderRecord(Section):
         return cls(kind="own")
 
     def build(self, vae: str) -> Any:
-        """Return the function from states to pixels, by the autoencoder at a place."""
+        """Return the function from states to pixels; `vae` is the path of the autoencoder."""
         if self.kind == "pixels":
             return to_pixels
         decoder = Decoder(vae, self.scale, self.shift, self.expected)

@@ -28,13 +28,13 @@ Say = Callable[[str], None]
 
 
 def print_to_stderr(line: str) -> None:
-    """Tell the reader on stderr."""
+    """Print a line to standard error."""
     print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in a folder."""
+    """A run: its folder and the files in it."""
 
     folder: Path
 
@@ -43,26 +43,28 @@ class Run:
         """Return the run in a folder.
 
         Raises:
-            UserError: there is none.
+            UserError: the folder holds no run.
         """
         if not (folder / "recipe.json").is_file():
-            raise UserError(f"there is no run in {folder}: `sitkit train RECIPE --out {folder}` makes one")
+            raise UserError(f"there is no run in {folder}: `sitkit train RECIPE --out {folder}` creates one")
         return cls(folder)
 
     @classmethod
     @contextmanager
-    def begin(cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = TRUST_NOTHING) -> Iterator["Run"]:
-        """Give the run of a recipe in a folder, a new one or the one that is there, to this process alone.
+    def open_for_training(
+        cls, folder: Path, recipe: Recipe, split: Split, trust: Trust = TRUST_NOTHING
+    ) -> Iterator["Run"]:
+        """Create a run in a folder, or resume the one that is there, and lock it for this process.
 
         Args:
-            folder: where it is.
-            recipe: what is trained.
-            split: the recipe's data, of which a new run keeps a record, with which those of a run are compared.
-            trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
+            folder: the run's folder.
+            recipe: the recipe to train.
+            split: the recipe's data. A new run records them; those of an existing run are compared with its record.
+            trust: the code that the stored recipe may name, besides the code that `recipe` names.
 
         Raises:
-            UserError: the folder cannot be written, is trained in by another process, or holds a run of another recipe
-                or of other data.
+            UserError: the folder cannot be written, another process is training in it, or it holds a run of another
+                recipe or of other data.
         """
         run = cls(folder)
         with ExitStack() as stack:
@@ -70,13 +72,13 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
                 if not lock(stack.enter_context((folder / ".lock").open("a"))):
                     raise UserError(f"another process is training in {folder}: wait for it, or give another --out")
-                kept = run.recipe(trust | Trust.of(recipe)) if run.recipe_file.exists() else None
-                record = run.data_record() if kept else None
-                skips = kept is not None and starts_skipping_unreadable(kept, recipe)
-                if kept is not None:
-                    check_can_resume(kept, recipe, folder, places=record is not None, skips=skips)
-                if record is not None or kept is None:
-                    run._keep_record(record, recipe.data, split, skips)
+                stored = run.recipe(trust | Trust.of(recipe)) if run.recipe_file.exists() else None
+                record = run.data_record() if stored else None
+                skips = stored is not None and starts_skipping_unreadable(stored, recipe)
+                if stored is not None:
+                    check_can_resume(stored, recipe, folder, paths=record is not None, skips=skips)
+                if record is not None or stored is None:
+                    run._update_record(record, recipe.data, split, skips)
                 write_atomic(run.recipe_file, json.dumps(recipe.model_dump(mode="json"), indent=2).encode())
             except OSError as error:
                 raise UserError(f"{folder} cannot be written: {error.strerror}") from error
@@ -84,17 +86,17 @@ class Run:
 
     @property
     def recipe_file(self) -> Path:
-        """The recipe's file."""
+        """The file of the recipe."""
         return self.folder / "recipe.json"
 
     @property
     def metrics_file(self) -> Path:
-        """The file of one JSON object a record."""
+        """The file of metrics: one JSON object for each record."""
         return self.folder / "metrics.jsonl"
 
     @property
     def skipped_file(self) -> Path:
-        """The file of one JSON object a step that was skipped."""
+        """The file of skipped steps: one JSON object for each."""
         return self.folder / "skipped.jsonl"
 
     @property
@@ -106,10 +108,10 @@ class Run:
         """Return the run's recipe.
 
         Args:
-            trust: what it may name that is no part of sitkit: a run may come from anywhere.
+            trust: the code outside of sitkit that it may name; a run may come from anywhere.
 
         Raises:
-            UserError: the file is no recipe, or names code that is not trusted.
+            UserError: the file holds no valid recipe, or names code that is not trusted.
         """
         try:
             return recipe_from_stored(read_json(read_inside(self.folder, self.recipe_file.name)), trust)
@@ -119,7 +121,7 @@ class Run:
             raise UserError(f"{self.recipe_file}: {problem}") from None
 
     def data_record(self) -> DataRecord | None:
-        """Return what the run knows of its data; None if a version before that was written created it.
+        """Return the record of the run's data; None if the run was created by a version that wrote none.
 
         Raises:
             UserError: the file is damaged.
@@ -132,16 +134,16 @@ class Run:
             raise UserError(f"{self.folder / DATA} is damaged ({error}): copy it again, or remove it") from None
 
     def data(self, recipe: Recipe, *, images: bool = True, heldout: bool = False, say: Say = print_to_stderr) -> Split:
-        """Return the data of a run, compared with what it knows of them.
+        """Load the data of a run and compare them with its record.
 
         Args:
-            recipe: the run's, with the places where its data lie now.
-            images: whether the images themselves are needed; if not, what the run knows of them is enough.
-            heldout: whether those held out are: the reader is told if they are others than when the run was created.
-            say: takes lines for the reader.
+            recipe: the run's recipe, with the present paths of its data.
+            images: whether images are needed. If not, the record is enough, and no data are loaded.
+            heldout: whether held-out images are needed: a line reports if they have changed since the run was created.
+            say: takes lines for the user.
 
         Raises:
-            UserError: there are no data, or they are others than those that the run was created with.
+            UserError: the data cannot be loaded, or differ from those that the run was created with.
         """
         record = self.data_record()
         needed = images or slots.needs_loss_curve(recipe.sampler.w)
@@ -154,23 +156,24 @@ class Run:
             return split
         self._compare(record, recipe.data, split)
         if heldout and (found := record.differences(split, heldout=True)):
-            say(f"{self.folder}: held-out images are others than when the run was created: {join_differences(found)}")
+            differ = join_differences(found)
+            say(f"{self.folder}: the held-out images have changed since the run was created: {differ}")
         return split
 
     def _compare(self, record: DataRecord, data: Component, split: Split) -> None:
         if found := record.differences(split):
-            place = ", name their place by --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
-            trained = f"fine-tune another run by --set train.init={self.folder}"
+            place = ", give their location with --set data.path=DIR" if "path" in type(data.fields).model_fields else ""
+            trained = f"fine-tune another run with --set train.init={self.folder}"
             is_trained = checkpoints.list_checkpoints(self.checkpoints)
-            way = trained if is_trained else "name another --out: it has no checkpoint yet"
+            way = trained if is_trained else "give another --out: it has no checkpoint yet"
             raise UserError(
                 f"{self.folder} was created with other data: {join_differences(found)}; restore them{place}, or {way}"
             )
 
-    def _keep_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
-        """Compare data with their record, and write it where it is new, or where things lie elsewhere now.
+    def _update_record(self, record: DataRecord | None, data: Component, split: Split, skips: bool) -> None:
+        """Compare data with their record. Write it if it is new or paths have changed.
 
-        With `skips`, unreadable images are left out from now on: there may be fewer.
+        With `skips`, unreadable images are left out from now on, so there may be fewer.
         """
         if record is None:
             written = DataRecord.of(data, split)
@@ -183,21 +186,21 @@ class Run:
             write_atomic(self.folder / DATA, written.model_dump_json(indent=2).encode())
 
     def complete_record(self, data: Component, split: Split, say: Say) -> None:
-        """Write the record of data of a run that an earlier version created, whose weights were found to fit them.
+        """Write the record of the data of a run that a version without records created, once its weights fit the data.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         if self.data_record() is not None:
             return
         say(f"{self.folder} was created by an earlier version, without a record of its data: it is written now")
         try:
-            self._keep_record(None, data, split, skips=False)
+            self._update_record(None, data, split, skips=False)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
     def latest(self) -> Path:
-        """Return the newest checkpoint of which every file is as it was written.
+        """Return the newest checkpoint that is not damaged.
 
         Raises:
             UserError: there is none.
@@ -205,22 +208,22 @@ class Run:
         found = checkpoints.newest(self.checkpoints)
         if found is None:
             which = "good checkpoint" if checkpoints.list_checkpoints(self.checkpoints) else "checkpoint yet"
-            raise UserError(f"{self.folder} has no {which}: let `sitkit train` reach one")
+            raise UserError(f"{self.folder} has no {which}: run `sitkit train` until it saves one")
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the records that training has written whole."""
+        """Return the records of metrics; one that was written in part is left out."""
         return read_records(self.metrics_file)
 
     def skipped(self) -> list[dict[str, Any]]:
-        """Return the records of steps that were not taken, for their numbers were not finite."""
+        """Return the records of steps that were skipped because loss or gradient were not finite."""
         return read_records(self.skipped_file)
 
     def cut_metrics(self, step: int) -> None:
-        """Drop the records after a step.
+        """Drop the records of later steps.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: the files cannot be written.
         """
         for file in (self.metrics_file, self.skipped_file):
             if file.exists():
@@ -231,17 +234,17 @@ class Run:
                     raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
     def write_metrics(self, record: dict[str, Any]) -> None:
-        """Append a record.
+        """Append a record to the metrics.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         append_record(self.metrics_file, record)
 
     def write_skipped(self, record: dict[str, Any]) -> None:
-        """Append a record of a step that was not taken.
+        """Append a record of a skipped step.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         append_record(self.skipped_file, record)

@@ -66,7 +66,7 @@ def _train(recipe: Recipe, folder: Path, group: ProcessGroup, say: Callable[[str
         weights = None if begun or recipe.train.init == NONE else initial_weights(recipe, split, say)
         state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
         take_step = TrainingStep(recipe, split, state, group)
-        run: Run = group.agree(lambda: stack.enter_context(Run.begin(folder, recipe, split, trust)))
+        run: Run = group.agree(lambda: stack.enter_context(Run.open_for_training(folder, recipe, split, trust)))
         say(recipe_to_toml(recipe))
         for line in split.notes:
             print_once(line)
