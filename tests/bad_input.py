@@ -153,7 +153,7 @@ COMMANDS: dict[str, tuple[Words, Words]] = {
 
 
 def options(chance: random.Random, place: Path) -> Words:
-    """Give commands options, and now and then arguments, that they do not expect."""
+    """Give commands unexpected options and, in some cases, unexpected arguments."""
     words, more = chance.choice([*COMMANDS.values()])
     words = list(words)
     if chance.random() < 0.3 and len(words) > 1:
@@ -174,7 +174,7 @@ def keys(chance: random.Random, place: Path) -> Words:
 
 
 def toml(chance: random.Random, place: Path) -> Words:
-    """Spoil a TOML file."""
+    """Damage a TOML file."""
     file, words = chance.choice(
         [
             ("recipe.toml", ["show", "recipe.toml"]),
@@ -201,7 +201,7 @@ OF_JSON: list[tuple[str, Words]] = [
 
 
 def json_text(chance: random.Random, place: Path) -> Words:
-    """Spoil the text of a JSON file of a run or of samples."""
+    """Damage the text of a JSON file of a run or of samples."""
     file, words = chance.choice(OF_JSON)
     _spoil_text(chance, place / file)
     return list(words)
@@ -273,7 +273,7 @@ def arrays(chance: random.Random, place: Path) -> Words:
 
 
 def tensors(chance: random.Random, place: Path) -> Words:
-    """Change weights of a checkpoint, whose manifest tells of them as they are."""
+    """Change weights of a checkpoint and update its manifest."""
     checkpoint = place / "run" / "checkpoints" / "step-00000002"
     part = chance.choice(["ema", "model", "optimizer", "meters"])
     state = load_file(checkpoint / f"{part}.safetensors")
@@ -318,7 +318,7 @@ def tensors(chance: random.Random, place: Path) -> Words:
 
 
 def binary(*pairs: tuple[str, Words]) -> Maker:
-    """Return what spoils one of some binary files."""
+    """Damage one of some binary files."""
 
     def spoil(chance: random.Random, place: Path) -> Words:
         file, words = chance.choice(pairs)
@@ -350,7 +350,7 @@ weights = binary(
 
 
 def folders(chance: random.Random, place: Path) -> Words:
-    """Put something else in the place of a file or folder."""
+    """Replace a file or folder by something else."""
     whole = [path for path in sorted(place.rglob("*")) if path.name != ".lock"]
     for _ in range(chance.randint(1, 2)):
         path = chance.choice(whole)

@@ -66,7 +66,7 @@ def _before(owner: Any, name: str, act: Callable[..., None]) -> None:
 
 
 def die_saving(step: int, copies: str) -> None:
-    """When a step is saved, let forks do so first, each in a copy of the run, and each be killed at another stage.
+    """At the checkpoint of a step, first save it in forks, each in a copy of the run and killed at another stage.
 
     The stages are just before every call that changes the disk, and in the middle of every file's content. A copy has
     the number of its stage, whose name is in its file `stage`.
@@ -104,7 +104,7 @@ def die_saving(step: int, copies: str) -> None:
 
 
 class _Death:
-    """Watches the calls of a thread, and kills the process at the stage of that number."""
+    """Profiler hook of a thread that kills the process at a given stage."""
 
     def __init__(self, number: int, note: Path):
         self.left = number
@@ -134,7 +134,7 @@ def _cut(file: Path, content: str) -> None:
 
 
 def fill_disk(step: int, owner: str, name: str) -> None:
-    """Leave no space on the device from the save of a step on, as a function of a module finds out."""
+    """Let a function of a module fail with no space left on the device from the checkpoint of a step on."""
     full = False
 
     def write(saver: CheckpointWriter, at: int, *args: Any) -> None:
@@ -150,7 +150,7 @@ def fill_disk(step: int, owner: str, name: str) -> None:
 
 
 def fill_records(step: int, file: str) -> None:
-    """Leave no space on the device for more than half of the record of a step, in a file."""
+    """Let the device be full after half of the logged line of a step in a file."""
 
     def refuse(path: Path, record: dict[str, Any]) -> None:
         if path.name == file and record["step"] == step:
@@ -198,7 +198,7 @@ def die_before_picture(step: int, folder: str) -> None:
 
 
 def signals(step: int, *numbers: int) -> None:
-    """Send this process signals, one after the other, when a step begins."""
+    """Send signals to this process, one after the other, when a step starts."""
 
     def send(take_step: TrainingStep, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
@@ -209,7 +209,7 @@ def signals(step: int, *numbers: int) -> None:
 
 
 def lose(step: int, file: str) -> None:
-    """Lose a file when a step begins."""
+    """Remove a file when a step starts."""
 
     def remove(take_step: TrainingStep, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
@@ -219,5 +219,5 @@ def lose(step: int, file: str) -> None:
 
 
 def slow_saves(seconds: float) -> None:
-    """Let every save take so long."""
+    """Delay every checkpoint by some seconds."""
     _before(checkpoints, "finish", lambda *args: time.sleep(seconds))

@@ -50,7 +50,7 @@ class Fork:
         self.code: int | None = None
 
     def wait(self, timeout: float = 240) -> int:
-        """Return its exit code, less than 0 if a signal ended it."""
+        """Return the exit code, negative if a signal ended the command."""
         end = time.monotonic() + timeout
         while self.code is None:
             self.code = self.server.ask({"wait": self.pid})
@@ -89,7 +89,7 @@ class Server:
 
 @cache
 def server() -> Server:
-    """Return the server, one for all tests."""
+    """Return the server that all tests share."""
     return Server()
 
 

@@ -44,13 +44,13 @@ GIBIBYTES = 6
 
 @dataclass(frozen=True)
 class World:
-    """A folder with one of everything that commands read."""
+    """A folder with one example of everything that commands read."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> "World":
-        """Make it: a run, samples, a report, references, a recipe, a sampler, a study, weights and images."""
+        """Create the folder: a run, samples, a report, references, a recipe, a sampler, a study, weights and images."""
         folder.mkdir()
         trained(folder / "run", "train.steps=2", "checkpoint.keep=1", "backbone.hidden_size=8", "sampler.steps=2")
         shutil.rmtree(folder / "run" / "grids")
@@ -101,7 +101,7 @@ def bounded(seconds: float) -> Iterator[None]:
 
 
 def failure(words: Words) -> str | None:
-    """Return how a command fails, or None if it does what it should: its work, or a refusal."""
+    """Return the failure of a command, or None if it does its work or refuses its input."""
     try:
         with bounded(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("error")

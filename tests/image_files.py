@@ -42,7 +42,7 @@ def write_tree(root: Path) -> Path:
 
 
 def reference(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Return ADM's crop, with the arithmetic of its sides written out."""
+    """Return ADM's crop, with the computation of its sides written out."""
     while min(pixels.shape[:2]) >= 2 * size:
         half = (pixels.shape[1] // 2, pixels.shape[0] // 2)
         pixels = np.array(Image.fromarray(pixels).resize(half, Image.Resampling.BOX))
@@ -54,7 +54,7 @@ def reference(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def assert_images(images: Images, pixels: Tensor) -> None:
-    """Assert that images are these (N, C, H, W), whatever the batch, and that their states are theirs."""
+    """Assert that images equal the pixels (N, C, H, W) in any batch, and that their states are theirs."""
     count = len(images)
     assert count == len(images.labels) == len(pixels)
     assert torch.equal(read_all(images), pixels)

@@ -22,7 +22,7 @@ COUNT, SIZE, BLOCK, BATCH = 21, 8, 4, 3
 
 
 def small(folder: Path, seed: int, **config: Any) -> Path:
-    """Write a small autoencoder at random: 2 channels, half the side."""
+    """Write a small random autoencoder with 2 channels and half the side."""
     torch.manual_seed(seed)
     blocks = {
         f"{way}_block_types": (kind,) * 2 for way, kind in (("down", "DownEncoderBlock2D"), ("up", "UpDecoderBlock2D"))
@@ -35,7 +35,7 @@ def small(folder: Path, seed: int, **config: Any) -> Path:
 
 
 class Numbered(InMemory):
-    """Images at random, the number of each in its first pixel, some of which cannot be read."""
+    """Random images with their number in the first pixel, some of which cannot be read."""
 
     def __init__(self, size: int = SIZE, unreadable: tuple[int, ...] = ()):
         pixels = torch.randint(256, (COUNT, 3, size, size), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
@@ -53,7 +53,7 @@ class Numbered(InMemory):
 def write(
     out: Path, autoencoder: Path, images: Numbered | None = None, model: Any = None, **settings: Any
 ) -> list[str]:
-    """Encode images, and return what was said."""
+    """Encode images and return the output."""
     said: list[str] = []
     source = SourceRecord(description="numbered", fingerprint="0")
     given: dict[str, Any] = {
@@ -69,7 +69,7 @@ def write(
 
 
 def watched(model: Any, then: Callable[[list[int]], None] = lambda numbers: None) -> list[int]:
-    """Return a list that grows by the numbers of the images that an autoencoder encodes, mirror images not counted."""
+    """Return a list to which the numbers of all encoded images are appended, without flipped ones."""
     numbers: list[int] = []
     encode_states = model.encode
 
@@ -89,7 +89,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def killed(out: Path, autoencoder: Path, log: Path, event: int) -> None:
-    """Encode, and die by SIGKILL at the n-th time that a file in the folder is opened or renamed, or images encoded."""
+    """Encode, and stop by SIGKILL at the n-th time that a file is opened or renamed, or images encoded."""
     torch.set_num_threads(1)
     left = event
 

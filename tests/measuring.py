@@ -69,7 +69,7 @@ def evaluated(*words: object) -> dict[str, Any]:
 
 
 def means(report: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers of a report, by name."""
+    """Return the means of the metrics of a report, by name."""
     return {name: number["mean"] for name, number in report["numbers"].items()}
 
 

@@ -130,13 +130,13 @@ def images(count: int, *, channels: int = 3, height: int = 40, width: int = 40, 
 
 
 def of_all(features: Features) -> list[Tensor]:
-    """Return the features that there are."""
+    """Return all features of a `Features`."""
     return [value for value in vars(features).values() if value is not None]
 
 
 @contextmanager
 def forgotten() -> Iterator[None]:
-    """Forget what was imported of the networks' packages, and after it what is."""
+    """Remove modules of the networks' packages from `sys.modules`, before and after."""
     kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] in MODULES}
     path = [*sys.path]
     for name in kept:
@@ -152,7 +152,7 @@ def forgotten() -> Iterator[None]:
 
 @contextmanager
 def small_inception(folder: Path) -> Iterator[Path]:
-    """Put a small network where torch-fidelity's Inception is, and tell of the file of its weights."""
+    """Replace torch-fidelity's Inception by a small network, and return the file of its weights."""
     for name, code in (("torch_fidelity", FIDELITY), ("torchvision", "")):
         (folder / "site" / name).mkdir(parents=True)
         (folder / "site" / name / "__init__.py").write_text(code)

@@ -32,11 +32,11 @@ ANSWERS = (
 
 
 class MixedDevicesError(RuntimeError):
-    """An operation was given tensors of two devices."""
+    """An operation received tensors of two devices."""
 
 
 class OnGPU(Tensor):
-    """A tensor that says it is on the GPU. To C++ it is on `meta`, which no kernel computes on by mistake."""
+    """A tensor that reports to be on the GPU. For C++ it is on `meta`, so no kernel computes with it by mistake."""
 
     numbers: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -83,7 +83,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _place() -> str:
-    """Return the line of sitkit that asked."""
+    """Return the line of sitkit that called."""
     frame = sys._getframe(2)
     while frame.f_back is not None and "sitkit" not in frame.f_globals.get("__name__", ""):
         frame = frame.f_back
@@ -95,7 +95,7 @@ def _is_gpu(device: Any) -> bool:
 
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run an operation on the numbers, and count or refuse what a GPU would wait for or refuse."""
+    """Run an operation on the values, and count waits and refuse mixed devices as a GPU would."""
     flat, tree = pytree.tree_flatten((args, kwargs))
     tensors = [one for one in flat if isinstance(one, Tensor)]
     on_gpu = {id(one.numbers): one for one in tensors if isinstance(one, OnGPU)}
@@ -137,7 +137,7 @@ def _check_devices(function: Any, args: Any, tensors: list[Tensor], on_gpu: bool
 
 
 def _count_copy(function: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    """Count a copy from one device to the other, unless it comes from pinned memory and need not be waited for."""
+    """Count a copy between devices, unless it comes from pinned memory and does not wait."""
     if function is aten.copy_.default:
         source, arrives = args[1], isinstance(args[0], OnGPU)
         free = len(args) > 2 and args[2]
@@ -156,7 +156,7 @@ def _pin(tensor: Tensor, *_: Any) -> Tensor:
 
 
 def _through_the_cpu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return `torch.tensor` or `torch.as_tensor` that makes a tensor on the CPU, and sends it to the GPU."""
+    """Return a `torch.tensor` or `torch.as_tensor` that creates a tensor on the CPU and sends it to the GPU."""
 
     def made(data: Any, *args: Any, device: Any = None, **options: Any) -> Tensor:
         if isinstance(data, OnGPU) and device is None:
@@ -170,7 +170,7 @@ def _through_the_cpu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @contextmanager
 def pretended_gpu() -> Iterator[Counter[str]]:
-    """Let `cuda:0` be a device, and yield how often the process waits for it, by operation and line."""
+    """Simulate the device `cuda:0`, and yield the number of waits for it by operation and line."""
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     WAITS.clear()

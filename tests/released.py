@@ -41,7 +41,7 @@ def sitkit(*arguments: object) -> tuple[int, str]:
 
 
 def weights(seed: int = 0, **sizes: Any) -> dict[str, Tensor]:
-    """Return weights at random, so large that every layer counts."""
+    """Return random weights that are large enough for every layer to matter."""
     network, generator = SiT(**SIZES | sizes), torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
@@ -49,14 +49,14 @@ def weights(seed: int = 0, **sizes: Any) -> dict[str, Tensor]:
 
 
 def save(file: Path, content: Any = None, **sizes: Any) -> Path:
-    """Write a file as the official training does, or with some content."""
+    """Write a file in the format of the official training, or with given content."""
     table = {"model": weights(1, **sizes), "ema": weights(**sizes), "opt": {"state": {}, "param_groups": []}}
     torch.save({**table, "args": argparse.Namespace(image_size=32)} if content is None else content, file)
     return file
 
 
 def convert(folder: Path, family: str, *more: object, **sizes: Any) -> Run:
-    """Return the run of a random network, made from the command line."""
+    """Return the run of a random network that `sitkit convert` makes."""
     file = save(folder / "official.pt", **sizes)
     code, said = sitkit("convert", file, "--family", family, "--out", folder / "run", *HERE, *more)
     assert code == 0, said
@@ -64,7 +64,7 @@ def convert(folder: Path, family: str, *more: object, **sizes: Any) -> Run:
 
 
 def states(run: Run, *settings: str, count: int = 3) -> Tensor:
-    """Return samples as states, in place of pixels."""
+    """Return the states of samples before they become pixels."""
     recipe = resample(run.recipe(), [*settings], "sampler", "guidance")
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)

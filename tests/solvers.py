@@ -41,7 +41,7 @@ NOISE = Keyed(0, torch.arange(6))
 
 
 def network(seed: int = 0) -> MLP:
-    """Return a small network over the plane whose output is not 0."""
+    """Return a small network on 2D states whose output is not 0."""
     torch.manual_seed(seed)
     model = MLP(2, hidden_size=16, depth=1)
     nn.init.normal_(model.out.weight, std=0.3)
@@ -49,7 +49,7 @@ def network(seed: int = 0) -> MLP:
 
 
 def start(dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return six states of the plane."""
+    """Return six 2D states."""
     return torch.randn(6, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -77,13 +77,13 @@ SOLVERS = ODE | STOCHASTIC
 
 
 def one_step(name: str, velocity: Field, noise: NoiseSource = white) -> OneStep | None:
-    """Return the solver of that name, or None if it looks back."""
+    """Return the solver of that name, or None for a multistep solver."""
     solver = SOLVERS[name](velocity, noise)
     return solver if isinstance(solver, OneStep) else None
 
 
 def _with_range(velocity: Field) -> Field:
-    """Return a network that gives a noise, as if the velocity were one, and a range between the two variances."""
+    """Return a network that predicts noise, for the velocity, and an interpolation between the two variances."""
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         output = velocity(x, t)

@@ -23,7 +23,7 @@ TINY += ["objective.kind=faulty:Sometimes", "objective.numbers=[100, 101, 803, 1
 
 
 def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
-    """Return the step last recorded, that of the newest checkpoint, saves cut short, and checkpoints that are bad."""
+    """Return the last logged step, the newest checkpoint's step, unfinished saves, and damaged checkpoints."""
     records = Run(run).metrics()
     found = checkpoints.list_checkpoints(run / "checkpoints")
     bad = []
@@ -37,7 +37,7 @@ def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
 
 
 def life(words: list[str], run: Path, log: Path, delay: float) -> bool:
-    """Start a run, kill it so long after its first new checkpoint (if negative: after its start); whether it ended."""
+    """Start a run, kill it after its first new checkpoint (negative delay: its start), and return whether it ended."""
     before = at_hand(run)[1]
     process = start(words, log)
     began = time.monotonic()
@@ -57,7 +57,7 @@ def life(words: list[str], run: Path, log: Path, delay: float) -> bool:
 
 
 def same(one: Path, other: Path) -> list[str]:
-    """Return what differs between two runs that are over."""
+    """Return the differences between two finished runs."""
     differing = []
     try:
         assert_same(one, other)

@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def states(run: Path, *settings: str) -> Tensor:
-    """Return the states that a run's samples are rounded from."""
+    """Return the states of a run's samples before rounding."""
     recipe = recipe_from_table(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
     split = replace(recipe.data.build(), decode=lambda x: x)
     network = load_for_sampling(recipe, split, Run(run).latest(), torch.device("cpu"))
@@ -46,7 +46,7 @@ def states(run: Path, *settings: str) -> Tensor:
 def test_compiled_samples_are_the_same_and_compiled_for_one_shape_and_for_all(
     run: Path, monkeypatch: pytest.MonkeyPatch, interval: str
 ) -> None:
-    """Calls have 16 rows and in the end 8, and where there is guidance twice as many."""
+    """Calls have 16 rows, the last one 8, and twice as many with guidance."""
     settings = (f"guidance.interval={interval}", "sampler.solver=heun", "sampler.steps=3")
     exact = states(run, *settings)
     counter = CompileCounterWithBackend("aot_eager")
@@ -73,7 +73,7 @@ def test_samples_in_bfloat16_are_near_and_their_states_are_single(run: Path, kin
 def test_matmuls_have_the_chosen_precision_and_times_do_not(
     precision: Precision, inside: torch.dtype, of_products: str, around: str
 ) -> None:
-    """And what products of float32 are around it stays as it was."""
+    """The precision of float32 matmuls outside of it does not change."""
     linear, seen = nn.Linear(3, 3), []
 
     def field(x: Tensor, t: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _float32_as_before() -> Iterator[None]:
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("users", BY_USERS)
 def test_float32_ignores_global_settings_of_the_user(users: str, precision: Literal["ieee", "tf32"]) -> None:
-    """By either of torch's interfaces, of which the older one raises where the two differ; convolutions as well."""
+    """By either of torch's interfaces, where the older one raises if the two differ; convolutions too."""
     BY_USERS[users]()
     before = [place.fp32_precision for place in FLOAT32_SETTINGS]
     for _ in range(2):
@@ -185,7 +185,7 @@ def test_a_sample_folder_records_its_precision_and_keeps_it(run: Path, tmp_path:
 
 
 def test_diverging_samples_are_reported_and_do_not_stop_training(tmp_path: Path) -> None:
-    """Noise says nothing of the data where there is nothing but noise."""
+    """At pure noise a noise prediction does not determine the data."""
     run = tmp_path / "run"
     broken = ("objective.predict=noise", "sampler.solver=heun", "sampler.interval=[0.0, 1.0]")
     code, said = sitkit("train", "digits", "--out", run, *sets(*SMALL, *broken))

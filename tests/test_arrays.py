@@ -34,7 +34,7 @@ ARRAYS: dict[str, np.ndarray] = {
 
 
 def npy(header: str | bytes, content: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
-    """Return an npy file of any header."""
+    """Return an npy file with a given header."""
     text = header.encode("latin-1") if isinstance(header, str) else header
     return b"\x93NUMPY" + version + len(text).to_bytes(2 if version[0] == 1 else 4, "little") + text + content
 
@@ -171,7 +171,7 @@ def test_entries_that_lie_are_one_line(tmp_path: Path) -> None:
 
 
 def mutated(case: random.Random, members: dict[str, bytes]) -> bytes:
-    """Return a reference in which something is wrong, or nothing."""
+    """Return a reference with an error, or without one."""
     members = dict(members)
     for _ in range(case.randint(1, 2)):
         name = case.choice(list(members))

@@ -33,7 +33,7 @@ WIDTHS = (0.05, 0.1)
 
 
 def shares(decay_of: list[float]) -> Tensor:
-    """Return how much every step has of the average after the last, by the recursion itself, (steps,) float64."""
+    """Return the weight of every step in the EMA after the last one, by the recursion, (steps,) float64."""
     share = torch.zeros(len(decay_of), dtype=torch.float64)
     for step, decay in enumerate(decay_of):
         share *= decay
@@ -47,7 +47,7 @@ def powers(width: float, steps: int) -> Tensor:
 
 
 def walk(seed: int, steps: int, start: float = 3.0, numbers: int = 2000) -> Tensor:
-    """Return a random walk of weights, far from zero beside its length of about one, (steps, numbers) float64."""
+    """Return a random walk of weights of length about one and far from zero, (steps, numbers) float64."""
     generator = torch.Generator().manual_seed(seed)
     moves = torch.randn(steps, numbers, generator=generator, dtype=torch.float64)
     return start + moves.cumsum(0) / math.sqrt(steps)
@@ -155,7 +155,7 @@ def test_an_ema_at_an_earlier_step_is_rebuilt() -> None:
 
 
 class OneByOne(Mapping[Profile, Mapping[str, Tensor]]):
-    """Snapshots that are read when asked for."""
+    """Snapshots that are read on access."""
 
     def __init__(self, states: dict[Profile, dict[str, Tensor]]):
         self.states, self.asked = states, list[Profile]()

@@ -66,7 +66,7 @@ def test_published_sizes(build, millions: float) -> None:  # type: ignore[no-unt
 
 
 def perturbed(**changes: object) -> SiT:
-    """Return a small network whose zeros have been filled, so that everything in it matters."""
+    """Return a small network without zero weights, so that every layer matters."""
     torch.manual_seed(0)
     network = SiT(**(SMALL | changes))
     with torch.no_grad():

@@ -32,11 +32,11 @@ def tiny(*settings: str) -> Recipe:
 
 
 def quiet(line: str) -> None:
-    """Say nothing."""
+    """Ignore a message."""
 
 
 def parts(recipe: Recipe, step: int, processes: int = 1) -> dict[str, Tensor]:
-    """Return what a step is made of, of all processes together."""
+    """Return the batch of a step, from all processes together."""
     split = recipe.data.build()
     teams = [ProcessGroup(rank, processes, processes) for rank in range(processes)]
     pieces = [piece for group in teams for piece in Batches(recipe, split, group)(step)]
@@ -105,7 +105,7 @@ def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:
 
 
 def make(step: int) -> list[Batch]:
-    """Return something of a step, the sooner the later it is."""
+    """Return a step, later steps sooner."""
     time.sleep(0.002 * (12 - step))
     numbers = torch.arange(step)
     return [Batch(numbers, numbers, numbers, numbers, None, None)]

@@ -32,7 +32,7 @@ WORLD, OTHER = (
 
 
 def images_of(count: int, seed: int = 0) -> InMemory:
-    """Return images of 1x2x2 pixels that are distributed as one world or, every third, as the other."""
+    """Return images of 1x2x2 pixels from one mixture or, every third, from the other."""
     chance = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3 % 2
     x = torch.where(labels[:, None] == 0, WORLD.draw(count, chance), OTHER.draw(count, chance))
@@ -40,7 +40,7 @@ def images_of(count: int, seed: int = 0) -> InMemory:
 
 
 def velocity_of(labels: Tensor) -> Field:
-    """Return the exact velocity of each image's own world."""
+    """Return the exact velocity of each image's mixture."""
     worlds = [on_images(world.velocity(Linear())) for world in (WORLD, OTHER)]
     even = (labels == 0)[:, None, None, None]
     return lambda x, t: torch.where(even, worlds[0](x, t), worlds[1](x, t))
@@ -77,7 +77,7 @@ def test_bits_are_those_of_the_exact_density_and_of_the_bins(tmp_path: Path) -> 
 
 
 def bits_of_bins(images: InMemory) -> Tensor:
-    """Return minus the logarithm of the probability that an image's world gives to its pixels, by bins 2/255 wide."""
+    """Return the negative log-probability of an image's pixels under its mixture, by bins 2/255 wide."""
     edges = (images.pixels.double().flatten(1)[:, None, :, None] + torch.tensor([-0.5, 0.5])) / 127.5 - 1
     logs = []
     for world in (WORLD, OTHER):
@@ -112,7 +112,7 @@ def test_bits_of_an_image_do_not_depend_on_its_batch(tmp_path: Path, probes: int
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Measure all images by one process that nothing happens to."""
+    """Measure all images by one uninterrupted process."""
     folder = tmp_path_factory.mktemp("alone") / "kept"
     found_of(folder, images_of(COUNT), BitsEstimator(), BATCH)
     return folder
@@ -124,7 +124,7 @@ def straight(alone: Path) -> list[BatchBits]:
 
 
 class Watched(InMemory):
-    """Images that note which are read, and stop a process that reads one too many."""
+    """Images that record reads, and stop a process that reads too many."""
 
     def __init__(self, reads: int | None = None) -> None:
         images = images_of(COUNT)

@@ -157,12 +157,12 @@ def test_images_on_the_disk_are_read_a_batch_at_a_time(tmp_path: Path, monkeypat
 
 
 def as_latents() -> Split:
-    """Return data whose states are no pixels."""
+    """Return data whose states are not pixels."""
     return Split(own().training, own().heldout, (), lambda states: to_pixels(states / 2))
 
 
 def none_held_out() -> Split:
-    """Return data of which none are held out."""
+    """Return data without held-out images."""
     nothing = torch.zeros(0, dtype=torch.int64)
     return Split(own().training, InMemory(own().heldout.read(nothing), nothing), ())
 

@@ -13,7 +13,7 @@ WISHES: dict[str, tuple[str, Shape]] = {"pixels": ("u", (None, 1, 2, 2)), "calls
 
 
 def test_no_bit_of_a_shard_can_change_unseen(tmp_path: Path) -> None:
-    """What is read of a file of which any bit was changed is what was written, or a problem, in a line."""
+    """A file with any one changed bit reads as written, or is refused with one line."""
     blocks = BlockStore(tmp_path, 5, 5, "do it again")
     arrays = {"pixels": np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), "calls": np.array(3), "n": np.arange(5)}
     blocks.write(0, arrays)

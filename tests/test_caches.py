@@ -25,7 +25,7 @@ from sitkit.recipes.tune.benchmark import Bench
 
 
 def picture(number: int) -> bytes:
-    """Return a PNG of 8 x 8 pixels, as many bytes as any other."""
+    """Return a PNG of 8 x 8 pixels with the same number of bytes for every content."""
     return encode(noise_of(8, 8, 3)[:, :, [number % 3, number // 3 % 3, number // 9 % 3]])
 
 
@@ -38,7 +38,7 @@ def write_images(root: Path, numbers: range) -> Path:
 
 
 def exchange(root: Path, *skip: str) -> None:
-    """Exchange all images but some, which keep their names, sizes and times."""
+    """Replace all images but some without changing names, sizes and times."""
     for file in sorted(root.rglob("*.png")):
         if file.name not in skip:
             before = file.stat()
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_heldout_images_that_were_exchanged_are_looked_at_again(run: Path, tmp_path: Path) -> None:
-    """All but the first and the last; the number is that of an evaluation that knows nothing of the others."""
+    """All but the first and the last are replaced; the metric is that of a fresh evaluation."""
     words = (run, *sets("evaluation.num=12", "evaluation.draws=1"), "--out")
     first = means(evaluated(*words, tmp_path / "out"))
     held = run.parent / "held"
@@ -98,7 +98,7 @@ def test_statistics_of_an_array_are_those_of_its_content(tmp_path: Path) -> None
 
 
 def test_features_of_samples_are_those_of_their_shards(tmp_path: Path) -> None:
-    """Of 600 samples 100 are exchanged: the one block of 256 that has them is looked at again."""
+    """100 of 600 samples are replaced: only their block of 256 is computed again."""
     pixels = torch.randint(256, (600, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     recipe = read_recipe("digits").model_dump(mode="json")
     samples = written(tmp_path / "samples", pixels, shard=100, checkpoint="by hand", seed=0, recipe=recipe)
@@ -150,7 +150,7 @@ def test_a_trial_is_one_of_the_images_that_are_there(run: Path, tmp_path: Path, 
 
 
 def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -> None:
-    """It is measured again where held-out images are others, and refused where its network was trained on others."""
+    """It is measured again if held-out images change, and refused if training images change."""
     train, held = (write_images(tmp_path / name, range(14)) for name in ("train", "held"))
     data = f"data = {{ kind = 'folder', path = '{train}', heldout = '{held}', size = 8 }}"
     text = f"backbone.kind = 'sit'\nbackbone.patch_size = 4\n{data}\n[train]\nsteps = 2\nbatch = 2\n"

@@ -31,14 +31,14 @@ def exact_variance(t: Tensor, s: Tensor) -> Tensor:
 
 
 def exact_range(t: Tensor, s: Tensor) -> Tensor:
-    """Return the range that stands for that variance."""
+    """Return the interpolation coefficient of that variance."""
     known = PATH.posterior(t, s)
     low, high = known.variance.clamp(min=1e-20).log(), known.forward.log()
     return 2 * (exact_variance(t, s).log() - low) / (high - low) - 1
 
 
 def model(times: Tensor) -> Field:
-    """Return the perfect network of a chain, which knows its next time."""
+    """Return the perfect network of a chain, given its next time."""
 
     def field(x: Tensor, t: Tensor) -> Tensor:
         here = int((times - t[0]).abs().argmin())

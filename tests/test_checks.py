@@ -152,7 +152,7 @@ def test_the_broken_law_of_a_w_is_named(w, said: str) -> None:  # type: ignore[n
 
 def test_a_w_with_peaks_too_narrow_to_be_seen_is_found_to_lose_the_marginal() -> None:
     def w(t: Tensor) -> Tensor:
-        """Return 400 at most multiples of 1 / 1250."""
+        """Return 400 at most multiples of 1 / 1250, and 0 elsewhere."""
         on_peak = ((1250 * t).round() / 1250 - t).abs() < 1e-9
         seen = ((200 * t).round() / 200 - t).abs() < 1e-6
         return torch.where(on_peak & ~seen, 400.0, 0.0).to(t.dtype)

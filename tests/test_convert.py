@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(command: str, said: str, tmp_p
 
 
 def test_repas_velocity_is_turned(tmp_path: Path) -> None:
-    """Its time is 1 - t, from data to noise, and so its velocity is minus ours."""
+    """Its time is 1 - t, from data to noise, so its velocity has the other sign."""
     plain = weights(learn_sigma=False)
     file = save(tmp_path / "repa.pt", {"ema": {f"module.{key}": value for key, value in (plain | REPA).items()}})
     code, said = sitkit("convert", file, "--family", "repa", "--out", tmp_path / "run", *HERE)

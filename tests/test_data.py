@@ -66,7 +66,7 @@ def test_of_grey_maps_of_16_bits_the_high_byte_stays() -> None:
 
 
 def pixel(encoded: bytes) -> list[int]:
-    """Return the one colour of an image."""
+    """Return the colour of an image of one colour."""
     colours = torch.unique(decode_square(encoded, 8, "it").flatten(1), dim=1)
     assert colours.shape == (3, 1)
     return [int(channel) for channel in colours]

@@ -40,7 +40,7 @@ def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> 
 def test_gradients_by_times_are_right_at_the_ends_of_a_path(
     name: str, path: Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where alpha or sigma is 0, what is not taken of two branches may give NaN."""
+    """Where alpha or sigma is 0, the branch that is not taken may give NaN."""
     monkeypatch.setattr("solvers.PATH", path)
     solver = SOLVERS[name](WORLD.velocity(path), lambda x, t, s: torch.ones_like(x))
     x, times = start(torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
 
 @pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
 def test_exponential_refuses_transforms_of_its_coefficients() -> None:
-    """In forward mode it once had the derivative of the velocity alone, and said nothing."""
+    """An earlier version silently returned the derivative of the velocity alone in forward mode."""
     model, x, one = network(), start(), torch.ones(())
     calls: dict[str, Callable[[Tensor], Tensor]] = {
         "the times": lambda scale: [*Exponential(model, Linear())(x, scale * TIMES)][-1],
@@ -98,7 +98,7 @@ def test_exponential_refuses_transforms_of_its_coefficients() -> None:
 
 @pytest.mark.filterwarnings(r"ignore:.*torch\.jit\.script")  # of torch's own forward mode, on its first call
 def test_a_field_read_along_another_path_has_no_derivative_by_its_times() -> None:
-    """Times are matched by bisection; once the derivative of that was taken for none, and all else was left."""
+    """Times are matched by bisection; an earlier version took the derivative of that as zero."""
     field, x = reparametrise(network(), Linear(), GVP()), start()
     with pytest.raises(ValueError, match="no derivative by its times"):
         torch.func.jvp(lambda scale: [*Heun(field)(x, scale * TIMES)][-1], (torch.ones(()),), (torch.ones(()),))

@@ -73,7 +73,7 @@ def doubled(x: Tensor, t: Tensor) -> Tensor:
 
 
 def assert_waits(waits: Any, run: Callable[[], Tensor], times: int = 0) -> None:
-    """Assert how often a call waits, the second time, and that its result is on the GPU."""
+    """Assert the number of waits of a second call, and that its result is on the GPU."""
     run()
     waits.clear()
     result = run()
@@ -147,7 +147,7 @@ def test_solvers_mix_no_devices_and_wait_for_nothing(waits: Any, path: Interpola
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_operations_that_read_values_mix_no_devices(waits: Any, path: Interpolant) -> None:
-    """Solvers that choose their steps by what they find wait at each: here only mixing is looked for."""
+    """Adaptive solvers wait at each step: only the mixing of devices is tested here."""
     x, velocity = here(2, 2), Matching(path).field(model)
     sde = SDE(velocity, path, Sigma(path))
     found = [

@@ -25,7 +25,7 @@ def _says_anew() -> None:
 
 
 def refuse(number: int, when: Callable[..., bool], real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of the system that fails with an error of this number, now and then."""
+    """Return a system function that fails with this errno at some calls."""
 
     def function(*arguments: Any) -> Any:
         if when(*arguments):

@@ -117,7 +117,7 @@ def test_of_many_files_the_content_of_some_is_read(tmp_path: Path) -> None:
 
 
 class Own:
-    """Images of the user's own, without a fingerprint."""
+    """Custom images without a fingerprint."""
 
     def __init__(self, pixels: Tensor):
         self.pixels, self.labels, self.shape = pixels, torch.zeros(len(pixels), dtype=torch.int64), (1, 2, 2)

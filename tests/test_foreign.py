@@ -20,7 +20,7 @@ from sitkit.recipes.support.errors import UserError
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Put a decoder in the place of an autoencoder's, and return what it was told and given."""
+    """Replace the decoder of an autoencoder, and return its arguments."""
     seen: dict[str, Any] = {"latents": []}
 
     def decoder(source: str, *, scale: float, shift: float = 0.0) -> Callable[[Tensor], Tensor]:
@@ -41,7 +41,7 @@ NONE = torch.zeros(3, dtype=torch.bool)
 
 @pytest.fixture
 def shards(tmp_path: Path) -> dict[str, Tensor]:
-    """Write LightningDiT's files, of 5 and 2 latents, and return what is in them all."""
+    """Write LightningDiT's files with 5 and 2 latents, and return their content."""
     generator = torch.Generator().manual_seed(0)
     whole = {key: torch.randn(7, 3, 2, 4, generator=generator) * 2 + 1 for key in ("latents", "latents_flip")}
     whole["labels"] = torch.tensor([1, 0, 2, 2, 1, 0, 1])
@@ -106,7 +106,7 @@ def test_lightningdit_of_half_precision(shards: dict[str, Tensor], tmp_path: Pat
 
 
 class Trap:
-    """What runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, ("sprung",)
@@ -142,7 +142,7 @@ def test_lightningdit_that_cannot_be_used(
 
 @pytest.fixture
 def moments(tmp_path: Path) -> np.ndarray:
-    """Write EDM2's files, of five images, and return what is in them."""
+    """Write EDM2's files of five images, and return their content."""
     kept = np.random.default_rng(0).random((5, 8, 2, 3), dtype=np.float32)
     names = [f"0000{number % 2}/img-mean-std-{number:08}.npy" for number in range(5)]
     for name, array in zip(names, kept, strict=True):

@@ -92,7 +92,7 @@ def test_losses(name: str, predict: str, weighting: str) -> None:
 
 
 def field(name: str, predict: str) -> Field:
-    """Return the velocity that the official network stands for."""
+    """Return the velocity of the official network."""
     network: Field = lambda x, t: (x @ SAMPLES["A"]) * (1 + t[:, None]) + SAMPLES["b"]  # noqa: E731
     return Matching(PATHS[name], QUANTITIES[predict]).field(network)
 
@@ -135,7 +135,7 @@ def test_sdes(name: str, predict: str, form: str, last: str) -> None:
 
 
 def test_the_official_code_divides_by_zero_eight_times() -> None:
-    """The official `heun` is of weak order 1, and nothing needs to be as it is."""
+    """The official `heun` is of weak order 1, so it is not reproduced."""
     keys = [".".join(key) for key in STOCHASTIC if key[3] == "euler"]
     assert len(keys) == 3 * 3 * 5 * 4
     assert sum(not SAMPLES[key].isfinite().all() for key in keys) == 8

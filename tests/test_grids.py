@@ -184,7 +184,7 @@ def test_a_plan_at_10_nfe_is_more_accurate_than_heun_at_14(path: Interpolant) ->
 def test_a_plan_of_an_sde_is_more_accurate_than_euler_maruyama(
     path: Interpolant, w: Callable[[Interpolant], Sigma | KL]
 ) -> None:
-    """By the variance of normal data of several scales, which is linear algebra: no chance is in it."""
+    """By the variance of normal data of several scales, which is exact linear algebra without randomness."""
     ours, theirs = [], []
     for std in (0.1, 0.3, 1.0):
         velocity = Gaussian(0.0, std).velocity(path)
@@ -203,7 +203,7 @@ def test_a_plan_of_an_sde_is_more_accurate_than_euler_maruyama(
 
 
 class Unit:
-    """Noise that is one more coordinate at each step, for states that are coefficients of the noise."""
+    """Noise along a new coordinate at each step, for states that are coefficients of the noise."""
 
     def __init__(self) -> None:
         self.used = 0

@@ -33,7 +33,7 @@ from worlds import PATHS, Gaussian
 
 
 def network(x: Tensor, t: Tensor, /, *, y: Tensor) -> Tensor:
-    """Stand in for a conditional network: each label its own field."""
+    """Stand in for a conditional network with a field for each label."""
     return x * (1 + y.reshape(-1, *[1] * (x.ndim - 1))) + t.reshape(-1, *[1] * (x.ndim - 1))
 
 

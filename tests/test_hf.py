@@ -33,7 +33,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def rows(library: Any, tree: Path) -> Any:
-    """Return the images of `tree`, as Hugging Face's rows."""
+    """Return the images of `tree` as rows of a Hugging Face data set."""
     features = library.Features(
         {"picture": library.Image(), "kind": library.ClassLabel(names=["cat", "dog"]), "row": library.Value("int32")}
     )

@@ -74,7 +74,7 @@ def test_inception_is_torch_fidelitys(tmp_path: Path) -> None:
 
 @pytest.fixture
 def published(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file that stands where torch-fidelity publishes its weights."""
+    """Return the file in place of the weights that torch-fidelity publishes."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     module = import_module("torch_fidelity").feature_extractor_inceptionv3
     monkeypatch.setattr(module, "URL_INCEPTION_V3", small.as_uri())

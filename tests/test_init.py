@@ -38,7 +38,7 @@ def images(root: Path, classes: tuple[str, ...]) -> str:
 
 
 def first(run: Path) -> dict[str, torch.Tensor]:
-    """Return the weights that a run has started from."""
+    """Return the initial weights of a run."""
     return checkpoints.load(run / "checkpoints/step-00000000", "model")
 
 

@@ -150,7 +150,7 @@ def test_transformers_have_likelihoods() -> None:
 
 
 def test_a_sample_that_stands_still_has_its_density_too() -> None:
-    """At the mean of normal data the state never moves, and only the divergence can ask for short steps."""
+    """At the mean of normal data the state never moves, so only the divergence determines the step size."""
     world = random_mixture(1, 2, seed=0)
     centred = type(world)(world.weights, 0 * world.means, world.covariances)
     x = torch.zeros(1, 2, dtype=torch.float64)
@@ -167,7 +167,7 @@ def test_fields_that_cannot_be_differentiated_are_refused() -> None:
 
 
 def test_bits_are_those_of_a_histogram() -> None:
-    """Pixels at random, of which a density that is flat over their range says the entropy."""
+    """Random pixels whose entropy follows from a flat density over their range."""
     levels, generator = 16, torch.Generator().manual_seed(0)
     pixels = torch.randint(levels, (500, 3), generator=generator)
     x = dequantise(pixels, torch.rand(500, 3, generator=generator, dtype=torch.float64), levels=levels)

@@ -114,7 +114,7 @@ def test_dit_is_asked_at_timesteps_and_returns_the_noise() -> None:
 
 
 class Trap:
-    """Would run code on loading, were it unpickled."""
+    """An object that would run code if it were unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (pytest.fail, ("code in a file was run",))
@@ -125,7 +125,7 @@ def wrapped(state: dict[str, Tensor], prefix: str) -> dict[str, Any]:
 
 
 class Config:
-    """Stands beside weights in files of others; making one of it would fail the test."""
+    """An object beside the weights in files of other projects; creating it would fail the test."""
 
     def __init__(self) -> None:
         self.lr = 1e-4
@@ -228,7 +228,7 @@ def test_files_that_hold_no_weights_are_refused_by_kind(tmp_path: Path) -> None:
 
 
 class Command:
-    """What would run a command when it is unpickled."""
+    """An object that would run a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("exit 1",)

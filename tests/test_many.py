@@ -95,7 +95,7 @@ def test_one_process_that_fails_alone_ends_them_all(tmp_path: Path) -> None:
 
 
 def test_two_machines_train_together_and_one_that_dies_is_waited_for(tmp_path: Path) -> None:
-    """Two agents on one machine; one is killed with all that it started, and started again."""
+    """Two agents on one machine; one is killed with all its processes, and started again."""
     run, logs = tmp_path / "run", [tmp_path / "log0", tmp_path / "log1"]
     port = 29500 + os.getpid() % 1000
     meet = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=test"]

@@ -48,7 +48,7 @@ def test_the_bias_of_few_samples_is_estimated() -> None:
 
 
 def test_the_bias_is_at_most_the_measured_value() -> None:
-    """Samples that are the reference are at no distance from it, and their halves are at some."""
+    """Samples equal to the reference have distance 0, and their halves do not."""
     samples = gaussian(200, 8, 0)
     number = measured([samples], samples)["Frechet distance of pixels"]
     assert number.values[0].bias is not None

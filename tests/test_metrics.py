@@ -151,7 +151,7 @@ def test_kernel_distance_is_unbiased_and_of_float64() -> None:
 
 
 def precision_by_pairs(x: list[list[float]], among: list[list[float]], k: int) -> float:
-    """Return the share of points in the balls, squared radii of integers being exact."""
+    """Return the fraction of points in the balls; squared radii of integers are exact."""
 
     def square(a: list[float], b: list[float]) -> float:
         return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
@@ -163,7 +163,7 @@ def precision_by_pairs(x: list[list[float]], among: list[list[float]], k: int) -
 
 
 def lattice(points: int) -> st.SearchStrategy[list[list[float]]]:
-    """Points of which many are equal, or as far from one as from another."""
+    """Points with many ties: equal points and equal distances."""
     numbers = st.integers(-2, 2).map(float)
     return st.lists(st.lists(numbers, min_size=2, max_size=2), min_size=4, max_size=points)
 
@@ -270,7 +270,7 @@ def test_inception_score_refuses_invalid_probabilities() -> None:
 
 
 def test_metrics_are_those_of_torch_fidelity() -> None:
-    """What torch-fidelity 0.4.0 (torch 2.13.0, NumPy 2.4.6) gave for these features, on 2026-11-23.
+    """The values of torch-fidelity 0.4.0 (torch 2.13.0, NumPy 2.4.6) for these features, on 2026-11-23.
 
     It is not installed here: it needs torchvision, which cannot be imported beside a CPU build of torch, and which
     breaks the import of diffusers then. Its functions were `fid_statistics_to_metric`, `kid_features_to_metric`

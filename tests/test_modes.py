@@ -88,7 +88,7 @@ def test_the_loop_can_be_vmapped_and_differentiated(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_default_device_is_no_affair_of_solvers(name: str) -> None:
-    """On the meta device there are no numbers: what is made there by mistake mixes devices or cannot be read."""
+    """Tensors on the meta device have no values: one created there by mistake mixes devices or cannot be read."""
     model, x = network(), start()
     expected = ALL[name](model, x)
     with torch.device("meta"):
@@ -132,7 +132,7 @@ def test_a_solver_raises_after_the_maximum_number_of_steps() -> None:
 
 @pytest.mark.parametrize("solve", [adaptive, solve_each])
 def test_no_time_beyond_the_interval_is_asked_for(solve: Callable[..., Tensor]) -> None:
-    """Times are numbers of float32, and 1 - 1e-9 is none."""
+    """Times are float32, which cannot represent 1 - 1e-9."""
     asked: list[float] = []
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def test_solvers_that_choose_their_steps_refuse_transforms() -> None:
 
 
 class Asked:
-    """A field that remembers in which dtypes it was asked."""
+    """A field that records the dtypes of its arguments."""
 
     def __init__(self, field: Field):
         self.field = field
@@ -282,7 +282,7 @@ def test_states_of_every_shape(name: str, shape: tuple[int, ...], monkeypatch: p
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", [*SOLVERS, "sdeint"])
 def test_half_precision_times_are_used_as_given(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eighths have no error; nor must alpha and sigma at them have that of half precision."""
+    """Eighths are exact in half precision, so alpha and sigma at them must not have its rounding error."""
     monkeypatch.setattr("solvers.PATH", GVP())
     monkeypatch.setitem(ALL, "sdeint", lambda v, x: sdeint(SDE(v, GVP(), Sigma(GVP())), x, TIMES, noise=NOISE))
     reached = []

@@ -21,7 +21,7 @@ def assert_moments_of(seen: Moments, x: torch.Tensor) -> None:
 
 
 def assert_moments(count: int, mean: torch.Tensor, covariance: torch.Tensor, x: torch.Tensor) -> None:
-    """See that moments are those of points, to a part in 1e12 of the widths."""
+    """Assert that moments are those of points, to 1e-12 of the standard deviations."""
     expected = torch.cov(x.T).reshape(x.shape[1], x.shape[1])
     widths = expected.diagonal().sqrt()
     assert count == len(x)
@@ -106,7 +106,7 @@ def test_moments_refuse_bad_features() -> None:
 
 
 def reduce_one(rank: int, world: int, folder: str) -> None:
-    """Be one of the processes that see points, all but the last."""
+    """Run one of the processes, all of which but the last have points."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     none = Moments(4).reduce()
     seen = Moments(4)

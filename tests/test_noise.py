@@ -167,7 +167,7 @@ def test_starting_noise_is_numbered_and_normal() -> None:
 
 
 def test_initial_noise_is_independent_of_the_noise_of_steps() -> None:
-    """Once the first increment of a path was the noise of the key (0, 0), and variances came out too large."""
+    """An earlier version used the initial noise of the key (0, 0) as first increment: variances were too large."""
     index, x = torch.arange(4000), torch.zeros(4000, 1)
     t, s, end = doubles(0.0, 0.5, 1.0)
     draws = [initial_noise(0, index, (1,)), philox.normal(philox.key(0, 0), index, (1,)).float()]

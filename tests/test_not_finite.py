@@ -78,7 +78,7 @@ def test_skipped_steps_are_reported_and_training_continues(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_all_processes_skip_a_step_that_went_wrong_for_one(tmp_path: Path, mode: str) -> None:
-    """Sample 20 is the second process's."""
+    """Sample 20 belongs to the second process."""
     straight, run, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
     settings = ["objective.kind=faulty:Sometimes", "objective.numbers=[20]", f"compute.parallel={mode}", "log.every=1"]
     assert together(2, words(straight, *settings), log) == [0, 0], log.read_text()
@@ -90,7 +90,7 @@ def test_all_processes_skip_a_step_that_went_wrong_for_one(tmp_path: Path, mode:
 
 
 def test_sharded_weights_are_saved_before_the_first_step(tmp_path: Path) -> None:
-    """The first two steps are skipped, and so there are no moments yet."""
+    """The first two steps are skipped, so the optimizer has no moments yet."""
     straight, run, log = tmp_path / "straight", tmp_path / "run", tmp_path / "log"
     settings = ["objective.kind=faulty:Sometimes", "objective.numbers=[0, 8]", "compute.parallel=fsdp", "log.every=1"]
     assert together(2, words(straight, *settings, steps=4), log) == [0, 0], log.read_text()

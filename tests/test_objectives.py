@@ -17,7 +17,7 @@ QUANTITIES = (Velocity, Noise, Score, Data)
 
 
 def exact(quantity: type[Quantity], path: Interpolant, x_t: Tensor, t: Tensor) -> Tensor:
-    """Return what a perfect network would predict on the ring."""
+    """Return the prediction of a perfect network on the ring."""
     fields = {Velocity: RING.velocity, Noise: RING.noise, Score: RING.score, Data: RING.data}
     return fields[quantity](path)(x_t, t)
 

@@ -217,7 +217,7 @@ def test_a_reparametrised_field_is_exact(trained, to, t, seed) -> None:  # type:
 def test_a_reparametrised_field_is_accurate_in_single_precision_up_to_the_data(
     trained: Interpolant, to: Interpolant, host: bool
 ) -> None:
-    """On VP and DDPM a time next to 1 in single precision is one of other noise, and at 1 the velocity is infinite."""
+    """On VP and DDPM rounding of a time next to 1 changes the noise level, and at 1 the velocity is infinite."""
     world = random_mixture(3, 3, seed=1)
     field = read_along(world.velocity(trained), trained, to)
     for time in (0.1, 0.5, 0.99, 1 - 1e-3, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6, 1.0):
@@ -235,7 +235,7 @@ def test_a_reparametrised_field_is_accurate_in_single_precision_up_to_the_data(
 
 
 def test_times_known_on_the_host_are_matched_there_once() -> None:
-    """On the device `meta` no value can be asked for, and every operation is one that a GPU would be given."""
+    """On the device `meta` no value can be read, and every operation is one that a GPU would run."""
 
     class OnDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Counts the operations on a device, and those on the host."""

@@ -67,7 +67,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """A function that trains with settings, once for all tests that want the same."""
+    """A function that trains with settings, once for all tests with the same ones."""
 
     @cache
     def run(*settings: str) -> Run:
@@ -93,7 +93,7 @@ def test_every_kind_trains_and_samples(name: str, key: str, kind: str, trained: 
 
 
 def test_samples_follow_another_path_than_the_trained_one() -> None:
-    """Exponential steps go by data and noise alone, the same along both paths; Heun's method differs by its error."""
+    """Exponential steps depend on data and noise alone, equal on both paths; Heun has another error."""
     recipe = tiny("sampler.steps=8", "guidance.scale=1.0")
     split = recipe.data.build()
     network = build_network(recipe, split)

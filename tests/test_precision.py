@@ -35,7 +35,7 @@ QUANTITIES = (Velocity, Noise, Score, Data)
 
 @pytest.fixture(autouse=True)
 def _jvp_has_been_used() -> None:
-    """Let torch 2.13's first jvp, which warns, be one that the library filters: under compilation it cannot."""
+    """Call torch 2.13's first jvp, which warns, where the library filters the warning: it cannot under compilation."""
     Quadratic().alpha_dot(torch.tensor(0.5))
 
 

@@ -28,14 +28,14 @@ from stepping import TINY, made
 
 @pytest.fixture
 def _process_group() -> Iterator[None]:
-    """A group of this process alone, by gloo."""
+    """A process group of this process alone, by gloo."""
     dist.init_process_group("gloo", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 class Member(ProcessGroup):
-    """One of many processes, to which the others are what they have been found to say."""
+    """A process group with one process, for which recorded messages stand in for the other ranks."""
 
     said: ClassVar[dict[int, Any]] = {}
 
@@ -141,7 +141,7 @@ def test_jobs_at_once_take_the_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.usefixtures("_fresh_compiler", "_process_group")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_a_compiled_block_stays_whole_under_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where gradients of a few weights are sent at once, torch would cut a block at their bounds."""
+    """With small gradient buckets torch would split a compiled block at their bounds."""
     counter = CompileCounterWithBackend("eager")
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function: compiler(function, backend=counter))

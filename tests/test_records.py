@@ -37,7 +37,7 @@ def tiny(steps: int, *settings: str) -> Recipe:
 
 
 def quiet(line: str) -> None:
-    """Say nothing."""
+    """Ignore a message."""
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def test_the_newest_checkpoints_stay_and_milestones(
 
 
 class Asks(nn.Module):
-    """A backbone that asks for numbers of its input, which shapes alone do not have."""
+    """A backbone that reads values of its input, which meta tensors do not have."""
 
     def __init__(self, *, input_size: int, in_channels: int, num_classes: int, by: str = "item"):
         super().__init__()

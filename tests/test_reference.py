@@ -105,7 +105,7 @@ def test_features_that_are_not_finite_and_too_few_images_are_refused() -> None:
 
 
 def test_features_are_computed_once_and_divided_among_processes(tmp_path: Path) -> None:
-    """Each process looks at its blocks; what is there is not looked at again; batches do not matter."""
+    """Each process computes its blocks; cached blocks are not computed again; batches do not matter."""
     samples = written(tmp_path / "samples", images(600), shard=256)
     whole, shared = (blocks_of(tmp_path / name, 600) for name in ("whole", "shared"))
     given: dict[str, Any] = {"device": torch.device("cpu"), "what": "looking"}
@@ -160,7 +160,7 @@ def test_statistics_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 
 def arrays(**changed: Any) -> dict[str, Any]:
-    """Return statistics as ADM has them."""
+    """Return statistics in ADM's format."""
     mu, sigma = (value.numpy() for value in known().pooled)
     return {name: value for name, value in ({"mu": mu, "sigma": sigma} | changed).items() if value is not None}
 
@@ -233,7 +233,7 @@ def test_no_bit_of_statistics_can_change_unseen(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return grey images, 8 x 8, in folders that have the names of classes."""
+    """Return 8 x 8 grey images in folders named by class."""
     for number in range(24):
         file = tmp_path / "images" / "abc"[number % 3] / f"{number:02d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +333,7 @@ def test_arrays_in_fortrans_order_and_of_another_name_are_taken(tmp_path: Path) 
 
 
 def test_labels_of_a_reference_are_class_indices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Classes that are called by numbers are known by them, others by their order."""
+    """Classes with numeric names have these indices, others follow their order."""
     for labels, classes, expected in (
         ([2, 1, 0, 0, 0, 0, 0], ("a", "b", "c"), [2, 1, 0, 0, 0, 0, 0]),
         ([7, 0, 0, 0, 0, 0, 7], ("0", "7"), [1, 0, 0, 0, 0, 0, 1]),
@@ -356,7 +356,7 @@ def of(path: Path, cache: Path, image: tuple[int, int, int] = COLOUR, kind: str 
 
 
 def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path) -> None:
-    """They are of other images than `arr_0`, which are some of many."""
+    """They are of more images than those of `arr_0`."""
     pixels = images(20)
     file = tmp_path / "adm.npz"
     moments = {"mu": np.arange(6.0), "sigma": np.eye(6), "mu_s": np.arange(4.0), "sigma_s": 2 * np.eye(4)}

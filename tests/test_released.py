@@ -24,7 +24,7 @@ from sitkit.samplers import Keyed, grids
 
 
 def assert_near(one: Tensor, other: Tensor) -> None:
-    """Assert equality to 1e-5 of the largest number."""
+    """Assert equality to 1e-5 of the largest value."""
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
 
@@ -64,7 +64,7 @@ def test_every_sampler_generates_pixels_from_the_command_line(family: str, tmp_p
 
 
 def guided(network: SiT, scale: float, y: Tensor) -> Callable[[Tensor, float], Tensor]:
-    """Return the official guidance, of the first three channels; the others, and the range, stay conditional."""
+    """Return the official guidance of the first three channels; the others and the variance stay conditional."""
 
     def ask(x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t)
@@ -102,7 +102,7 @@ def test_sit_is_the_velocity_from_noise_to_data(scale: float, tmp_path: Path) ->
 
 
 def chain(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return DiT's timesteps (count,), from the first that is asked, and, of those and of the one after, alpha-bar."""
+    """Return DiT's timesteps (count,) in order of sampling, with alpha-bar at each and at the next one."""
     bars = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     timesteps = torch.tensor([round(k * 999 / (count - 1)) for k in range(count)]).flip(0)
     here = bars[timesteps]
@@ -169,7 +169,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_of_the_page_of_published_results_run(tmp_path: Path) -> None:
-    """Each command as it stands, on small networks of pixels: it makes the 250 calls that it says."""
+    """Each command runs unchanged on small networks of pixels, with its stated 250 NFE."""
     for family in LOADERS:
         (tmp_path / family).mkdir()
     runs = {family: convert(tmp_path / family, family, in_channels=3, depth=1) for family in LOADERS}

@@ -251,7 +251,7 @@ def test_a_record_from_anywhere_is_refused_in_a_line(run: Path, tmp_path: Path) 
 
 
 def test_a_record_is_enough_to_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents of every kind become the same pixels by what a run knows as by the data."""
+    """Latents of every kind are decoded to the same pixels with the run's record as with the data."""
     small(tmp_path / "vae", 0)
     write_edm2(tmp_path / "edm2")
     write_lightningdit(tmp_path / "lightningdit")
@@ -281,7 +281,7 @@ def test_a_record_is_enough_to_decode(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def own_data(size: int = 8) -> Split:
-    """Return data as a user may write them: pixels, made of the digits."""
+    """Return custom data: pixels made from the digits."""
     from sitkit.recipes.data import digits
 
     return digits()

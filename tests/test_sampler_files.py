@@ -37,7 +37,7 @@ PUBLISHED = {
 
 
 def family_of(name: str) -> str:
-    """Return the family of networks that a sampler is for."""
+    """Return the family of networks of a sampler."""
     return "dit" if name in ("ddpm-250", "ddim-50") else "sit"
 
 
@@ -62,7 +62,7 @@ OTHER += ["sampler.last_step=0.3", "sampler.interval=[0.1,0.9]"]
 
 @pytest.mark.parametrize("name", samplers())
 def test_a_named_sampler_replaces_the_runs_sampler(name: str, recipes: dict[str, Recipe]) -> None:
-    """All of it but what has no effect: w without noise or with a learned variance, the length of no last step."""
+    """All keys but those without effect: w without noise or with a learned variance, and the length of no last step."""
     recipe = recipes[family_of(name)]
     one, other = (with_sampler(base, name) for base in (recipe, with_settings(recipe, OTHER)))
     unused = {"w"} if one.sampler.kind == "ode" or name == "ddpm-250" else set()

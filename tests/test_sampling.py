@@ -48,7 +48,7 @@ def request_of(run: Path, *settings: str, **changed: Any) -> SampleRequest:
 
 
 def put(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleFolder:
-    """Draw a process's partition of samples, and wait for no other."""
+    """Generate a process's partition of samples, without waiting for others."""
     checkpoint = request.run.latest()
     samples = folders.begin(out, request.content(checkpoint, count), partition)
     drawing = lambda: request.drawing(checkpoint)  # noqa: E731
@@ -73,7 +73,7 @@ def assert_alike(one: torch.Tensor, other: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["ode", "sde"])
 def test_a_sample_depends_only_on_its_number(run: Path, tmp_path: Path, kind: str) -> None:
-    """Its batch and its shard are as large as they are; samples of other numbers and seeds are others."""
+    """Batch and shard size do not matter; other numbers and seeds give other samples."""
     settings = (f"sampler.kind={kind}", *(["sampler.solver=euler_maruyama"] if kind == "sde" else []))
     large = put(request_of(run, *settings), 300, tmp_path / "large", WorkPartition())
     small = put(request_of(run, *settings, batch=37), 300, tmp_path / "small", WorkPartition())
@@ -204,7 +204,7 @@ def test_labels_stand_in_shards_and_manifest(run: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def others(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run that went one step further, and one of another seed."""
+    """Return a run with one more step, and one with another seed."""
     folder = tmp_path_factory.mktemp("others")
     shutil.copytree(run, folder / "longer")
     trained(folder / "longer", "train.steps=25")
@@ -361,7 +361,7 @@ def test_torchrun_generates_the_same_samples_as_one_process(run: Path, tmp_path:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Return what is in a folder or file, but for drafts that a kill has left."""
+    """Return the content of a folder or file, without temporary files that a kill has left."""
     if out.is_file():
         return {out.name: out.read_bytes().hex()}
     return {name: digest for name, digest in forked.contents(out).items() if not name.endswith(".tmp")}

@@ -18,7 +18,7 @@ WORLD = Gaussian(mean=1.5, std=0.5)
 
 
 class Recorded:
-    """A field that swings as often as its label says, and writes down when it is asked for whom."""
+    """A field with an oscillation frequency for each label, which records times and labels of its calls."""
 
     def __init__(self) -> None:
         self.asked: dict[int, list[float]] = defaultdict(list)
@@ -184,7 +184,7 @@ def test_images_as_wide_as_the_batch_and_their_inversion(path: Interpolant) -> N
 
 
 def rows_at_error(solve: Callable[[Field, Tensor, float], Tensor], world: Mixture, size: int, at: Tensor) -> Tensor:
-    """Return the rows that a solver asks for at given logarithms of the mean error, between those of its tolerances."""
+    """Return the rows of a solver at given logarithms of the mean error, interpolated between its tolerances."""
     x, field = normals(48, size), Counted(world.velocity(Linear()))
     exact = adaptive(field, x, 0.0, 1.0, method="dopri8", rtol=1e-10, atol=1e-10)
     known = []

@@ -30,7 +30,7 @@ def tiny(*settings: str) -> Recipe:
 
 
 class Alone:
-    """One process, whose first weights are such that every one of them has a gradient."""
+    """One process whose initial weights all have a gradient."""
 
     def __init__(self, *settings: str):
         recipe, group = tiny(*settings), ProcessGroup()

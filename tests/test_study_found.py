@@ -67,7 +67,7 @@ def test_means_have_the_digits_that_their_errors_allow(mean: Mean, said: str) ->
 
 
 def found(study: Study, real: float | None, values: list[list[float]]) -> Results:
-    """Return results of the number "n" for the rows of a study in order, by seed."""
+    """Return results of the metric "n" for the rows of a study in order, by seed."""
     names = [(f"{one}", f"{other}") for one in (1, 2) for other in ("a", "b")]
     rows = tuple(
         Row({"sampler.steps": step, "way": way}, {"sampler.steps": int(step), "way": way}, 7, _entry(real, some))

@@ -33,7 +33,7 @@ def network(setup: Setup) -> SiT:
 
 
 def counted(model: nn.Module, setup: Setup, backward: bool = False) -> int:
-    """Return the operations of a pass, as torch counts them where tensors have no numbers."""
+    """Return the operations of a pass that torch counts on meta tensors."""
     x = torch.zeros(setup.batch, 4, setup.side, setup.side, device="meta", requires_grad=True)
     t, y = torch.zeros(len(x), device="meta"), torch.zeros(len(x), device="meta", dtype=torch.long)
     with FlopCounterMode(display=False) as counter:

@@ -40,7 +40,7 @@ def tiny(*settings: str) -> Recipe:
 
 
 def quiet(line: str) -> None:
-    """Say nothing."""
+    """Ignore a message."""
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -63,7 +63,7 @@ def records(folder: Path) -> list[dict[str, object]]:
 
 
 def alone(recipe: Recipe) -> tuple[TrainingState, Callable[[int], StepResult]]:
-    """Return a state, and what takes its steps."""
+    """Return a training state and its step function."""
     split, group = recipe.data.build(), ProcessGroup()
     state = TrainingState(recipe, split, group)
     step, batches = TrainingStep(recipe, split, state, group), Batches(recipe, split, group)

@@ -30,7 +30,7 @@ from studies import write
 
 @dataclass(frozen=True)
 class Thrice(OneStep):
-    """A step of Euler's method that asks three times."""
+    """A step of Euler's method with three evaluations."""
 
     velocity: object
 
@@ -62,7 +62,7 @@ def test_the_least_bound_is_the_integral_of_the_loss_over_half_of_w() -> None:
     "w", [Constant(0.3), Constant(3.0), Sigma(Linear()), SineSquared(2.0), RaisedCosine(0.5), KL(Linear(), 0.3)]
 )
 def test_the_bound_is_one(w: Diffusion) -> None:
-    """Normal data, and a velocity that is wrong by a constant: samples are normal, with a mean that is wrong."""
+    """Normal data and a velocity with a constant error: samples are normal with a wrong mean."""
     wrong, low, high, steps = 0.4, 0.1, 0.9, 20_000
     t = torch.linspace(low, high, steps + 1, dtype=torch.float64)[:-1]
     variance = t**2 + (1 - t) ** 2

@@ -15,7 +15,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 
 class Quadratic(Interpolant):
-    """Slow to leave the noise; written as a user would, without derivatives."""
+    """A path that leaves the noise slowly; user-written, without derivatives."""
 
     def alpha(self, t: Tensor) -> Tensor:
         return t**2
@@ -80,7 +80,7 @@ def random_mixture(components: int, size: int, seed: int) -> Mixture:
 
 
 def on_images(field: Field) -> Field:
-    """Return a field over points as one over images of as many numbers."""
+    """Return a field on vectors as a field on images of the same size."""
     return lambda x, t: field(x.flatten(1), t).reshape(x.shape)
 
 
@@ -97,6 +97,6 @@ def slope(steps: Sequence[float], errors: list[float]) -> float:
 
 
 def drawn(count: int, features: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> torch.Tensor:
-    """Return features, some wider than others, of a stream that NumPy has promised to keep."""
+    """Return features of different standard deviations from a random stream that NumPy guarantees to be stable."""
     draws = np.random.RandomState(seed).standard_normal((count, features))
     return torch.from_numpy(mean + scale * draws * np.linspace(0.5, 1.5, features))
