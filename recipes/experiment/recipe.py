@@ -12,9 +12,9 @@ Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Steps = Annotated[int, Field(ge=1, le=10**8 - 1)]
 """Names of checkpoints have eight digits."""
 Batch = Annotated[int, Field(ge=1, le=2**20)]
-"""Numbers, times and labels of a batch are held at once, whatever its images take: more is a mistake."""
+"""The limit catches mistakes: sample numbers, times and labels of a whole batch are held in memory."""
 Bins = Annotated[int, Field(ge=1, le=10_000)]
-"""Of [0, 1]; every record has a number for each."""
+"""Intervals of [0, 1]: each record of metrics has a value for each."""
 SolverSteps = Annotated[int, Field(ge=1, le=10**6)]
 """Networks get times as float32: with more steps, times near t = 1 would be equal."""
 Threads = Annotated[int, Field(ge=0, le=1024)]
@@ -36,9 +36,9 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 
 class Optimizer(Section):
-    """AdamW, with a learning rate that rises linearly over the first `warmup` steps.
+    """AdamW. The learning rate rises linearly over the first `warmup` steps.
 
-    Then it stays, or falls to `final` times itself at the last step, as half a cosine or in a line.
+    Then it is constant, or falls along half a cosine or linearly to `final` times `lr` at the last step.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
@@ -48,7 +48,7 @@ class Optimizer(Section):
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
-    """The norm to which longer gradients are cut."""
+    """The largest norm of the gradient; longer gradients are scaled down to it."""
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -60,11 +60,11 @@ def width_name(width: float) -> str:
 
 
 class EMA(Section):
-    """The averages of the weights: samples are made by that of `decay`.
+    """Exponential moving averages (EMA) of the weights. Samples are generated with the one of `decay`.
 
-    Step k averages with decay min(decay, (1 + k) / (10 + k)), so that short runs are averaged over their own length.
-    `more` are further decays. `widths` are averages by powers of the step, of that relative standard deviation, from
-    which any length can be made afterwards (EDM2, arXiv 2312.02696, sec. 3); the widest, 1 / sqrt(12), is a plain mean.
+    Step k uses min(decay, (1 + k) / (10 + k)), so that the average of a short run spans the run. `more` are decays of
+    further EMAs. `widths` are the relative standard deviations of power-function EMAs, from which an EMA of any length
+    can be computed after training (EDM2, arXiv 2312.02696, sec. 3). The largest, 1 / sqrt(12), is the plain mean.
     """
 
     decay: Decay = 0.9999
@@ -73,65 +73,65 @@ class EMA(Section):
 
     @property
     def names(self) -> list[str]:
-        """The names of the averages in checkpoints: `ema`, those of `more`, and those of `widths`."""
+        """The names of the EMAs in checkpoints: `ema`, those of `more`, and those of `widths`."""
         return ["ema", *(f"ema-{decay}" for decay in self.more), *map(width_name, self.widths)]
 
 
 class Train(Section):
-    """How long, and with what, to train."""
+    """Length, batches, times and initial weights of training."""
 
     steps: Steps
     batch: Batch
-    """Images a step, over all processes."""
+    """Images in a step, over all processes."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The share of images that are seen mirrored."""
+    """The probability that an image is mirrored."""
     precision: Precision = "float32"
-    """Of the network's products; times and what is made of them, loss and norms, weights and averages are float32."""
+    """The precision of the network's matmuls. Times, loss, norms, weights and EMAs are float32."""
     patience: Count = 10
-    """How many steps in a row may be skipped because loss or gradient are not finite."""
+    """The number of steps in a row that may be skipped because loss or gradient are not finite."""
     times: Annotated[Component, slots.TIMES] = Field(default={}, validate_default=True)
-    """How times are distributed over the interval."""
+    """The distribution of times over the interval."""
     interval: Interval = "auto"
-    """The times to learn from; `auto`: all that the objective is finite at (`experiment.auto_values`)."""
+    """The times to train on. `auto` is all times at which the loss is finite (`experiment.auto_values`)."""
     init: str = "none"
-    """The weights to start from: a file of released ones, or the folder of a run; `none` is at random."""
+    """The initial weights: a file of released weights, or the folder of a run. `none` is random initialisation."""
     coupling: Annotated[Component | None, slots.COUPLING] = None
-    """Which noise goes with which image; None is independent."""
+    """The coupling of noise and images. None is independent."""
 
 
 class Compute(Section):
-    """How the work is done: it changes how numbers are rounded, and nothing else."""
+    """How training is computed. These settings change rounding errors, but nothing else."""
 
     parallel: Literal["ddp", "fsdp", "hybrid"] = "ddp"
-    """Many processes: each holds all weights, or a part of them, or a part of those that its machine holds."""
+    """How processes hold the weights: all of them; shards over all processes; or shards within each machine."""
     gradient_accumulation: Count = 1
     """Micro-batches per process and step, over which gradients are accumulated."""
     compile: bool = False
-    """Whether the network's blocks are compiled, to train and, unless it is said otherwise then, to sample."""
+    """Whether the network's blocks are compiled, for training, and by default for sampling."""
     activation_checkpointing: bool = False
     """Whether activations inside a block are recomputed in the backward pass, instead of stored."""
     deterministic: bool = False
     """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
     workers: Threads = 0
-    """Threads that prepare the next steps' images; with 0 each step prepares its own."""
+    """Threads that load the images of the next steps. With 0, each step loads its images when it starts."""
 
 
 class Every(Section):
-    """Something that happens every so many steps, and after the last."""
+    """The interval, in steps, of something that is done regularly and after the last step."""
 
     every: Count = 1000
 
 
 class Checkpoint(Every):
-    """Which checkpoints are kept: the newest `keep`, and all whose step is a multiple of `milestone`."""
+    """When checkpoints are saved. The newest `keep` remain, and all whose step is a multiple of `milestone`."""
 
     keep: Count = 3
     milestone: Count | Literal["none"] = "none"
 
 
 class Log(Every):
-    """What is written down, always into metrics.jsonl: besides, into `sinks`; the loss in `bins` of time."""
+    """Metrics, which go to metrics.jsonl and to `sinks`. The loss is logged in `bins` intervals of time as well."""
 
     every: Count = 100
     bins: Bins = 10
