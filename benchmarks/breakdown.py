@@ -66,7 +66,7 @@ def step(
 
     def passes() -> None:
         def field(x: Tensor, t: Tensor) -> Tensor:
-            output: Tensor = take.trained(x, t, y=piece.y)
+            output: Tensor = take.network(x, t, y=piece.y)
             return output
 
         take.objective(field, piece.x, eps, piece.t).mean().backward()
@@ -77,8 +77,8 @@ def step(
         "noise": lambda: random_streams.noise(seed, random_streams.Stream.NOISE, piece.numbers, take.shape),
         "gradient's norm": take.gradient_norm,
         "AdamW": state.optimizer.step,
-        "averages": lambda: state.averages.update(1, state.network.parameters()),
-        "log": lambda: state.meters.sort(piece.t, piece.t),
+        "averages": lambda: state.ema_weights.update(1, state.network.parameters()),
+        "log": lambda: state.meters.sums_by_bin(piece.t, piece.t),
     }
     calls = {"forward and backward": passes, **own, "whole step": lambda: take(1, made.batches(1))}
     times = interleaved(calls, rounds, processor=threads == 1)

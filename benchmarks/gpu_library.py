@@ -15,7 +15,7 @@ from sitkit.backbones import sit_s
 from sitkit.interpolants import DDPM, Linear
 from sitkit.objectives import Matching
 from sitkit.recipes.experiment.recipe import Precision
-from sitkit.recipes.network.precision import computed_in
+from sitkit.recipes.network.precision import with_precision
 from sitkit.recipes.support.torch_settings import float32_math
 from sitkit.samplers import ClassifierFree, Conditional, Field, Sigma, plan, sample
 
@@ -77,8 +77,8 @@ def _precisions(findings: Findings, device: torch.device) -> None:
         outputs, patches = exact(x.double(), t.double(), y), exact.x_embedder(x.double())
         network.to(device)
         for mode in get_args(Precision):
-            whole = computed_in(mode, network)(x.to(device), t.to(device), y=y.to(device))
-            part = computed_in(mode, lambda x, t: network.x_embedder(x))(x.to(device), t.to(device))
+            whole = with_precision(mode, network)(x.to(device), t.to(device), y=y.to(device))
+            part = with_precision(mode, lambda x, t: network.x_embedder(x))(x.to(device), t.to(device))
             errors = {"network": _gap(outputs, whole), "patch embedding": _gap(patches, part)}
             wrong = {"failed": "float32 is not float32"} if mode == "float32" and max(errors.values()) > 1e-5 else {}
             findings.write(f"error of {mode}", **{what: f"{gap:.1e}" for what, gap in errors.items()}, **wrong)

@@ -18,7 +18,7 @@ from torch import nn
 from sitkit.backbones import SiT
 from sitkit.recipes.cli import main
 from sitkit.recipes.training import fsdp
-from sitkit.recipes.training.process_group import ProcessGroup, is_sharded, no_gradient_sync, whole, wrap_ddp
+from sitkit.recipes.training.process_group import ProcessGroup, full_tensor, is_sharded, no_gradient_sync, wrap_ddp
 
 SETTINGS = {
     "ddp": (),
@@ -106,7 +106,7 @@ def _network(device: torch.device) -> SiT:
 def _written(network: SiT) -> dict[str, object]:
     """Write a network beside changing it, and tell whether what is read is what it was."""
     values = {f"model.{key}": value for key, value in network.state_dict().items()}
-    before = {key: whole(value).detach().clone() for key, value in values.items()}
+    before = {key: full_tensor(value).detach().clone() for key, value in values.items()}
     with tempfile.TemporaryDirectory() as folder:
         saving = fsdp.write(Path(folder) / "trained", values, dist.new_group(backend="gloo"))
         with torch.no_grad():
@@ -114,7 +114,7 @@ def _written(network: SiT) -> dict[str, object]:
                 parameter.add_(1)
         saving.result()
         found = fsdp.read(Path(folder) / "trained", values, {})
-    same = all(torch.equal(whole(value).cpu(), before[key].cpu()) for key, value in found.items())
+    same = all(torch.equal(full_tensor(value).cpu(), before[key].cpu()) for key, value in found.items())
     sharded = any(is_sharded(value) for value in values.values())
     return {"read as written": same, "sharded": sharded, **({} if same and sharded else {"failed": "not as written"})}
 

@@ -19,7 +19,7 @@ import torch
 from shapes import Setup
 from workloads import Workload, build
 
-from sitkit.recipes.training.process_group import processes
+from sitkit.recipes.training.process_group import init_process_group
 
 Times = dict[str, Any]
 """A setup; of `forward` and `step` seconds and the processor's seconds of each round; memory at its peak and before."""
@@ -95,7 +95,7 @@ def _work(setup: Setup, environment: dict[str, str], pipe: Connection, steps: bo
     """Serve a setup, alone or with others: run what is asked for, and tell how long it took."""
     start, bare = time.perf_counter(), peak(setup.device)
     os.environ.update(environment)
-    with processes(torch.device(setup.device)) as group:
+    with init_process_group(torch.device(setup.device)) as group:
         _serve(build(setup, group), setup, start, bare, pipe, steps)
 
 

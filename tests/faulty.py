@@ -73,16 +73,16 @@ def die_saving(step: int, copies: str) -> None:
     """
     original = CheckpointWriter._write
 
-    def write(saver: CheckpointWriter, at: int, *args: Any) -> None:
+    def write(writer: CheckpointWriter, at: int, *args: Any) -> None:
         for number in itertools.count(1) if at == step else ():
             copy = Path(copies) / f"{number:03}"
-            shutil.copytree(saver.folder.parent, copy)
+            shutil.copytree(writer.folder.parent, copy)
             pid = os.fork()
             if not pid:
-                saver.folder = copy / "checkpoints"
+                writer.folder = copy / "checkpoints"
                 sys.setprofile(_Death(number, copy / "stage"))
                 try:
-                    original(saver, at, *args)
+                    original(writer, at, *args)
                     os._exit(0)
                 except BaseException:
                     traceback.print_exc()
@@ -91,13 +91,13 @@ def die_saving(step: int, copies: str) -> None:
             assert code in (0, -signal.SIGKILL)
             if code == 0:
                 break  # there are no more stages
-        original(saver, at, *args)
+        original(writer, at, *args)
 
     save = CheckpointWriter.save
 
-    def save_alone(saver: CheckpointWriter, state: TrainingState) -> None:
-        save(saver, state)
-        saver.wait()  # so that what is forked holds no lock that another thread would have to release
+    def save_alone(writer: CheckpointWriter, state: TrainingState) -> None:
+        save(writer, state)
+        writer.wait()  # so that what is forked holds no lock that another thread would have to release
 
     setattr(CheckpointWriter, "_write", write)  # noqa: B010 (mypy allows no other way)
     setattr(CheckpointWriter, "save", save_alone)  # noqa: B010
@@ -137,7 +137,7 @@ def fill_disk(step: int, owner: str, name: str) -> None:
     """Let a function of a module fail with no space left on the device from the checkpoint of a step on."""
     full = False
 
-    def write(saver: CheckpointWriter, at: int, *args: Any) -> None:
+    def write(writer: CheckpointWriter, at: int, *args: Any) -> None:
         nonlocal full
         full = at == step
 
@@ -165,7 +165,7 @@ def fill_records(step: int, file: str) -> None:
 def limit_files(step: int, size: int) -> None:
     """Limit the size of files from the checkpoint of a step on: the system refuses to write more."""
 
-    def limit(saver: CheckpointWriter, at: int, *args: Any) -> None:
+    def limit(writer: CheckpointWriter, at: int, *args: Any) -> None:
         if at == step:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 

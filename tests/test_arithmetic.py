@@ -15,7 +15,7 @@ from measuring import SMALL, pixels, refused, sets, sitkit, trained
 from sitkit.recipes.experiment.overrides import recipe_from_table
 from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import load_for_sampling
-from sitkit.recipes.network.precision import computed_in
+from sitkit.recipes.network.precision import with_precision
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.sampling.generator import SampleGenerator, draw
 from sitkit.recipes.sampling.sample_folder import SampleFolder
@@ -84,7 +84,7 @@ def test_matmuls_have_the_chosen_precision_and_times_do_not(
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(around)
     try:
-        output = computed_in(precision, field)(torch.randn(2, 3), torch.rand(2))
+        output = with_precision(precision, field)(torch.randn(2, 3), torch.rand(2))
         assert torch.get_float32_matmul_precision() == around
     finally:
         torch.set_float32_matmul_precision(before)
@@ -168,7 +168,7 @@ def test_tf32_rounds_matmuls_on_a_gpu() -> None:
     x, w = (torch.randn(256, 256, device="cuda") for _ in "xw")
     exact = x.double() @ w.double()
     field = lambda x, t: x @ w  # noqa: E731
-    apart = {one: (computed_in(one, field)(x, x) - exact).abs().max().item() for one in ("float32", "tf32", "bf16")}
+    apart = {one: (with_precision(one, field)(x, x) - exact).abs().max().item() for one in ("float32", "tf32", "bf16")}
     assert apart["float32"] < 1e-4 < apart["tf32"] < apart["bf16"]
 
 

@@ -17,6 +17,7 @@ from sitkit.recipes.network.ema import (
     WIDEST,
     EMAWeights,
     Profile,
+    coefficients,
     decays,
     exponent,
     exponential,
@@ -25,7 +26,6 @@ from sitkit.recipes.network.ema import (
     power,
     reconstruct,
     relative_width,
-    weights,
 )
 from sitkit.recipes.support.errors import UserError
 
@@ -134,15 +134,15 @@ def test_coefficients_that_add_up_to_one_beat_those_that_need_not() -> None:
     snapshots = torch.stack([powers(width, step) @ trajectory[:step] for step, width in profiles])
     of_free = float((free @ snapshots - powers(0.15, 512) @ trajectory).square().mean().sqrt())
     assert error(trajectory, 4, 0.15) < of_free / 2
-    assert sum(weights(profiles, wanted)) == pytest.approx(1, abs=1e-12)
+    assert sum(coefficients(profiles, wanted)) == pytest.approx(1, abs=1e-12)
 
 
 @given(st.integers(0, 7), st.integers(1, 4))
 def test_a_saved_ema_is_rebuilt_exactly(chosen: int, count: int) -> None:
     profiles = kept(1000, count)
     chosen %= len(profiles)
-    coefficients = weights(profiles, profiles[chosen])
-    assert coefficients == pytest.approx([float(i == chosen) for i in range(len(profiles))], abs=1e-9)
+    c = coefficients(profiles, profiles[chosen])
+    assert c == pytest.approx([float(i == chosen) for i in range(len(profiles))], abs=1e-9)
     assert misfit(profiles, profiles[chosen]) < 1e-6
 
 
@@ -191,10 +191,10 @@ def test_impossible_emas_are_refused_with_one_line() -> None:
         ([], (1, 0.1), "differ"),
         ([(5, 0.1), (5, 0.1)], (5, 0.1), "differ"),
         ([(5, 0.1)], (0, 0.1), "from 1"),
-        ([(5, 0.1)], (6, 0.1), "needs one kept then or later"),
+        ([(5, 0.1)], (6, 0.1), "needs one stored then or later"),
     ]:
         with pytest.raises(UserError, match=text):
-            weights(profiles, wanted)
+            coefficients(profiles, wanted)
     with pytest.raises(UserError, match="another network"):
         reconstruct({(1, 0.1): {"a": torch.ones(1)}, (2, 0.1): {"b": torch.ones(1)}}, (2, 0.1))
 
@@ -205,7 +205,7 @@ def test_a_recipe_names_its_emas() -> None:
     assert [*named] == ["ema", "ema-0.9", "ema-0.99", width_name(0.05)]
     assert [decay(10**6) for decay in named.values()] == [0.999, 0.9, 0.99, power(exponent(0.05), 10**6)]
     for twice in (EMA(decay=0.9, more=(0.9,)), EMA(more=(0.5, 0.5)), EMA(widths=(0.1, 0.1))):
-        with pytest.raises(UserError, match="every average once"):
+        with pytest.raises(UserError, match="each decay and width once"):
             decays(twice)
 
 

@@ -18,7 +18,7 @@ from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support import random_streams
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.training.batches import Batch, Batches, ahead
+from sitkit.recipes.training.batches import Batches, MicroBatch, prefetch
 from sitkit.recipes.training.loop import train
 from sitkit.recipes.training.process_group import ProcessGroup
 
@@ -64,7 +64,9 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
 
 @pytest.mark.parametrize(("count", "processes"), [(5, 1), (1, 7), (4, 4)])
 def test_a_batch_that_processes_do_not_divide_is_refused_with_one_line(count: int, processes: int) -> None:
-    said = rf"^train.batch = 24 must divide by processes times compute.gradient_accumulation, {processes} x {count}$"
+    said = (
+        rf"^train.batch = 24 must be divisible by processes times compute.gradient_accumulation, {processes} x {count}$"
+    )
     with pytest.raises(UserError, match=said):
         parts(tiny(f"compute.gradient_accumulation={count}"), 1, processes)
 
@@ -104,11 +106,16 @@ def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:
     assert all(torch.equal(some[name], plain[name]) for name in FIELDS if name != "x")
 
 
+<<<<<<< HEAD
 def make(step: int) -> list[Batch]:
     """Return a step, later steps sooner."""
+=======
+def make(step: int) -> list[MicroBatch]:
+    """Return something of a step, the sooner the later it is."""
+>>>>>>> 78c7c54 (Training and networks in plain terms: micro-batches, EMA, precision and process group; messages and names follow)
     time.sleep(0.002 * (12 - step))
     numbers = torch.arange(step)
-    return [Batch(numbers, numbers, numbers, numbers, None, None)]
+    return [MicroBatch(numbers, numbers, numbers, numbers, None, None)]
 
 
 @pytest.fixture
@@ -124,20 +131,20 @@ def _no_thread_stays() -> Iterator[None]:
 @pytest.mark.usefixtures("_no_thread_stays")
 @pytest.mark.parametrize("workers", [0, 1, 3, 20])
 def test_batches_come_in_order_for_any_number_of_workers(workers: int) -> None:
-    came = list(ahead(make, range(3, 12), workers))
+    came = list(prefetch(make, range(3, 12), workers))
     assert [step for step, _ in came] == [len(pieces[0].numbers) for _, pieces in came] == [*range(3, 12)]
-    assert list(ahead(make, range(3, 3), workers)) == []
+    assert list(prefetch(make, range(3, 3), workers)) == []
 
 
 @pytest.mark.usefixtures("_no_thread_stays")
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_an_error_in_a_worker_is_raised_at_its_step(workers: int) -> None:
-    def fails(step: int) -> list[Batch]:
+    def fails(step: int) -> list[MicroBatch]:
         if step == 4:
             raise UserError("image 17 is gone")
         return make(step)
 
-    steps = ahead(fails, range(1, 9), workers)
+    steps = prefetch(fails, range(1, 9), workers)
     assert [next(steps)[0] for _ in range(3)] == [1, 2, 3]
     with pytest.raises(UserError, match="image 17 is gone"):
         next(steps)
@@ -148,11 +155,11 @@ def test_an_error_in_a_worker_is_raised_at_its_step(workers: int) -> None:
 def test_prefetching_is_bounded_by_the_number_of_workers(workers: int) -> None:
     made = []
 
-    def counted(step: int) -> list[Batch]:
+    def counted(step: int) -> list[MicroBatch]:
         made.append(step)
         return make(step)
 
-    steps = ahead(counted, range(1, 12), workers)
+    steps = prefetch(counted, range(1, 12), workers)
     for _ in range(4):
         next(steps)
     steps.close()  # type: ignore[attr-defined]
@@ -176,7 +183,7 @@ def test_workers_change_no_bit(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_no_thread_stays")
 def test_training_that_stops_leaves_no_worker(tmp_path: Path) -> None:
-    def fails(self: Batches, step: int) -> list[Batch]:
+    def fails(self: Batches, step: int) -> list[MicroBatch]:
         if step == 3:
             raise UserError("the disk is gone")
         return first(self, step)

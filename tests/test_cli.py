@@ -47,7 +47,7 @@ def test_training_writes_metrics_and_checkpoints(run: Path) -> None:
     assert (run / "checkpoints" / "step-00000024" / "ema.safetensors").is_file()
     code, said = sitkit("train", "digits", "--out", run, *SETS, "--set", "train.steps=25")
     assert code == 0
-    assert "going on after step 24" in said
+    assert "resuming after step 24" in said
     assert (run / "checkpoints" / "step-00000025" / "ema.safetensors").is_file()
 
 

@@ -13,7 +13,7 @@ from sitkit.interpolants import DDPM
 from sitkit.recipes.data import absent
 from sitkit.recipes.data.images import to_pixels
 from sitkit.recipes.network.build import load_network
-from sitkit.recipes.network.convert import Family, doubt, read_weights, recipe_of, write_run
+from sitkit.recipes.network.convert import Family, family_warning, read_weights, recipe_of, write_run
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support.errors import UserError
@@ -37,7 +37,7 @@ def test_the_network_is_that_of_the_file_to_the_bit(family: str, layout: str, tm
     extra = ["--no-ema"] if layout == "raw" else []
     code, said = sitkit("convert", file, "--family", family, "--out", tmp_path / "run", *HERE, *extra)
     assert code == 0
-    assert "0.02 M parameters; `sitkit sample" in said
+    assert "0.02 M parameters; sample from it: `sitkit sample" in said
     run = Run.find(tmp_path / "run")
     network: Any = load_network(run.recipe(), run.recipe().data.build(), run.latest(), CPU)
     expected: Any = LOADERS[family](plain, num_heads=2)
@@ -150,7 +150,7 @@ REFUSED = [
     (f"{{flat}} {SIT} --out {{new}}", "its first layer has shape (16, 16)"),
     ("{good} --family dit --out {new}", "no published size has width 16: give --num-heads"),
     (f"{{raw}} {SIT} --out {{new}}", "has no 'ema' weights, but 'model'"),
-    (f"{{good}} {SIT} --out {{run}}", "holds a run already; give another --out"),
+    (f"{{good}} {SIT} --out {{run}}", "already has a run; give another --out"),
     (f"{{good}} {SIT} --out {{folder}}", "is not empty; give another --out"),
     (f"{{good}} {SIT} --out {{good}}", "cannot be written"),
     (f"{{good}} {SIT} --out {{good}}/below", "cannot be written"),
@@ -231,11 +231,11 @@ def test_an_untrained_half_of_the_output_identifies_the_family(tmp_path: Path) -
     rows = (torch.arange(32) % 8 >= 4).nonzero()[:, 0]
     for key in ("final_layer.linear.weight", "final_layer.linear.bias"):
         idle[key] = idle[key].index_fill(0, rows, 0.0)
-    assert doubt(load_sit(idle, num_heads=2)) is None
-    assert doubt(load_dit(trained, num_heads=2)) is None
-    assert "try --family dit" in str(doubt(load_sit(trained, num_heads=2)))
-    assert "try --family sit" in str(doubt(load_dit(idle, num_heads=2)))
-    assert doubt(load_sit(weights(learn_sigma=False), num_heads=2)) is None
+    assert family_warning(load_sit(idle, num_heads=2)) is None
+    assert family_warning(load_dit(trained, num_heads=2)) is None
+    assert "try --family dit" in str(family_warning(load_sit(trained, num_heads=2)))
+    assert "try --family sit" in str(family_warning(load_dit(idle, num_heads=2)))
+    assert family_warning(load_sit(weights(learn_sigma=False), num_heads=2)) is None
     file = save(tmp_path / "idle.pt", idle)
     code, said = sitkit("convert", file, "--family", "dit", "--out", tmp_path / "run", *HERE)
     assert (code, f"{file}: the second half of the output is zero" in said) == (0, True)

@@ -79,7 +79,7 @@ def test_steps_lost_with_a_damaged_checkpoint_are_trained_again(straight: Path, 
     goes_on(run, straight, log)
     assert log.read_text().count(" is damaged") == 1
     assert f"step-00000007/{name} is damaged" in log.read_text() or name == "manifest.json"
-    assert "going on after step 6" in log.read_text()
+    assert "resuming after step 6" in log.read_text()
 
 
 def test_samples_use_the_checkpoint_before_a_damaged_one(straight: Path, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_step_of_training_waits_once(waits: Any, settings: tuple[str, ...]) ->
     for step in (1, 2, 3):
         ready = batches(step)
         waits.clear()
-        assert take(step, ready).bad is None
+        assert take(step, ready).nonfinite is None
         assert waits.total() == 1, waits
     assert all(isinstance(parameter, OnGPU) for parameter in take.state.network.parameters())
 

@@ -79,7 +79,7 @@ def trained(settings: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
         "weights": [*network.parameters(), *network.buffers()],
         "gradients": [p.grad for p in network.parameters()],
         "moments of AdamW": [v for state in optimizer.state.values() for v in state.values()],
-        "averages (4)": [v for m in averages.modules.values() for v in (*m.parameters(), *m.buffers())],
+        "EMA (4)": [v for m in averages.modules.values() for v in (*m.parameters(), *m.buffers())],
     }
     real = {name: sum(tensor.nbytes for tensor in held) for name, held in tensors.items()}
     real["activations"] = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
@@ -89,7 +89,7 @@ def trained(settings: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_memory_is_that_of_the_tensors_of_a_step(precision: str) -> None:
     real, estimated = trained((f"train.precision={precision}", "ema.more=[0.9]", "ema.widths=[0.05,0.1]"))
-    for part in ("weights", "gradients", "moments of AdamW", "averages (4)"):
+    for part in ("weights", "gradients", "moments of AdamW", "EMA (4)"):
         assert estimated[part] == real[part], part
     assert estimated["activations"] == pytest.approx(real["activations"], rel=0.01)  # the loss is a little of it
     assert "gathered weights" not in estimated
@@ -118,7 +118,7 @@ def test_recomputed_activations_are_one_block_and_the_inputs_of_all() -> None:
 def test_sharding_divides_the_stored_tensors_and_gathers_two_blocks() -> None:
     whole = memory(small(), DIGITS, processes=4)
     shards = memory(small("compute.parallel=fsdp"), DIGITS, processes=4)
-    for part in ("weights", "gradients", "moments of AdamW", "averages (1)"):
+    for part in ("weights", "gradients", "moments of AdamW", "EMA (1)"):
         assert whole[part] / 4 <= shards[part] < whole[part] / 3
     assert shards["activations"] == whole["activations"]
     assert 0 < shards["gathered weights"] < whole["gradients"]
@@ -181,7 +181,7 @@ def test_every_preset_has_a_dry_run(name: str) -> None:
 @pytest.mark.parametrize("data", ["folder", "lightningdit"])
 def test_a_dry_run_without_the_data_takes_their_shape_and_classes_from_the_recipe(data: str) -> None:
     more = {"folder": ", size=256", "lightningdit": ", vae='x'"}[data]
-    with pytest.raises(UserError, match=r"there is no .*nowhere.*; for a dry run without the data say .*absent"):
+    with pytest.raises(UserError, match=r"there is no .*nowhere.*; for a dry run without the data give .*absent"):
         summary_of(read_recipe("imagenet256-s", [f"data={{kind='{data}', path='nowhere'{more}}}"]))
     recipe = read_recipe("imagenet256-s", ["data={kind='absent', shape=[4, 32, 32], classes=1000}"])
     assert summary_of(recipe) == DataSummary((4, 32, 32), 1000, None)
@@ -219,7 +219,7 @@ def test_an_impossible_estimate_is_one_line() -> None:
         describe(small(), DataSummary((1, 8, 6), 10, 5))
     with pytest.raises(UserError, match="patch_size must divide"):
         describe(small(), DataSummary((1, 7, 7), 10, 5))
-    with pytest.raises(UserError, match=r"train.batch = 12 must divide by .* 5 x 1"):
+    with pytest.raises(UserError, match=r"train.batch = 12 must be divisible by .* 5 x 1"):
         describe(small(), DIGITS, processes=5)
     with pytest.raises(UserError, match="no latents"):
         summary_of(read_recipe("digits", ["data.kind=latents", "data.path=nowhere"]))

@@ -158,7 +158,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     first.wait()
     good(run)
     assert finish(words(run, steps=Run(run).metrics()[-1]["step"] + 2), second) == 0, second.read_text()
-    assert "going on after step" in second.read_text()
+    assert "resuming after step" in second.read_text()
 
 
 def until(run: Path, step: int) -> bool:

@@ -56,7 +56,7 @@ def test_training_works_without_locks_flushes_and_renamed_folders(
     checkpoints.verify(folder / "step-00000024")
     code, said = sitkit(*words, "--set", "train.steps=25")
     assert code == 0
-    assert "going on after step 24" in said
+    assert "resuming after step 24" in said
 
 
 def test_a_lock_keeps_others_out(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_released_file_is_trained_on(tmp_path: Path) -> None:
     torch.testing.assert_close(trained[HEAD], state[HEAD], rtol=0, atol=0.01)  # two steps of 5e-4 from there
     file.unlink()  # a run that has started resumes without it
     code, said = sitkit("train", "digits", "--out", out, *sets(*TINY, f"train.init={file}", "train.steps=3"))
-    assert (code, "going on after step 2" in said) == (0, True), said
+    assert (code, "resuming after step 2" in said) == (0, True), said
 
 
 def test_another_run_with_other_classes_is_trained_on(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_run_resumes_with_another_number_of_processes_and_another_parallel_mod
     ddp, fsdp = MODES
     for mode, processes, steps in ((fsdp, 2, 7), (ddp, 1, 13), (fsdp, 2, 20)):
         trains(run, log, mode, processes=processes, steps=steps)
-    assert log.read_text().count("going on after step") == 2
+    assert log.read_text().count("resuming after step") == 2
     expected = torch.tensor([record["loss"] for record in Run(alone).metrics()])
     torch.testing.assert_close(torch.tensor([r["loss"] for r in Run(run).metrics()]), expected, rtol=2e-6, atol=0)
 
@@ -65,7 +65,7 @@ def test_two_killed_processes_resume_to_the_bit(tmp_path: Path) -> None:
     assert 0 not in forked.together(2, words, log, ("signals", 8, signal.SIGKILL))
     assert 0 < len(Run(killed).metrics()) < 12
     trains(killed, log, *settings, steps=12)
-    assert "going on after step" in log.read_text()
+    assert "resuming after step" in log.read_text()
     assert_same(straight, killed)
 
 
@@ -82,7 +82,7 @@ def test_a_signal_to_torchrun_saves_a_checkpoint_and_ends_cleanly(tmp_path: Path
     saved = int(Run(run).latest().name.removeprefix("step-"))
     assert saved >= 3
     trains(run, log, *settings, steps=saved + 2)
-    assert f"going on after step {saved} of" in log.read_text()
+    assert f"resuming after step {saved} of" in log.read_text()
     assert [record["step"] for record in Run(run).metrics()] == [*range(1, saved + 3)]
 
 
@@ -113,5 +113,5 @@ def test_two_machines_train_together_and_one_that_dies_is_waited_for(tmp_path: P
     machines[1] = start(words[1], logs[1])
     codes = [machine.wait(200) for machine in machines]
     assert codes == [0, 0], [log.read_text()[-3000:] for log in logs]
-    assert any("going on after step" in log.read_text() for log in logs)
+    assert any("resuming after step" in log.read_text() for log in logs)
     assert [record["step"] for record in Run(run).metrics()] == [*range(1, 201)]

@@ -38,20 +38,22 @@ def test_a_step_that_is_skipped_changes_nothing(fault: str) -> None:
     state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
     take_step = TrainingStep(recipe, split, state, group)
     outcomes = [take_step(step, batches(step)) for step in (1, 2)]
-    assert [outcome.bad for outcome in outcomes] == [None, None]
-    before = copies(state.parts())
+    assert [outcome.nonfinite for outcome in outcomes] == [None, None]
+    before = copies(state.state_dicts())
     if fault == "gradient":  # of a loss that is finite
         weight = next(state.network.parameters())
         handle = weight.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]
-        assert take_step(4, batches(4)).bad == ()
+        assert take_step(4, batches(4)).nonfinite == ()
         handle.remove()
     else:
-        assert take_step(3, batches(3)).bad == (17, 20)
-    after = copies(state.parts())
+        assert take_step(3, batches(3)).nonfinite == (17, 20)
+    after = copies(state.state_dicts())
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert all(parameter.grad is None for parameter in state.network.parameters())
-    assert take_step(5, batches(5)).bad is None
-    assert any(not torch.equal(before[key], value) for key, value in copies(state.parts()).items() if "ema" in key)
+    assert take_step(5, batches(5)).nonfinite is None
+    assert any(
+        not torch.equal(before[key], value) for key, value in copies(state.state_dicts()).items() if "ema" in key
+    )
 
 
 def test_skipped_steps_are_reported_and_training_continues(tmp_path: Path) -> None:

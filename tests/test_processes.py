@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import build_network
-from sitkit.recipes.network.precision import compile_parts, computed_in
+from sitkit.recipes.network.precision import compile_blocks, with_precision
 from sitkit.recipes.sampling.generator import NonFiniteError, SampleGenerator
 from sitkit.recipes.storage.work_partition import WorkPartition
 from sitkit.recipes.study.local_jobs import Ended, Job, gpu, run_all
@@ -49,7 +49,7 @@ def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
     Member.said = {}
     for rank in reversed(range(world)):  # rank 0 is the last, and hears all others
         try:
-            images = sample_grid.draw_rows(drawing, 10, labels, Member(rank, world), sharded=False)
+            images = sample_grid.generate_rows(drawing, 10, labels, Member(rank, world), sharded=False)
         except KeyError:  # of rows that others have still to draw
             assert rank > 0
     return images
@@ -70,14 +70,14 @@ def test_a_grid_is_sampled_by_all_processes_and_independent_of_their_number(monk
 
     drawing = Counting(network, recipe, split, seed=3)
     labels = torch.arange(80) % 10
-    alone = sample_grid.draw_rows(drawing, 10, labels, ProcessGroup(), sharded=False)
+    alone = sample_grid.generate_rows(drawing, 10, labels, ProcessGroup(), sharded=False)
     assert len(set(alone.flatten().tolist())) > 10
     for world in (2, 3, 8, 11):
         rows.clear()
         assert torch.equal(drawn_by(world, drawing, labels), alone)
         assert rows == [10] * 8  # each row once, by whomever
     rows.clear()
-    assert torch.equal(sample_grid.draw_rows(drawing, 10, labels, Member(1, 2), sharded=True), alone)
+    assert torch.equal(sample_grid.generate_rows(drawing, 10, labels, Member(1, 2), sharded=True), alone)
     assert rows == [10] * 8
 
 
@@ -96,10 +96,10 @@ def test_images_that_diverge_for_one_process_diverge_for_all() -> None:
             return SimpleNamespace(pixels=healthy[int(numbers[0]) // 10])
 
     with pytest.raises(NonFiniteError, match="10 samples"):
-        sample_grid.draw_rows(Healthy(), 10, None, Member(0, 2), sharded=False)
+        sample_grid.generate_rows(Healthy(), 10, None, Member(0, 2), sharded=False)
     Member.said = {0: healthy}
     with pytest.raises(NonFiniteError, match="10 samples"):
-        sample_grid.draw_rows(Diverging(), 10, None, Member(1, 2), sharded=False)
+        sample_grid.generate_rows(Diverging(), 10, None, Member(1, 2), sharded=False)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_compiled_block_stays_whole_under_ddp(monkeypatch: pytest.MonkeyPatch)
     take, batches = made()
     network = take.state.network
     with torch._dynamo.config.patch(optimize_ddp=True):
-        compile_parts(network)
+        compile_blocks(network)
         trained = DistributedDataParallel(network, bucket_cap_mb=0.001)
         piece = batches(1)[0]
         trained(piece.x, piece.t, y=piece.y).sum().backward()
@@ -172,7 +172,7 @@ def test_sharded_weights_are_gathered_as_matmuls_take_them(precision: Precision)
             block.attn.register_forward_hook(lambda module, *_: kinds.append(module.qkv.weight.dtype))
             times.register_forward_hook(lambda module, *_: kinds.append(module.weight.dtype))
         piece = batches(1)[0]
-        output = computed_in(precision, network)(piece.x, piece.t, y=piece.y)
+        output = with_precision(precision, network)(piece.x, piece.t, y=piece.y)
         output.square().mean().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.full_tensor() if sharded else p.grad for p in network.parameters()]
         found.append((output, gradients))

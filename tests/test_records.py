@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sitkit.recipes.cli import app
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
-from sitkit.recipes.network.checkpoint_weights import read_average
+from sitkit.recipes.network.checkpoint_weights import read_ema
 from sitkit.recipes.network.ema import exponent
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
@@ -171,16 +171,16 @@ def test_emas_follow_their_formulae_in_training(tmp_path: Path, averaged: Path) 
             beta = decays[name] if name in decays else (1 - 1 / k) ** (exponent(float(name[6:])) + 1)
             expected[name] = {key: beta * old[key] + (1 - beta) * value.double() for key, value in weights.items()}
     for name, values in expected.items():
-        for key, value in read_average(Run(averaged).latest(), name).items():
+        for key, value in read_ema(Run(averaged).latest(), name).items():
             torch.testing.assert_close(value.double(), values[key], rtol=1e-4, atol=1e-6)
 
 
 def test_a_width_that_was_not_tracked_is_near_one_that_was(tmp_path: Path, averaged: Path) -> None:
     train(tiny(40, "ema.decay=0.5", "ema.widths=[0.13]"), tmp_path, CPU, quiet)
-    tracked, last = read_average(Run(tmp_path).latest(), "width-0.13"), Run(averaged).latest()
+    tracked, last = read_ema(Run(tmp_path).latest(), "width-0.13"), Run(averaged).latest()
 
     def distance(name: str) -> float:
-        pairs = [(value, tracked[key]) for key, value in read_average(last, name).items() if key != "pos_embed"]
+        pairs = [(value, tracked[key]) for key, value in read_ema(last, name).items() if key != "pos_embed"]
         return float(sum((mine - theirs).double().square().sum() for mine, theirs in pairs) ** 0.5)
 
     assert distance("width-0.13") < distance("width-0.1") / 10 < distance("width-0.2") / 10
@@ -212,7 +212,7 @@ def test_missing_emas_are_refused_with_one_line(averaged: Path, tmp_path: Path, 
 def test_without_widths_none_is_made(tmp_path: Path) -> None:
     train(tiny(2), tmp_path, CPU, quiet)
     with pytest.raises(UserError, match=r"no average 'width-0.1'; known: ema$"):
-        read_average(Run(tmp_path).latest(), "width-0.1")
+        read_ema(Run(tmp_path).latest(), "width-0.1")
     with pytest.raises(UserError, match=r"ema\.widths"):
         tiny(2, f"ema.widths=[{12**-0.5}]")
     tiny(2, "ema.widths=[0.28867]")

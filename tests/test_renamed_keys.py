@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sitkit.recipes.experiment.overrides import recipe_from_table, with_settings
 from sitkit.recipes.experiment.read_recipe import read_recipe, recipe_from_stored
-from sitkit.recipes.experiment.recipe import Recipe
+from sitkit.recipes.experiment.recipe import Compute, Recipe
 from sitkit.recipes.experiment.recipe_toml import recipe_to_toml
 from sitkit.recipes.experiment.renamed_keys import RENAMED, with_new_keys, with_old_keys
 from sitkit.recipes.study.definition import read_study
@@ -50,7 +51,7 @@ def test_old_names_are_accepted_with_one_note(
     )
     stored_file.write_text(json.dumps(old_table(wanted)))
     assert "accumulate = 4" in toml.read_text().splitlines()
-    ways = [
+    ways: list[Callable[[], Compute]] = [
         lambda: read_recipe(str(toml)).compute,
         lambda: read_recipe(str(stored_file)).compute,
         lambda: recipe_from_table(table).compute,

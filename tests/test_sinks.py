@@ -55,7 +55,7 @@ def test_events_read_back_are_the_records(tmp_path: Path) -> None:
     for step in (1, 10, 20):
         sink.write(record(step))
         assert points(tmp_path, "loss_by_t/00")[-1][0] == step  # at once: a crash may come
-    sink.picture("samples", picture(tmp_path), 20)
+    sink.image("samples", picture(tmp_path), 20)
     sink.close()
     read_back = events(tmp_path)
     assert set(read_back.Tags()["scalars"]) == {"loss", "images", "loss_by_t/00", "finite"}
@@ -118,7 +118,7 @@ def test_wandb_gets_every_point_once(wandb: Any, tmp_path: Path) -> None:
         (sink,) = open_sinks(recipe("wandb"), tmp_path, done)
         for step in range(done + 1, last + 1):
             sink.write({"step": step, "loss": float(step)})
-            sink.picture("samples", tmp_path / "grid.png", step)
+            sink.image("samples", tmp_path / "grid.png", step)
         sink.close()
     logged = [(step, *values) for run in wandb.runs for step, values in run.logged]
     assert logged == [(step, name) for step in range(1, 10) for name in ("loss", "samples")]

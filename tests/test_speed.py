@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import gelu
 
 from sitkit.backbones.blocks import GELU
-from sitkit.recipes.training.batches import Batch
+from sitkit.recipes.training.batches import MicroBatch
 from stepping import CPU, made
 
 
@@ -28,7 +28,7 @@ def test_steps_are_compiled_once_whole_and_never_again(more: tuple[str, ...], mo
     take, batches = made("compute.compile=true", "optimizer.warmup=2", "optimizer.clip=0.1", *more)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for step in (1, 2, 3):
-            assert take(step, batches(step)).bad is None
+            assert take(step, batches(step)).nonfinite is None
     assert counter.frame_count == 1
 
 
@@ -90,7 +90,7 @@ def test_a_micro_batch_arrives_complete() -> None:
         assert getattr(there, name).shape == part.shape
         assert getattr(there, name).dtype == part.dtype
         assert getattr(there, name).is_meta
-    bare = Batch(piece.numbers, piece.images, piece.x, piece.t, None, None).to(CPU)
+    bare = MicroBatch(piece.numbers, piece.images, piece.x, piece.t, None, None).to(CPU)
     assert (bare.labels, bare.y) == (None, None)
     assert torch.equal(bare.x, piece.x)
 

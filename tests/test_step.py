@@ -79,9 +79,9 @@ def test_micro_batches_give_the_step_of_the_whole_batch(settings: tuple[str, ...
 
 
 def test_micro_batches_keep_blocks_of_the_coupling_whole() -> None:
-    with pytest.raises(UserError, match=r"^train.coupling.block must divide what a process takes at once, 2 images$"):
+    with pytest.raises(UserError, match=r"^train.coupling.block must divide the size of a micro-batch, 2 images$"):
         Alone(*TRANSPORT, "compute.gradient_accumulation=4")
-    with pytest.raises(UserError, match=r"^train.coupling: where there are classes, give classwise = true[^\n]*$"):
+    with pytest.raises(UserError, match=r"^train.coupling: these data have classes, so set classwise = true[^\n]*$"):
         Alone(*TRANSPORT[:2])
 
 
@@ -154,7 +154,7 @@ def test_only_matmuls_are_in_bfloat16() -> None:
     assert {losses.dtype, *(gradient.dtype for gradient in gradients)} == {single}
     alone.state.optimizer.zero_grad()
     alone.take(1, alone.batches(1))
-    parts = alone.state.parts()
+    parts = alone.state.state_dicts()
     assert parts.keys() >= {"model", "ema", "width-0.1", "optimizer"}
     assert {value.dtype for part, values in parts.items() if part != "meters" for value in values.values()} == {single}
 
@@ -213,7 +213,7 @@ def test_blocks_are_compiled_once_for_all(more: tuple[str, ...], monkeypatch: py
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)
     assert_near(gradients, theirs, 1e-5)
     assert counter.frame_count == 1
-    for one, two in ((plain.state.network, other.state.network), (plain.state.average, other.state.average)):
+    for one, two in ((plain.state.network, other.state.network), (plain.state.ema, other.state.ema)):
         assert [*one.state_dict()] == [*two.state_dict()]
 
 

@@ -170,14 +170,14 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 def test_the_ema_follows_its_formula() -> None:
     recipe = tiny("ema.decay=0.3", "optimizer.lr=1.0")  # so large that every step counts
     state, step = alone(recipe)
-    expected = [p.detach().clone() for p in state.average.parameters()]
+    expected = [p.detach().clone() for p in state.ema.parameters()]
     for number in (1, 2, 3, 4):
         step(number)
         decay = min(0.3, (1 + number) / (10 + number))
         expected = [
             decay * e + (1 - decay) * p.detach() for e, p in zip(expected, state.network.parameters(), strict=True)
         ]
-    for mine, theirs in zip(expected, state.average.parameters(), strict=True):
+    for mine, theirs in zip(expected, state.ema.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs.detach())
 
 

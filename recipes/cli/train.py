@@ -1,4 +1,4 @@
-"""The commands that train, and that repeat a step of a training."""
+"""`sitkit train`, and `sitkit replay`, which repeats a step of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,14 +26,14 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's name, a TOML file or a recipe.json.")],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the run.")] = None,
     settings: Settings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what it would take.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print size, work and memory.")] = False,
     processes: Annotated[
-        int, typer.Option(min=1, max=MOST_PROCESSES, help="Of a dry run: how many processes would train.")
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="The number of processes, for --dry-run.")
     ] = 8,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
-    """Train a recipe, or go on with it where it stopped.
+    """Train a recipe, or resume its run.
 
     Example: sitkit train digits --out runs/digits --set train.steps=2000
     """
@@ -56,12 +56,12 @@ def train(
 @command
 def replay(
     folder: RunFolder,
-    step: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Which step to repeat.")],
+    step: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="The step to repeat.")],
     settings: Settings = None,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
-    """Repeat a step of a run, and show its samples with their losses; changes nothing.
+    """Repeat a step of a run, and print its samples with their losses. Nothing is written.
 
     Example: sitkit replay runs/digits --step 100
     """

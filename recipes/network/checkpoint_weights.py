@@ -1,4 +1,4 @@
-"""Which weights to sample with: any average that a checkpoint holds, or one made of several."""
+"""The EMA weights of a checkpoint: one that is stored, or one of another width, reconstructed from several."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,48 +10,49 @@ from ..storage import checkpoints
 from ..support.errors import UserError
 from .ema import Profile, misfit, reconstruct
 
-POOR = 0.1
-"""The misfit from which a reconstructed average deserves a warning."""
+LARGE_MISFIT = 0.1
+"""The misfit above which a reconstruction prints a warning."""
 
 
-def read_average(checkpoint: Path, name: str = "ema") -> dict[str, Tensor]:
-    """Return the weights of an average: `ema`, `ema-0.999`, `width-0.05`, or `width-` with a width of one's choice.
+def read_ema(checkpoint: Path, name: str = "ema") -> dict[str, Tensor]:
+    """Return the weights of an EMA: `ema`, `ema-0.999`, `width-0.05`, or `width-` with any width.
 
-    A width that was not kept is made of those that were, of this and all earlier checkpoints (EDM2, arXiv 2312.02696,
-    sec. 3.2).
+    A width that is not stored is reconstructed from the widths stored in this and all earlier checkpoints (EDM2, arXiv
+    2312.02696, sec. 3.2).
 
     Raises:
-        UserError: there is no such average, or the checkpoint is damaged.
+        UserError: there is no such EMA, or the checkpoint is damaged.
     """
     known = sorted(file.stem for file in checkpoint.glob("*.safetensors") if file.stem.startswith(("ema", "width-")))
     if name in known:
         return checkpoints.load(checkpoint, name)
-    kept = _SavedAverages(checkpoint)
+    stored = _StoredEMA(checkpoint)
     try:
         width = float(name.removeprefix("width-")) if name.startswith("width-") else None
     except ValueError:
         width = None
-    if width is None or not kept:
-        others = ", and width- with any number below 0.2887" if kept else ""
+    if width is None or not stored:
+        others = ", and width- with any number below 0.2887" if stored else ""
         raise UserError(f"{checkpoint} has no average '{name}'; known: {', '.join(known)}{others}")
     wanted = (checkpoints.step_of(checkpoint), width)
-    if misfit(kept.profiles, wanted) > POOR:
+    if misfit(stored.profiles, wanted) > LARGE_MISFIT:
         print(
-            f"width {width} is far from what {len(kept)} kept averages tell of: keep more checkpoints", file=sys.stderr
+            f"the EMA of width {width} is reconstructed poorly from {len(stored)} stored ones: keep more checkpoints",
+            file=sys.stderr,
         )
-    return reconstruct(kept, wanted)
+    return reconstruct(stored, wanted)
 
 
-class _SavedAverages(Mapping[Profile, Mapping[str, Tensor]]):
-    """The averages by width in a run's checkpoints up to one, each read when it is asked for."""
+class _StoredEMA(Mapping[Profile, Mapping[str, Tensor]]):
+    """The power-function EMA in a run's checkpoints up to one. Each is read when it is asked for."""
 
     def __init__(self, checkpoint: Path):
-        until = checkpoints.step_of(checkpoint)
+        last = checkpoints.step_of(checkpoint)
         self.files = {
             (checkpoints.step_of(file.parent), float(file.stem.removeprefix("width-"))): file
             for one in checkpoints.list_checkpoints(checkpoint.parent)
             for file in sorted(one.glob("width-*.safetensors"))
-            if checkpoints.step_of(one) <= until
+            if checkpoints.step_of(one) <= last
         }
         self.profiles = [*self.files]
 

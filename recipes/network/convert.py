@@ -1,12 +1,12 @@
-"""Released weights as runs: a file of SiT's, DiT's or REPA's training becomes a folder to sample from.
+"""Released weights as run folders: from a file of SiT's, DiT's or REPA's training to a folder to sample from.
 
-Its recipe says how the network is to be read: SiT's as the velocity along the straight path, DiT's as the noise (and
-the variance, where that was learnt) of the 1,000 timesteps of `DDPM`. Of the training the file says nothing: neither
-does the training part of the recipe, nor the step, 0.
+The recipe of the run states how the output of the network is used: SiT's is the velocity along the linear path, DiT's
+is the noise (and the variance, where it is learnt) at the 1,000 timesteps of `DDPM`. The file contains nothing about
+training, so the keys for training have no meaning, and the step is 0.
 
-The two families have the same layers by the same names. All that may tell them apart is the second half of their
-output: in DiT it is the range of the variance; in SiT nothing trains it, and zeros stay zeros (`doubt`). REPA's has
-layers beside them, and its time runs the other way, which other weights of the same network mend (`load_repa`).
+SiT and DiT have the same layers of the same names. Only the second half of the output can tell them apart: in DiT it is
+the interpolation of the variance; in SiT it is not trained, so weights that are zero stay zero (`family_warning`).
+REPA's file has further layers, and its time runs the other way, which `load_repa` corrects in the weights.
 """
 
 from collections.abc import Callable
@@ -30,21 +30,21 @@ from ..support.errors import UserError
 
 Family = Literal["sit", "dit", "repa"]
 LOADERS: dict[Family, Callable[..., SiT | DiT]] = {"sit": load_sit, "dit": load_dit, "repa": load_repa}
-READ_AS: dict[Literal["sit", "dit"], dict[str, Any]] = {
+PARAMETERIZATIONS: dict[Literal["sit", "dit"], dict[str, Any]] = {
     "sit": {"path": "linear", "objective": {"kind": "matching", "predict": "velocity"}},
     "dit": {"path": "ddpm", "objective": "hybrid"},
 }
-PLAIN_DIT = {"kind": "matching", "predict": "noise"}
-"""Of a DiT whose variance was not learnt."""
+DIT_WITHOUT_VARIANCE = {"kind": "matching", "predict": "noise"}
+"""The objective of a DiT whose variance is not learnt."""
 LATENT_CHANNELS = 4
-"""Of the autoencoder of SiT and DiT."""
+"""The channels of the autoencoder of SiT and DiT."""
 
 
 def read_weights(file: Path, family: Family, *, num_heads: int | None = None, ema: bool = True) -> SiT | DiT:
-    """Return the network of a file, as `LOADERS` of its family does.
+    """Return the network of a file of a family.
 
     Raises:
-        UserError: there is no such file, or the weights in it are not all, and only, those of such a network.
+        UserError: there is no such file, or it does not have exactly the weights of such a network.
     """
     try:
         return LOADERS[family](file, num_heads=num_heads, ema=ema)
@@ -53,15 +53,15 @@ def read_weights(file: Path, family: Family, *, num_heads: int | None = None, em
 
 
 def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
-    """Return the recipe by which a network is sampled from, without data and with the usual sampler, unguided.
+    """Return a recipe to sample from a network: without data, with the default sampler, without guidance.
 
     Args:
-        network: what `read_weights` has returned.
-        vae: the autoencoder that makes pixels of states, a folder or an id, or `none`; `auto` is SiT's and DiT's for
-            states of 4 channels, and none for 1 or 3.
+        network: as `read_weights` returns it.
+        vae: the autoencoder that decodes states to pixels, a folder or an id, or `none`. `auto` is that of SiT and DiT
+            if states have 4 channels, and `none` for 1 or 3.
 
     Raises:
-        UserError: states of so many channels are no pixels, and no autoencoder is named.
+        UserError: the number of channels fits no pixels, and no autoencoder is named.
     """
     family: Literal["sit", "dit"] = "dit" if isinstance(network, DiT) else "sit"
     sit = _layers(network)
@@ -78,35 +78,37 @@ def recipe_of(network: SiT | DiT, vae: str = "auto") -> Recipe:
         vae = DEFAULT_VAE if sit.in_channels == LATENT_CHANNELS else "none"
     shape = [sit.in_channels, sit.input_size, sit.input_size]
     parts = {
-        **READ_AS[family],
+        **PARAMETERIZATIONS[family],
         "data": {"kind": "absent", "shape": shape, "classes": sit.num_classes, "vae": vae},
         "backbone": backbone,
         "train": {"steps": 1, "batch": 256, "times": "grid" if family == "dit" else "uniform"},
     }
     if family == "dit" and not _learns_sigma(sit):
-        parts["objective"] = PLAIN_DIT
+        parts["objective"] = DIT_WITHOUT_VARIANCE
     return recipe_from_table(parts)
 
 
-def doubt(network: SiT | DiT) -> str | None:
-    """Return why weights may not be of the family that was named, if the second half of the output says so."""
+def family_warning(network: SiT | DiT) -> str | None:
+    """Return why weights may be of another family than named, by the second half of the output; None if they fit."""
     sit = _layers(network)
     if not _learns_sigma(sit):
         return None
     linear = sit.final_layer.linear
-    rows = torch.arange(len(linear.bias)) % (2 * sit.in_channels) >= sit.in_channels  # channels are counted fastest
+    rows = torch.arange(len(linear.bias)) % (2 * sit.in_channels) >= sit.in_channels  # channels vary fastest
     trained = bool(linear.weight[rows].any() or linear.bias[rows].any())
     if trained == isinstance(network, DiT):
         return None
     if trained:
-        return "the second half of the output is not zero, as DiT's is not: if samples are noise, try --family dit"
-    return "the second half of the output is zero, as SiT's is: if samples are noise, try --family sit"
+        return (
+            "the second half of the output is trained, as in DiT and not in SiT: if samples are noise, try --family dit"
+        )
+    return "the second half of the output is zero, as in SiT and not in DiT: if samples are noise, try --family sit"
 
 
-def check_free(folder: Path) -> None:
-    """Raise a problem unless a folder is new or empty."""
+def check_new_or_empty(folder: Path) -> None:
+    """Raise an error unless a folder is new or empty."""
     if (folder / "recipe.json").exists():
-        raise UserError(f"{folder} holds a run already; give another --out")
+        raise UserError(f"{folder} already has a run; give another --out")
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} cannot be written: it is a file")
@@ -117,21 +119,21 @@ def check_free(folder: Path) -> None:
 
 
 def write_run(network: SiT | DiT, recipe: Recipe, folder: Path) -> None:
-    """Write a run of one checkpoint, after step 0, into a folder that is new or empty: whole, or not at all.
+    """Write a run with one checkpoint, of step 0, into a new or empty folder. If that fails, nothing is left there.
 
     Raises:
-        UserError: there is something in the folder, it cannot be written, or the recipe's data are of another shape or
-            other classes than the network's.
+        UserError: the folder is not empty or cannot be written, or the recipe's data have another shape or other
+            classes than the network.
     """
-    check_free(folder)
+    check_new_or_empty(folder)
     split = open_data(recipe.data, None)
     _check_data(network, recipe, split)
     try:
         with temporary_folder(folder) as place:
             with Run.open_for_training(place, recipe, split) as run:
-                draft = checkpoints.create_temporary(run.checkpoints, 0)
-                checkpoints.write(draft, "ema", network.state_dict())
-                checkpoints.finish(draft, recipe.model_dump(mode="json"))
+                temporary = checkpoints.create_temporary(run.checkpoints, 0)
+                checkpoints.write(temporary, "ema", network.state_dict())
+                checkpoints.finish(temporary, recipe.model_dump(mode="json"))
             move_folder(place, folder, run.recipe_file.name)  # fails if another process has filled it by now
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None

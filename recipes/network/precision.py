@@ -1,4 +1,4 @@
-"""How a network is computed: in which precision, and compiled or not. Training and sampling share it."""
+"""The precision and the compilation of a network, for training and for sampling."""
 
 import os
 import shutil
@@ -15,29 +15,30 @@ from ..support.errors import UserError
 from ..support.torch_settings import float32_math
 
 
-def matmuls(precision: Precision) -> AbstractContextManager[None]:
-    """Return the context in which float32 is rounded as a precision says: to TF32, or else not at all."""
+def matmul_precision(precision: Precision) -> AbstractContextManager[None]:
+    """Return the context in which float32 matmuls run in TF32, if that is the precision, or in full float32."""
     return float32_math("tf32" if precision == "tf32" else "ieee")
 
 
-def computed_in(precision: Precision, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a field whose matmuls and convolutions are of that precision, and whose output is float32."""
+def with_precision(precision: Precision, field: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a field whose matmuls and convolutions run in a precision, and whose output is float32."""
 
-    def rounded(x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
-        with matmuls(precision), torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    def autocast_field(x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16")
+        with matmul_precision(precision), autocast:
             output = field(x, t, **conditions)
         return output.float()
 
-    return rounded
+    return autocast_field
 
 
-def parts(network: nn.Module) -> list[nn.Module]:
-    """Return what is compiled one by one: the blocks of a network, or all of it if it has none."""
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """Return the modules to compile or checkpoint one by one: the blocks of a network, or itself if it has none."""
     return [*getattr(network, "blocks", ())] or [network]
 
 
-def compile_parts(network: nn.Module) -> None:
-    """Let the parts of a network be compiled, each when it is first called: equal ones once for all of them.
+def compile_blocks(network: nn.Module) -> None:
+    """Compile the blocks of a network in place. Each compiles at its first call; equal blocks share the result.
 
     Raises:
         UserError: there is no compiler.
@@ -46,6 +47,6 @@ def compile_parts(network: nn.Module) -> None:
     if shutil.which(compiler) is None:
         raise UserError(f"compute.compile = true needs a C++ compiler, and there is no {compiler}: set it to false")
     dynamo: Any = import_module("torch._dynamo.config")
-    dynamo.optimize_ddp = False  # or under DDP each part is cut in pieces, so that gradients are sent while it computes
-    for part in parts(network):
-        part.forward = torch.compile(part.forward)
+    dynamo.optimize_ddp = False  # which splits blocks under DDP, so that gradients are sent during the backward pass
+    for block in blocks_of(network):
+        block.forward = torch.compile(block.forward)

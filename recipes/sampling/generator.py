@@ -29,7 +29,7 @@ from ..experiment import slots
 from ..experiment.auto_values import resolve_sampler, sampling_path, sampling_velocity, time_grid
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels
-from ..network.precision import computed_in
+from ..network.precision import with_precision
 from ..support.errors import UserError
 from ..support.progress import progress
 from ..support.random_streams import Stream, noise
@@ -70,7 +70,7 @@ class SampleGenerator:
         self.seed = seed
         self.device = next(network.parameters()).device
         call = all_channels(network, recipe.objective.build(path=recipe.path.build()))
-        self.call = computed_in(recipe.sampler.precision, call)
+        self.call = with_precision(recipe.sampler.precision, call)
         self.curve = measure_loss_curve(network, recipe, split) if slots.needs_loss_curve(recipe.sampler.w) else None
 
     def __call__(self, numbers: Tensor, labels: Tensor | None) -> SampleBatch:

@@ -14,7 +14,7 @@ from sitkit.samplers import Field
 from ..data.images import Split
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels, load_for_sampling
-from ..network.precision import computed_in
+from ..network.precision import with_precision
 from ..runs.run import Run
 from ..support.errors import UserError
 from ..support.random_streams import Stream, noise
@@ -172,7 +172,7 @@ class TrainedRun:
 
     @property
     def _call(self) -> Callable[..., Tensor]:
-        return computed_in(self.recipe.sampler.precision, all_channels(self.network, self.objective))
+        return with_precision(self.recipe.sampler.precision, all_channels(self.network, self.objective))
 
     def _label(self, one: int | str) -> int:
         names = self.classes

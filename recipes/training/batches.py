@@ -1,4 +1,4 @@
-"""What a step is made of: a function of its number and of whose part it is, so that it can be prepared ahead."""
+"""The micro-batches of training steps. They are a function of step and rank, so they can be prefetched."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,45 +18,40 @@ from .process_group import ProcessGroup
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """A piece of a step: P samples."""
+class MicroBatch:
+    """A micro-batch of M samples."""
 
     numbers: Tensor
-    """The sample numbers, (P,) int64."""
+    """The sample numbers, counted over all steps, (M,) int64."""
     images: Tensor
-    """Which images of the training data these are, (P,) int64."""
+    """The indices of the images in the training data, (M,) int64."""
     x: Tensor
-    """States, (P, C, H, W) float32."""
+    """States, (M, C, H, W) float32."""
     t: Tensor
-    """Times, (P,) float32."""
+    """Times, (M,) float32."""
     labels: Tensor | None
-    """Their classes, (P,) int64."""
+    """Classes, (M,) int64."""
     y: Tensor | None
-    """Their classes, some replaced by the null class, (P,) int64."""
+    """Classes after label dropout, which replaces some by the null class, (M,) int64."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """Return it on a device, to which it is copied without waiting for what that is at."""
-        numbers, images, x, t = (_send(part, device) for part in (self.numbers, self.images, self.x, self.t))
-        labels, y = (None if part is None else _send(part, device) for part in (self.labels, self.y))
-        return Batch(numbers, images, x, t, labels, y)
+    def to(self, device: torch.device) -> "MicroBatch":
+        """Return the micro-batch on a device. The copy does not block."""
+        numbers, images, x, t = (_to_device(part, device) for part in (self.numbers, self.images, self.x, self.t))
+        labels, y = (None if part is None else _to_device(part, device) for part in (self.labels, self.y))
+        return MicroBatch(numbers, images, x, t, labels, y)
 
 
 class Batches:
-    """The pieces that a process takes of each step, which together with those of the others make up its batch."""
+    """The micro-batches of this process at each step. Those of all processes make up the batch of the step."""
 
     def __init__(self, recipe: Recipe, split: Split, group: ProcessGroup):
-        pieces = recipe.compute.gradient_accumulation
-        if recipe.train.batch % (group.world_size * pieces):
-            raise UserError(
-                f"train.batch = {recipe.train.batch} must divide by processes times compute.gradient_accumulation, "
-                f"{group.world_size} x {pieces}"
-            )
-        self.size = recipe.train.batch // (group.world_size * pieces)
+        self.size = micro_batch_size(recipe, group.world_size)
         coupling = recipe.train.coupling
         if coupling and self.size % getattr(coupling.fields, "block", 1):
-            raise UserError(f"train.coupling.block must divide what a process takes at once, {self.size} images")
+            raise UserError(f"train.coupling.block must divide the size of a micro-batch, {self.size} images")
         self.recipe = recipe
-        self.first = group.rank * pieces
+        self.count = recipe.compute.gradient_accumulation
+        self.first = group.rank * self.count
         self.interval = train_interval(recipe)
         self.times = recipe.train.times.build()
         self.order = random_streams.Permutation(recipe.seed, len(split.training))
@@ -64,21 +59,16 @@ class Batches:
         self.labelled = bool(split.classes)
         self.null = len(split.classes)
 
-    def __call__(self, step: int) -> list[Batch]:
-        """Return this process's pieces of step number `step` (from 1)."""
+    def __call__(self, step: int) -> list[MicroBatch]:
+        """Return this process's micro-batches of a step (from 1)."""
         train = self.recipe.train
-        everyone = torch.arange((step - 1) * train.batch, step * train.batch)
-        t = random_streams.times(
-            self.recipe.seed, everyone, self.times, self.interval
-        )  # some are spread over the batch
-        cuts = [slice(k * self.size, (k + 1) * self.size) for k in range(self.first, self.first + self._pieces)]
-        return [self._piece(everyone[cut], t[cut]) for cut in cuts]
+        numbers = torch.arange((step - 1) * train.batch, step * train.batch)
+        # Times of the whole batch, as some distributions stratify them over it.
+        t = random_streams.times(self.recipe.seed, numbers, self.times, self.interval)
+        cuts = [slice(k * self.size, (k + 1) * self.size) for k in range(self.first, self.first + self.count)]
+        return [self._micro_batch(numbers[cut], t[cut]) for cut in cuts]
 
-    @property
-    def _pieces(self) -> int:
-        return self.recipe.compute.gradient_accumulation
-
-    def _piece(self, numbers: Tensor, t: Tensor) -> Batch:
+    def _micro_batch(self, numbers: Tensor, t: Tensor) -> MicroBatch:
         seed, train = self.recipe.seed, self.recipe.train
         images = self.order(numbers)
         flips = random_streams.flips(seed, numbers, train.flip)
@@ -87,29 +77,46 @@ class Batches:
         if self.labelled:
             labels = self.data.labels[images]
             y = random_streams.drop_labels(seed, numbers, labels, self.null, train.label_dropout)
-        return Batch(numbers, images, x, t, labels, y)
+        return MicroBatch(numbers, images, x, t, labels, y)
 
 
-def _send(value: Tensor, device: torch.device) -> Tensor:
-    pinned = value.pin_memory() if device.type == "cuda" else value  # or the copy would wait
+def micro_batch_size(recipe: Recipe, world_size: int) -> int:
+    """Return the number of images in a micro-batch.
+
+    Raises:
+        UserError: the batch cannot be split evenly.
+    """
+    count = recipe.compute.gradient_accumulation
+    if recipe.train.batch % (world_size * count):
+        raise UserError(
+            f"train.batch = {recipe.train.batch} must be divisible by processes times compute.gradient_accumulation, "
+            f"{world_size} x {count}"
+        )
+    return recipe.train.batch // (world_size * count)
+
+
+def _to_device(value: Tensor, device: torch.device) -> Tensor:
+    pinned = value.pin_memory() if device.type == "cuda" else value  # without pinning, the copy would block
     return pinned.to(device, non_blocking=True)
 
 
-def ahead(make: Callable[[int], list[Batch]], steps: range, workers: int) -> Iterator[tuple[int, list[Batch]]]:
-    """Yield each step's number and pieces in order, made by so many threads ahead of time; by none, when asked for."""
+def prefetch(
+    make: Callable[[int], list[MicroBatch]], steps: range, workers: int
+) -> Iterator[tuple[int, list[MicroBatch]]]:
+    """Yield each step and its micro-batches in order, made in advance by worker threads; with 0 workers, on demand."""
     if not workers:
         for step in steps:
             yield step, make(step)
         return
-    waiting: deque[tuple[int, Future[list[Batch]]]] = deque()
+    pending: deque[tuple[int, Future[list[MicroBatch]]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for step in steps:
-            waiting.append((step, pool.submit(make, step)))
-            if len(waiting) > workers:
-                number, future = waiting.popleft()
-                yield number, future.result()
-        for number, future in waiting:
-            yield number, future.result()
+            pending.append((step, pool.submit(make, step)))
+            if len(pending) > workers:
+                ready, future = pending.popleft()
+                yield ready, future.result()
+        for ready, future in pending:
+            yield ready, future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What a run that has not begun needs to know of its data, which may be on another machine."""
+"""The shape and size of a recipe's data, for an estimate before training. The data may be on another machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from ..support.errors import UserError
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a run needs to know of its data.
+    """The shape and size of data.
 
     Args:
         shape: (C, H, W) of a state.
-        classes: how many classes; 0 if there are no labels.
-        images: how many images to train on; None if that is not known.
-        found: whether the data said so themselves; they may not be on this machine.
+        classes: the number of classes; 0 if there are no labels.
+        images: the number of training images; None if it is not known.
+        found: whether the data are on this machine, and were read.
     """
 
     shape: tuple[int, int, int]
@@ -30,22 +30,22 @@ STATED = {
     "imagenet256": DataSummary((4, 32, 32), 1000, 1_281_167, found=False),
     "imagenet512": DataSummary((4, 64, 64), 1000, 1_281_167, found=False),
 }
-"""Data that are usually on another machine, by the last part of `data.path`: latents of ImageNet's training images."""
+"""Latents of ImageNet's training images, by the last part of `data.path`. They are often on another machine."""
 
 
 WITHOUT_DATA = (
-    "for a dry run without the data say the shape of a state and the number of classes: "
+    "for a dry run without the data give the shape of a state and the number of classes: "
     "--set 'data={kind=\"absent\", shape=[4, 32, 32], classes=1000}'"
 )
 
 
 def summary_of(recipe: Recipe) -> DataSummary:
-    """Return the facts of a recipe's data: as they say themselves, or as `STATED`, if they are not there.
+    """Return the summary of a recipe's data: of the data themselves, or that of `STATED` if they are not here.
 
-    Of data of the kind `absent` the recipe says shape and classes.
+    For data of the kind `absent`, shape and classes are those of the recipe.
 
     Raises:
-        UserError: the data are not there, and not stated.
+        UserError: the data are not here, and `STATED` has no summary of them.
     """
     try:
         split = open_data(recipe.data, None)

@@ -1,6 +1,6 @@
-"""Weights of which each process holds a part (FSDP2): how they are spread, written and read.
+"""FSDP2: sharding of networks, and writing and reading of sharded tensors.
 
-Only who has such weights imports this, for it brings a good deal of torch: half a second.
+It is imported only where weights are sharded, as its imports of torch take half a second.
 """
 
 from concurrent.futures import Future
@@ -24,14 +24,14 @@ from .process_group import ProcessGroup
 def shard(networks: list[nn.Module], group: ProcessGroup, parallel: str, precision: Precision = "float32") -> None:
     """Shard networks in place, block by block.
 
-    With `bf16`, the weights of blocks are gathered in bfloat16, as autocast would round them anyway: half of what is
-    sent, and no copies of them besides. Gradients are added up in float32, and what is outside of blocks, such as the
-    embedding of times, stays float32.
+    With `bf16`, the weights of blocks are gathered in bfloat16, to which autocast would round them anyway. This halves
+    the communication and needs no second copy of the weights. Gradients are reduced in float32, and weights outside of
+    blocks, such as the embedding of times, stay float32.
 
     Args:
-        networks: which.
-        group: the processes that share them.
-        parallel: `fsdp` shards over all processes, `hybrid` over those of a machine, each machine holding all.
+        networks: the networks.
+        group: the processes.
+        parallel: `fsdp` shards over all processes, `hybrid` over those of each machine.
         precision: of the networks' matmuls.
     """
     policy = MixedPrecisionPolicy()
@@ -46,18 +46,18 @@ def shard(networks: list[nn.Module], group: ProcessGroup, parallel: str, precisi
     for network in networks:
         for block in getattr(network, "blocks", ()):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or averages stay whole after a picture was drawn
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)  # or EMA weights stay gathered after an image grid
         if hasattr(network, "full"):
             register_fsdp_forward_method(network, "full")
 
 
-def spread(value: Tensor, like: DTensor) -> Tensor:
-    """Return a whole tensor sharded as another is."""
+def shard_like(value: Tensor, like: DTensor) -> Tensor:
+    """Return a full tensor sharded as another is."""
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def write(folder: Path, values: dict[str, Tensor], group: dist.ProcessGroup | None) -> Future[Any]:
-    """Begin to write what this process holds of tensors, of which a copy is taken: safetensors, no pickle."""
+    """Copy this process's shards of tensors, and start to write the copy to safetensors files."""
     storage = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     copies = {key: value.detach().clone() if value.device.type == "cpu" else value for key, value in values.items()}
     saving = async_save(copies, storage_writer=storage, process_group=group)
@@ -65,12 +65,12 @@ def write(folder: Path, values: dict[str, Tensor], group: dist.ProcessGroup | No
 
 
 def read(folder: Path, wanted: dict[str, Tensor], optional: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Read what all processes wrote, whole or sharded in whatever way.
+    """Read the tensors that all processes wrote, into full tensors or any sharding of them.
 
     Args:
         folder: that was written to.
         wanted: tensors to read into, by name.
-        optional: more of them, of which the folder may have none.
+        optional: further tensors, which the folder may lack.
     """
     reader = HuggingFaceStorageReader(str(folder))
     lacking = reader.read_metadata().state_dict_metadata.keys().isdisjoint(optional)

@@ -1,4 +1,4 @@
-"""Training, from a recipe to a folder of checkpoints."""
+"""The training loop: from a recipe to a run folder with checkpoints."""
 
 import traceback
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from ..support.progress import print_once, progress
 from ..support.torch_settings import deterministic
 from ..support.trust import TRUST_NOTHING, Trust
 from . import sample_grid
-from .batches import Batches, ahead
+from .batches import Batches, prefetch
 from .checkpoint_writer import CheckpointWriter
 from .initial_weights import NONE, check_initial, check_trained, initial_weights
 from .metrics_logger import MetricsLogger
-from .process_group import ProcessGroup, processes
+from .process_group import ProcessGroup, init_process_group
 from .sample_grid import save_grid
 from .state import TrainingState
-from .step import StepResult, TrainingStep
+from .step import TrainingStep
 
 
 def train(
@@ -35,100 +35,100 @@ def train(
     say: Callable[[str], None] = print,
     trust: Trust = TRUST_NOTHING,
 ) -> None:
-    """Train a recipe in a folder, or go on with it where it stopped; together, if torchrun started many processes.
+    """Train a recipe in a folder, or resume the run that is there. Processes started by torchrun train together.
 
     Args:
         recipe: the experiment.
-        folder: gets the run.
-        device: where to train; of many processes, each on a GPU of its own if this is one.
-        say: takes lines for the reader.
-        trust: the code that the recipe of a run that is there may name, besides that which this recipe names.
+        folder: of the run.
+        device: to train on. If it is a GPU, each of several processes takes one.
+        say: is called with each line of output.
+        trust: the code that the recipe of a run in the folder may name, besides that which this recipe names.
 
     Raises:
-        UserError: the recipe cannot be built, the folder cannot be used, or numbers do not become finite again.
-        KeyboardInterrupt: the run was interrupted; a checkpoint has been written.
+        UserError: the recipe cannot be built, the folder cannot be used, or losses do not become finite again.
+        KeyboardInterrupt: the run was interrupted, after a checkpoint was written.
     """
-    with deterministic(recipe.compute.deterministic), processes(device) as group:
+    with deterministic(recipe.compute.deterministic), init_process_group(device) as group:
         try:
             _train(recipe, folder, group, say if group.is_main else lambda line: None, trust)
         except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # what they hold goes before the process group does
+            traceback.clear_frames(error.__traceback__)  # frees what they refer to before the process group
             raise
 
 
 def _train(recipe: Recipe, folder: Path, group: ProcessGroup, say: Callable[[str], None], trust: Trust) -> None:
     with ExitStack() as stack:
-        there = Run(folder)
-        record = group.agree(lambda: there.data_record() if there.recipe_file.is_file() else None)
+        existing = Run(folder)
+        record = group.on_main(lambda: existing.data_record() if existing.recipe_file.is_file() else None)
         split = open_data(recipe.data, record)
-        group.agree(lambda: check_trained(there))
-        begun = group.agree(lambda: bool(checkpoints.list_checkpoints(there.checkpoints)))
-        weights = None if begun or recipe.train.init == NONE else initial_weights(recipe, split, say)
+        group.on_main(lambda: check_trained(existing))
+        resumes = group.on_main(lambda: bool(checkpoints.list_checkpoints(existing.checkpoints)))
+        weights = None if resumes or recipe.train.init == NONE else initial_weights(recipe, split, say)
         state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
         take_step = TrainingStep(recipe, split, state, group)
-        run: Run = group.agree(lambda: stack.enter_context(Run.open_for_training(folder, recipe, split, trust)))
+        run: Run = group.on_main(lambda: stack.enter_context(Run.open_for_training(folder, recipe, split, trust)))
         say(recipe_to_toml(recipe))
         for line in split.notes:
             print_once(line)
-        _go_on(state, run, group, say)
-        group.agree(lambda: run.complete_record(recipe.data, split, say))
-        saver = stack.enter_context(closing(CheckpointWriter(run.checkpoints, recipe, group)))
+        _resume(state, run, group, say)
+        group.on_main(lambda: run.complete_record(recipe.data, split, say))
+        writer = stack.enter_context(closing(CheckpointWriter(run.checkpoints, recipe, group)))
         if weights is not None:
-            group.agree(lambda: check_initial(run, recipe.train.init, weights))
+            group.on_main(lambda: check_initial(run, recipe.train.init, weights))
             state.initialise(weights)
-            saver.save(state)
-        journal = stack.enter_context(closing(MetricsLogger(run, recipe, split, state, group)))
+            writer.save(state)
+        logger = stack.enter_context(closing(MetricsLogger(run, recipe, split, state, group)))
         steps = recipe.train.steps
-        if group.agree(
+        if group.on_main(
             lambda: sample_grid.is_due(state.step, recipe) and not sample_grid.grid_file(run, state.step).exists()
         ):
-            save_grid(state, recipe, split, group, journal)  # the run was killed between the checkpoint and its grid
+            save_grid(state, recipe, split, group, logger)  # the run was killed after the checkpoint
         advance = stack.enter_context(progress("training", steps, state.step, unit="steps", quiet=not group.is_main))
         interrupted = stack.enter_context(interrupts())
-        for step, pieces in ahead(batches, range(state.step + 1, steps + 1), recipe.compute.workers):
-            outcome = take_step(step, pieces, stop=interrupted())
-            if outcome.bad is None:
-                state.meters.take(outcome.sums, outcome.gradient)
+        for step, micro_batches in prefetch(batches, range(state.step + 1, steps + 1), recipe.compute.workers):
+            result = take_step(step, micro_batches, stop=interrupted())
+            if result.nonfinite is None:
+                state.meters.add_step(result.sums, result.gradient)
             else:
-                journal.skip(step, outcome)
-                _check_patience(state.meters.skip(), step, outcome, recipe, run)
+                logger.record_skipped(step, result)
+                _check_patience(state.meters.add_skipped(), step, recipe, run)
             last = step == steps
             if step == 1 or last or step % recipe.log.every == 0:
-                advance(0, journal.record(step))
-            if last or outcome.stop or step % recipe.checkpoint.every == 0:
-                saver.save(state)
+                advance(0, logger.record(step))
+            if last or result.stop or step % recipe.checkpoint.every == 0:
+                writer.save(state)
             if sample_grid.is_due(step, recipe):
-                save_grid(state, recipe, split, group, journal)
+                save_grid(state, recipe, split, group, logger)
             advance(1)
-            if outcome.stop:
+            if result.stop:
                 raise KeyboardInterrupt
-        saver.wait()
-        say(f"trained {state.step} steps: {group.agree(run.latest)}")
+        writer.wait()
+        say(f"trained {state.step} steps: {group.on_main(run.latest)}")
 
 
-def _go_on(state: TrainingState, run: Run, group: ProcessGroup, say: Callable[[str], None]) -> None:
-    """Bring the state to the newest checkpoint that is good, if there is one, and the records with it."""
+def _resume(state: TrainingState, run: Run, group: ProcessGroup, say: Callable[[str], None]) -> None:
+    """Load the newest undamaged checkpoint, if there is one, and drop the records after it."""
 
-    def choose() -> Path | None:
+    def newest_checkpoint() -> Path | None:
         checkpoints.remove_temporary(run.checkpoints)
         newest = checkpoints.newest(run.checkpoints, say)
         if newest is None and checkpoints.list_checkpoints(run.checkpoints):
             raise UserError(
-                f"no checkpoint of {run.folder} is good: put one back, or remove {run.checkpoints} to train from the "
-                "first step again"
+                f"all checkpoints of {run.folder} are damaged: restore one, or remove {run.checkpoints} to train from "
+                "the first step again"
             )
         return newest
 
-    checkpoint = group.agree(choose)
+    checkpoint = group.on_main(newest_checkpoint)
     if checkpoint:
         state.load(checkpoint)
-        say(f"going on after step {state.step} of {run.folder}")
-    group.agree(lambda: run.cut_metrics(state.step))
+        say(f"resuming after step {state.step} of {run.folder}")
+    group.on_main(lambda: run.cut_metrics(state.step))
 
 
-def _check_patience(in_a_row: int, step: int, outcome: StepResult, recipe: Recipe, run: Run) -> None:
+def _check_patience(in_a_row: int, step: int, recipe: Recipe, run: Run) -> None:
     if in_a_row >= recipe.train.patience:
         raise UserError(
             f"loss or gradient were not finite in {in_a_row} steps in a row, the last of which is {step}: lower "
-            f"optimizer.lr, or see `sitkit replay {run.folder} --step {step}`; checkpoints are good"
+            f"optimizer.lr, or see `sitkit replay {run.folder} --step {step}`; checkpoints are not affected"
         )

@@ -1,4 +1,7 @@
-"""What is counted between two records: it is kept with checkpoints, so that records are those of a run left alone."""
+"""Sums over the steps between two records.
+
+Checkpoints store them, so that a resumed run writes the same records as an uninterrupted one.
+"""
 
 from typing import Any
 
@@ -7,10 +10,10 @@ from torch import Tensor
 
 
 class Meters:
-    """Sums since the last record, over all processes, float64.
+    """Sums since the last record, over all processes, in float64.
 
     Args:
-        bins: into how many equal parts of [0, 1] times are sorted.
+        bins: the number of equal parts of [0, 1] by which losses are sorted.
     """
 
     def __init__(self, bins: int):
@@ -20,10 +23,10 @@ class Meters:
         self.steps = torch.zeros((), dtype=torch.float64)
         self.skipped = torch.zeros((), dtype=torch.float64)
         self.in_a_row = torch.zeros((), dtype=torch.float64)
-        """Steps that were skipped one after the other until now; no record sets it to 0."""
+        """The steps skipped in a row until now; records do not reset it."""
 
-    def sort(self, t: Tensor, losses: Tensor) -> Tensor:
-        """Return the sums of losses (B,) and their numbers by bin of t (B,): (2, bins) float64, on the CPU."""
+    def sums_by_bin(self, t: Tensor, losses: Tensor) -> Tensor:
+        """Return the sums of losses (B,), and their numbers, by bin of t (B,): (2, bins) float64, on the CPU."""
         count = len(self.losses)
         bins = (t.double() * count).long().clamp(0, count - 1).cpu()
         sums = torch.zeros(2, count, dtype=torch.float64)
@@ -31,22 +34,22 @@ class Meters:
         sums[1].index_add_(0, bins, torch.ones(len(bins), dtype=torch.float64))
         return sums
 
-    def take(self, sums: Tensor, gradient: float) -> None:
-        """Count a step that was taken: its losses by bin, (2, bins), and the norm of its gradient."""
+    def add_step(self, sums: Tensor, gradient: float) -> None:
+        """Add a step that was taken: its losses by bin, (2, bins), and the norm of its gradient."""
         self.losses += sums[0]
         self.samples += sums[1]
         self.gradients += gradient
         self.steps += 1
         self.in_a_row.zero_()
 
-    def skip(self) -> int:
-        """Count a step that was not taken, and return how many that were so there are in a row."""
+    def add_skipped(self) -> int:
+        """Add a step that was skipped, and return how many were skipped in a row."""
         self.skipped += 1
         self.in_a_row += 1
         return int(self.in_a_row)
 
     def report(self) -> dict[str, Any]:
-        """Return the means since the last report, None where nothing was counted, and start afresh."""
+        """Return the means since the last report, None where there are no values, and reset the sums."""
         record = {
             "loss": _mean(self.losses.sum(), self.samples.sum()),
             "loss_by_t": [_mean(loss, count) for loss, count in zip(self.losses, self.samples, strict=True)],
@@ -62,11 +65,11 @@ class Meters:
         return {name: value.clone() for name, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go back to sums, unless another number of bins is wanted now.
+        """Load sums, unless they have another number of bins: then the meters stay as they are.
 
         Raises:
-            KeyError: there are others than these sums.
-            RuntimeError: one is of another shape.
+            KeyError: a sum is missing.
+            RuntimeError: a sum has another shape.
         """
         if state["losses"].shape == self.losses.shape:
             for name, value in state.items():

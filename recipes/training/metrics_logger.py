@@ -1,4 +1,4 @@
-"""What training writes down: records of the loss and of the speed, and the steps that were skipped."""
+"""The metrics of training: records of loss and speed, and of skipped steps."""
 
 import resource
 import sys
@@ -20,14 +20,14 @@ from .step import StepResult, learning_rate
 
 
 class MetricsLogger:
-    """Writes `metrics.jsonl` and `skipped.jsonl`, if this process leads, and tells the recipe's sinks.
+    """Writes `metrics.jsonl` and `skipped.jsonl`, and to the recipe's sinks. Only the main process writes.
 
     Args:
-        run: whose folder is written.
+        run: whose folder is written to.
         recipe: its recipe.
         split: its data, for their shape and classes.
-        state: what is being trained, whose meters are read.
-        group: of whom the leader writes.
+        state: the training state, whose meters are read and reset.
+        group: the processes.
     """
 
     def __init__(self, run: Run, recipe: Recipe, split: Split, state: TrainingState, group: ProcessGroup):
@@ -41,37 +41,37 @@ class MetricsLogger:
         self.before = state.step
 
     def record(self, step: int) -> str:
-        """Write what was counted since the last record, and return a word of it."""
-        counted = self.state.meters.report()
+        """Write a record of the steps since the last record, and return its loss as text for the progress bar."""
+        means = self.state.meters.report()
         if self.group.is_main:
-            record = {"step": step, "images": step * self.recipe.train.batch, **counted, **self._speed(step)}
+            record = {"step": step, "images": step * self.recipe.train.batch, **means, **self._speed(step)}
             record["lr"] = learning_rate(self.recipe, step)
             self.run.write_metrics(record)
             for sink in self.sinks:
                 sink.write(record)
-        return "" if counted["loss"] is None else f"loss {counted['loss']:.4f}"
+        return "" if means["loss"] is None else f"loss {means['loss']:.4f}"
 
-    def skip(self, step: int, outcome: StepResult) -> None:
-        """Write that a step was not taken, and for which samples."""
+    def record_skipped(self, step: int, result: StepResult) -> None:
+        """Write that a step was skipped, and because of which samples."""
         if self.group.is_main:
-            record = {"step": step, "samples": outcome.bad, "gradient": str(outcome.gradient)}
+            record = {"step": step, "samples": result.nonfinite, "gradient": str(result.gradient)}
             self.run.write_skipped(record)
 
-    def picture(self, file: Path, step: int) -> None:
-        """Tell of a picture of samples."""
+    def image(self, file: Path, step: int) -> None:
+        """Send an image grid of samples to the sinks."""
         for sink in self.sinks:
-            sink.picture("samples", file, step)
+            sink.image("samples", file, step)
 
     def close(self) -> None:
-        """Finish what sinks have under way."""
+        """Close the sinks, which complete their writes."""
         for sink in self.sinks:
             sink.close()
 
     def _speed(self, step: int) -> dict[str, Any]:
-        """Return seconds since the start, images and floating-point operations a second since the last record.
+        """Return seconds since the start, and images and floating-point operations per second since the last record.
 
-        The operations are those that the network needs, three times a forward pass, of all processes; without them is
-        the record of a network that cannot be counted.
+        Operations are those of the network, three times a forward pass, over all processes. They are left out for a
+        network whose operations cannot be counted.
         """
         now = time.monotonic()
         rate = (step - self.before) * self.recipe.train.batch / max(now - self.since, 1e-9)
@@ -85,7 +85,7 @@ class MetricsLogger:
 
 
 def _macs(recipe: Recipe, split: Split) -> int | None:
-    """Return the multiply-accumulates of the network on an image, None if shapes alone do not tell."""
+    """Return the multiply-accumulates of the network for one image; None if it does not run on meta tensors."""
     try:
         return forward_macs(recipe, split.training.shape, len(split.classes))
     except UserError:
@@ -93,7 +93,7 @@ def _macs(recipe: Recipe, split: Split) -> int | None:
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Return the most bytes that this process has held: on a GPU, those of tensors."""
+    """Return the peak memory of this process in bytes: on a GPU, that of tensors."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

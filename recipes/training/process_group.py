@@ -1,6 +1,7 @@
-"""One process or many: who they are, what they agree on, and how a network is spread over them.
+"""The process group: ranks, collective operations, and DDP.
 
-Launched by torchrun, which sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; one process needs no process group.
+torchrun starts the processes, and sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE. A single process needs no
+initialization.
 """
 
 import gc
@@ -24,53 +25,56 @@ _DDP_ARGUMENTS = signature(DistributedDataParallel).parameters
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process among those that train together."""
+    """The processes that train together, as seen by one of them."""
 
     rank: int = 0
     world_size: int = 1
     local_world_size: int = 1
-    """How many of them run on this machine."""
+    """The number of processes on this machine."""
     device: torch.device = CPU
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that speaks and writes."""
+        """Whether this is the process that prints and writes."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over processes."""
+        """Return the sum over all processes."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the value of every process, by rank."""
+        """Return the values of all processes, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
-    def agree(self, decide: Callable[[], Any]) -> Any:
-        """Return what the leader decides; if that raises a Problem, all do."""
-        answer: Any = None
+    def on_main(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the main process, and return its result, or raise its UserError, on all processes."""
+        result: Any = None
         if self.is_main:
             try:
-                answer = decide()
-            except UserError as problem:
-                answer = problem
+                result = function()
+            except UserError as error:
+                result = error
         if self.world_size > 1:
-            answers = [answer]
-            dist.broadcast_object_list(answers)
-            answer = answers[0]
-        if isinstance(answer, UserError):
-            raise answer
-        return answer
+            results = [result]
+            dist.broadcast_object_list(results)
+            result = results[0]
+        if isinstance(result, UserError):
+            raise result
+        return result
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, if it did; `device` is where to compute, any GPU meaning one's own.
+def init_process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Args:
+        device: to compute on. If it is a GPU, each process takes GPU number LOCAL_RANK.
 
     Raises:
         UserError: there are more processes on this machine than GPUs.
@@ -79,13 +83,12 @@ def processes(device: torch.device) -> Iterator[ProcessGroup]:
     if world_size == 1:
         yield ProcessGroup(device=device)
         return
-    local = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
-        if local >= torch.cuda.device_count():
-            raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
-        device = torch.device("cuda", local)
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}")
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    if device.type == "cuda":
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
@@ -94,51 +97,61 @@ def processes(device: torch.device) -> Iterator[ProcessGroup]:
         yield ProcessGroup(dist.get_rank(), world_size, local_world_size, device)
         dist.barrier()
     finally:
-        gc.collect()  # what still uses the group, such as DDP, goes before it: destroyed after it, it waits for ever
+        gc.collect()  # users of the group, such as DDP, must be freed before it: freed after it, they hang
         dist.destroy_process_group()
 
 
-class NetworkCall(nn.Module):
-    """A network as training asks it, with all its output channels if so: what DDP wraps."""
+class ForwardModule(nn.Module):
+    """A module that DDP can wrap: the parameters of a network, and the function to call as its forward pass."""
 
-    def __init__(self, network: nn.Module, call: Callable[..., Tensor]):
+    def __init__(self, network: nn.Module, function: Callable[..., Tensor]):
         super().__init__()
         self.network = network
-        self.call = call
+        self.function = function
 
     def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         """Return the network's output."""
-        return self.call(x, t, **conditions)
+        return self.function(x, t, **conditions)
 
 
-def wrap_ddp(network: nn.Module, call: Callable[..., Tensor], group: ProcessGroup) -> nn.Module:
-    """Return the network as each process trains it, its gradients averaged over processes."""
-    whole = NetworkCall(network, call)
+def wrap_ddp(network: nn.Module, function: Callable[..., Tensor], group: ProcessGroup) -> nn.Module:
+    """Return the module to train: wrapped in DDP if there are several processes and weights are not sharded.
+
+    Args:
+        network: whose parameters are trained.
+        function: the forward pass of the network.
+        group: the processes, over which DDP averages gradients.
+    """
+    module = ForwardModule(network, function)
     if group.world_size == 1 or is_sharded(next(network.parameters())):
-        return whole
+        return module
     ids = [group.device] if group.device.type == "cuda" else None
-    # forward_sync_buffers, as torch calls it since 2.13; a network's buffers are constants.
+    # torch renamed broadcast_buffers to forward_sync_buffers in 2.13. Buffers of a network are constants.
     sync = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in _DDP_ARGUMENTS)
     options: dict[str, Any] = {"gradient_as_bucket_view": True, sync: False}
-    return DistributedDataParallel(whole, device_ids=ids, **options)
+    return DistributedDataParallel(module, device_ids=ids, **options)
 
 
 @contextmanager
-def no_gradient_sync(trained: nn.Module, network: nn.Module, stay: bool) -> Iterator[None]:
-    """Keep gradients from being averaged over processes: more of the same step are to come."""
-    sharded = hasattr(network, "set_requires_gradient_sync")
-    if sharded:
-        network.set_requires_gradient_sync(not stay)  # type: ignore[operator]
-    waits = stay and isinstance(trained, DistributedDataParallel)
-    with trained.no_sync() if waits else nullcontext():  # type: ignore[operator]
+def no_gradient_sync(module: nn.Module, network: nn.Module, skip: bool) -> Iterator[None]:
+    """Skip the averaging of gradients over processes, for all micro-batches of a step but the last.
+
+    Args:
+        module: as `wrap_ddp` returns it.
+        network: the network in it, which may be sharded by FSDP2.
+        skip: whether to skip it.
+    """
+    if hasattr(network, "set_requires_gradient_sync"):
+        network.set_requires_gradient_sync(not skip)  # type: ignore[operator]
+    with module.no_sync() if skip and isinstance(module, DistributedDataParallel) else nullcontext():
         yield
 
 
-def whole(value: Tensor) -> Tensor:
-    """Return a tensor with all its parts, which all processes hold together."""
+def full_tensor(value: Tensor) -> Tensor:
+    """Return a sharded tensor in full, gathered from all processes; another as it is."""
     return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
 
 
 def is_sharded(value: Tensor) -> bool:
-    """Whether processes hold a tensor together: a DTensor, told without importing it."""
+    """Return whether a tensor is a DTensor, without importing DTensor."""
     return hasattr(value, "full_tensor")

@@ -1,4 +1,4 @@
-"""A step of a run once more, to see what it is made of."""
+"""Repeat one step of a run, to inspect its samples and losses."""
 
 from collections.abc import Callable
 
@@ -15,19 +15,20 @@ from .state import TrainingState
 from .step import TrainingStep
 
 SHOWN = 16
+"""Samples to print."""
 
 
 def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Callable[[str], None]) -> None:
-    """Repeat a step from the newest good checkpoint before it, and show its samples, those of the worst loss first.
+    """Repeat a step from the newest undamaged checkpoint before it, and print its samples, those of largest loss first.
 
-    Nothing is written. One process does the work: if more trained, sums are rounded in another order.
+    Nothing is written. A single process computes: if several trained, sums are rounded in another order.
 
     Args:
         run: the run.
         recipe: its recipe.
         step: which step, from 1.
-        device: where to compute.
-        say: takes lines for the reader.
+        device: to compute on.
+        say: is called with each line of output.
 
     Raises:
         UserError: the run's data or network cannot be built.
@@ -47,11 +48,11 @@ def replay(run: Run, recipe: Recipe, step: int, device: torch.device, say: Calla
         for number in range(state.step + 1, step):
             take_step(number, batches(number))
             advance(1)
-    pieces = batches(step)
-    losses = take_step.backward(pieces).cpu()
+    micro_batches = batches(step)
+    losses = take_step.backward(micro_batches).cpu()
     say(f"step {step}: loss {losses.mean():.6g}, norm of the gradient {take_step.gradient_norm():.6g}")
     say("   sample     image       t  class            loss")
-    numbers, images, t = (torch.cat([getattr(piece, key) for piece in pieces]) for key in ("numbers", "images", "t"))
+    numbers, images, t = (torch.cat([getattr(one, key) for one in micro_batches]) for key in ("numbers", "images", "t"))
     for row in losses.nan_to_num(nan=torch.inf).argsort(descending=True)[:SHOWN].tolist():
         image = int(images[row])
         name = split.classes[int(split.training.labels[image])] if split.classes else "-"

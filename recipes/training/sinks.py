@@ -1,7 +1,7 @@
-"""Where the records and pictures of a run go besides its folder: TensorBoard, wandb, or a class of one's own.
+"""Sinks, which receive the records and image grids of a run: TensorBoard, wandb, or a custom class.
 
-`metrics.jsonl` is the truth, and a sink a copy of it, to be looked at while the run goes on. One process opens sinks. A
-run that was cut goes on from its last checkpoint and comes through some steps again: no sink shows a point twice.
+Sinks show the records of `metrics.jsonl` while the run continues. Only the main process opens them. A run that was
+killed resumes from its last checkpoint and repeats some steps: sinks show no point twice.
 """
 
 import json
@@ -19,27 +19,32 @@ from ..support.errors import UserError
 from ..support.json_toml import read_json
 
 Record: TypeAlias = Mapping[str, Any]
-"""`step`, and beside it numbers and short lists of numbers by name; None in a list is no number."""
+"""`step`, and numbers and short lists of numbers by name. A list may have None in place of a number."""
 
 
 class Sink(Protocol):
-    """Takes what training tells."""
+    """Receives records and images of a run."""
 
     def write(self, record: Record, /) -> None:
-        """Take a record."""
+        """Write a record."""
         ...
 
-    def picture(self, name: str, file: Path, step: int, /) -> None:
-        """Take a picture, a .png that lies in the run's folder, of a step whose record was written."""
+    def image(self, name: str, file: Path, step: int, /) -> None:
+        """Write an image, a .png in the run folder, of a step whose record was written."""
         ...
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Complete all writes."""
         ...
 
 
 def open_sinks(recipe: Recipe, folder: Path, step: int) -> list[Sink]:
-    """Return the sinks that a recipe asks for, of a run in a folder that has done so many steps.
+    """Return the sinks of a recipe.
+
+    Args:
+        recipe: whose `log.sinks` are opened.
+        folder: the run folder.
+        step: the step from which the run starts or resumes.
 
     Raises:
         UserError: a sink needs a package that is not installed, or cannot be opened.
@@ -54,7 +59,7 @@ def open_sinks(recipe: Recipe, folder: Path, step: int) -> list[Sink]:
 
 
 def flatten(record: Record) -> dict[str, float]:
-    """Return the finite numbers of a record but for its step; number 3 of a list `loss_by_t` is `loss_by_t/03`."""
+    """Return the finite numbers of a record without its step. Number 3 of a list `loss_by_t` is `loss_by_t/03`."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         many = isinstance(value, list | tuple)
@@ -64,10 +69,10 @@ def flatten(record: Record) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Events in `tensorboard/` of the run's folder: `tensorboard --logdir RUN` shows them."""
+    """Events in `tensorboard/` of the run folder. `tensorboard --logdir RUN` shows them."""
 
     def __init__(self, folder: Path, step: int):
-        """Open a file of events, which purges those that an earlier one has after a step.
+        """Open a new event file, which discards the events of earlier files after a step.
 
         Raises:
             ImportError: tensorboard is not installed.
@@ -77,18 +82,18 @@ class TensorBoard:
         self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, record: Record, /) -> None:
-        """Write the numbers of a record, and let them be seen at once."""
+        """Write the numbers of a record, and flush."""
         for name, value in flatten(record).items():
             self.writer.add_scalar(name, value, record["step"])
-        self.writer.flush()  # what a crash would lose before a checkpoint, no resumed run writes again
+        self.writer.flush()  # a resumed run does not repeat the steps before its checkpoint
 
-    def picture(self, name: str, file: Path, step: int, /) -> None:
-        """Write a picture."""
+    def image(self, name: str, file: Path, step: int, /) -> None:
+        """Write an image."""
         import numpy as np
         from PIL import Image
 
-        with Image.open(file) as picture:
-            self.writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        with Image.open(file) as image:
+            self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
         self.writer.flush()
 
     def close(self) -> None:
@@ -97,26 +102,26 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases of its own for the folder, whose `wandb.json` has its id and the last step it took.
+    """A run of Weights & Biases for a run folder, whose `wandb.json` has its id and the last step sent.
 
-    Project and mode are those of the variables WANDB_PROJECT, else `sitkit`, and WANDB_MODE, which may be `offline`.
-    Steps that it has taken are not sent again: a resumed run computes the same numbers for them.
+    WANDB_PROJECT sets the project, by default `sitkit`, and WANDB_MODE the mode, which may be `offline`. Steps that
+    were sent are not sent again: a resumed run computes the same numbers for them.
     """
 
     def __init__(self, recipe: Recipe, folder: Path):
-        """Open the run, a new one or the one of the folder.
+        """Open the run of the folder, or create it.
 
         Raises:
             ImportError: wandb is not installed.
-            UserError: wandb does not open it.
+            UserError: wandb cannot open it.
         """
         wandb: Any = import_module("wandb")
-        self.images = wandb.Image
+        self.image_type = wandb.Image
         self.file = folder / "wandb.json"
         try:
             new: dict[str, Any] = {"id": secrets.token_hex(4), "step": 0}
             self.state: dict[str, Any] = read_json(read_inside(folder, self.file.name)) if self.file.exists() else new
-            self.done = int(self.state["step"])
+            self.sent = int(self.state["step"])
             write_atomic(self.file, json.dumps(self.state).encode())
             self.run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "sitkit"),
@@ -134,16 +139,16 @@ class WandB:
 
     def write(self, record: Record, /) -> None:
         """Send the numbers of a record, unless they were sent before."""
-        if record["step"] > self.done:
+        if record["step"] > self.sent:
             self.run.log(flatten(record), step=record["step"])
             self.state["step"] = record["step"]
             write_atomic(self.file, json.dumps(self.state).encode())
 
-    def picture(self, name: str, file: Path, step: int, /) -> None:
-        """Send a picture, unless it was sent before."""
-        if step > self.done:
-            self.run.log({name: self.images(str(file))}, step=step)
+    def image(self, name: str, file: Path, step: int, /) -> None:
+        """Send an image, unless it was sent before."""
+        if step > self.sent:
+            self.run.log({name: self.image_type(str(file))}, step=step)
 
     def close(self) -> None:
-        """Wait until all is sent."""
+        """Wait until everything is sent."""
         self.run.finish()

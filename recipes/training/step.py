@@ -1,4 +1,4 @@
-"""One step of training: the loss of its pieces, their gradient, and what it does to the state."""
+"""One step of training: the loss of its micro-batches, the gradient, and the update of the state."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch.utils.checkpoint import checkpoint
 
 from sitkit.backbones import SiT
 from sitkit.objectives import Field
@@ -14,33 +14,33 @@ from sitkit.objectives import Field
 from ..data.images import Split
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels
-from ..network.precision import compile_parts, computed_in, matmuls, parts
+from ..network.precision import blocks_of, compile_blocks, matmul_precision, with_precision
 from ..support import random_streams
 from ..support.errors import UserError
-from .batches import Batch
-from .process_group import ProcessGroup, no_gradient_sync, whole, wrap_ddp
+from .batches import MicroBatch
+from .process_group import ProcessGroup, full_tensor, no_gradient_sync, wrap_ddp
 from .state import TrainingState
 
 CLIP_EPS = 1e-6
-"""Added to the norm by which gradients are cut, as torch does."""
+"""Added to the norm when gradients are clipped, as in torch."""
 
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What a step came to, as all processes know it."""
+    """The result of a step, equal on all processes."""
 
     gradient: float
-    """The norm of the gradient, before it is cut."""
+    """The norm of the gradient before clipping."""
     sums: Tensor
-    """Losses and their numbers by bin of t, (2, bins) float64, of all processes."""
-    bad: tuple[int, ...] | None
-    """None if the step was taken; or else it was not, for these sample numbers, none if only the gradient is bad."""
+    """Sums of losses, and numbers of samples, by bin of t, over all processes: (2, bins) float64."""
+    nonfinite: tuple[int, ...] | None
+    """None if the step was taken. Otherwise the numbers of the samples whose loss is not finite, perhaps none."""
     stop: bool
     """Whether any process was asked to stop."""
 
 
 class TrainingStep:
-    """Changes a state by a step: all processes by the same."""
+    """Updates a state by one step, equally on all processes."""
 
     def __init__(self, recipe: Recipe, split: Split, state: TrainingState, group: ProcessGroup):
         self.recipe = recipe
@@ -51,57 +51,57 @@ class TrainingStep:
         self.coupling = recipe.train.coupling.build() if recipe.train.coupling else None
         if self.coupling and split.classes and not getattr(self.coupling, "classwise", True):
             raise UserError(
-                "train.coupling: where there are classes, give classwise = true, or noise would tell of them"
+                "train.coupling: these data have classes, so set classwise = true; otherwise noise depends on the class"
             )
-        _economise(state.network, recipe)
-        self.trained = wrap_ddp(state.network, all_channels(state.network, self.objective), group)
-        self.field = computed_in(recipe.train.precision, self.trained)
+        _compile_and_checkpoint(state.network, recipe)
+        self.network = wrap_ddp(state.network, all_channels(state.network, self.objective), group)
+        self.field = with_precision(recipe.train.precision, self.network)
 
-    def __call__(self, step: int, pieces: list[Batch], stop: bool = False) -> StepResult:
-        """Take step number `step` (from 1), or leave the state as it is if loss or gradient are not finite.
+    def __call__(self, step: int, micro_batches: list[MicroBatch], stop: bool = False) -> StepResult:
+        """Take a step, or leave the state unchanged if the loss or the gradient is not finite.
 
         Args:
-            step: its number.
-            pieces: this process's.
-            stop: whether this process was asked to stop, which the outcome tells to all.
+            step: its number, from 1.
+            micro_batches: this process's.
+            stop: whether this process was asked to stop. The result is true on all processes if it is on one.
         """
         state = self.state
-        losses = self.backward(pieces)
-        told = torch.cat([self._norm()[None].to(losses), losses]).cpu()  # the step's one wait for the device
-        norm, losses = float(told[0]), told[1:]
-        flags = torch.tensor([float(not told.isfinite().all()), float(stop)]).double()
-        t = torch.cat([piece.t for piece in pieces])
-        sums = state.meters.sort(t, losses.nan_to_num())
+        losses = self.backward(micro_batches)
+        values = torch.cat([self._norm()[None].to(losses), losses]).cpu()  # the step's only synchronization
+        norm, losses = float(values[0]), values[1:]
+        flags = torch.tensor([float(not values.isfinite().all()), float(stop)]).double()
+        t = torch.cat([micro_batch.t for micro_batch in micro_batches])
+        sums = state.meters.sums_by_bin(t, losses.nan_to_num())
         total = self.group.sum(torch.cat([flags, sums.flatten()]))
-        sums, bad = total[2:].reshape(2, -1), None
+        sums, nonfinite = total[2:].reshape(2, -1), None
         if total[0]:
-            numbers = torch.cat([piece.numbers for piece in pieces])[~losses.isfinite()].tolist()
-            bad = tuple(sorted(number for part in self.group.gather(numbers) for number in part))
+            numbers = torch.cat([micro_batch.numbers for micro_batch in micro_batches])[~losses.isfinite()].tolist()
+            nonfinite = tuple(sorted(number for part in self.group.gather(numbers) for number in part))
         else:
             self._update(step, norm)
         state.optimizer.zero_grad()
         state.step = step
-        return StepResult(norm, sums, bad, bool(total[1]))
+        return StepResult(norm, sums, nonfinite, bool(total[1]))
 
-    def backward(self, pieces: list[Batch]) -> Tensor:
-        """Add the gradient of the mean loss, and return the loss of each sample, (B,), in the order of the pieces."""
-        losses = []
-        for n, piece in enumerate(pieces):
-            with no_gradient_sync(self.trained, self.state.network, n < len(pieces) - 1):
-                loss = self.losses(piece)
-                with matmuls(self.recipe.train.precision):
-                    (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
+    def backward(self, micro_batches: list[MicroBatch]) -> Tensor:
+        """Accumulate the gradient of the mean loss, and return the loss of each sample, (B,), in order."""
+        losses, count = [], len(micro_batches)
+        for n, micro_batch in enumerate(micro_batches):
+            with no_gradient_sync(self.network, self.state.network, n < count - 1):
+                loss = self.losses(micro_batch)
+                with matmul_precision(self.recipe.train.precision):
+                    (loss.mean() / count).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.cat(losses)
 
-    def losses(self, piece: Batch) -> Tensor:
-        """Return the loss of each sample of a piece, (P,) float32."""
-        piece = piece.to(self.group.device)
-        eps = random_streams.noise(self.recipe.seed, random_streams.Stream.NOISE, piece.numbers, self.shape)
+    def losses(self, micro_batch: MicroBatch) -> Tensor:
+        """Return the loss of each sample of a micro-batch, (M,) float32."""
+        batch = micro_batch.to(self.group.device)
+        eps = random_streams.noise(self.recipe.seed, random_streams.Stream.NOISE, batch.numbers, self.shape)
         if self.coupling:
-            eps = self.coupling(piece.x, eps, piece.labels)
-        model: Field = self.field if piece.y is None else partial(self.field, y=piece.y)
-        loss: Tensor = self.objective(model, piece.x, eps, piece.t)
+            eps = self.coupling(batch.x, eps, batch.labels)
+        model: Field = self.field if batch.y is None else partial(self.field, y=batch.y)
+        loss: Tensor = self.objective(model, batch.x, eps, batch.t)
         return loss
 
     def gradient_norm(self) -> float:
@@ -109,17 +109,17 @@ class TrainingStep:
         return float(self._norm())
 
     def _norm(self) -> Tensor:
-        return whole(torch.nn.utils.get_total_norm(_gradients(self.state.network)))
+        return full_tensor(torch.nn.utils.get_total_norm(_gradients(self.state.network)))
 
     def _update(self, step: int, norm: float) -> None:
         recipe, state = self.recipe, self.state
         clip = recipe.optimizer.clip
-        if clip != "none" and norm + CLIP_EPS > clip:  # or else all gradients would be read and written as they are
+        if clip != "none" and norm + CLIP_EPS > clip:  # otherwise a pass over all gradients is saved
             torch._foreach_mul_(_gradients(state.network), clip / (norm + CLIP_EPS))
         for parameters in state.optimizer.param_groups:
             parameters["lr"] = learning_rate(recipe, step)
         state.optimizer.step()
-        state.averages.update(step, state.network.parameters())
+        state.ema_weights.update(step, state.network.parameters())
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -128,19 +128,19 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if step < options.warmup:
         return options.lr * step / options.warmup
     done = (step - options.warmup) / max(1, steps - options.warmup)
-    falls = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[options.schedule]
-    return options.lr * (1 - (1 - options.final) * falls)
+    decay = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[options.schedule]
+    return options.lr * (1 - (1 - options.final) * decay)
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:
     return [p.grad for p in network.parameters() if p.grad is not None]
 
 
-def _economise(network: nn.Module, recipe: Recipe) -> None:
-    """Let the parts of a network be compiled, and computed again for their gradient, as the recipe says."""
+def _compile_and_checkpoint(network: nn.Module, recipe: Recipe) -> None:
+    """Enable compilation and activation checkpointing of a network's blocks, as the recipe says."""
     if recipe.compute.compile:
-        compile_parts(network)
+        compile_blocks(network)
     if recipe.compute.activation_checkpointing:  # outside compile: torch 2.13 silently compiles no block that does it
-        for part in parts(network):
-            keep = type(network) is not SiT  # which draws nothing at random; another network may have dropout
-            part.forward = partial(recomputed, part.forward, use_reentrant=False, preserve_rng_state=keep)
+        for block in blocks_of(network):
+            random = type(network) is not SiT  # SiT draws no random numbers; another network may have dropout
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=random)
