@@ -106,13 +106,8 @@ def test_images_are_mirrored_exactly_and_nothing_else_changes() -> None:
     assert all(torch.equal(some[name], plain[name]) for name in FIELDS if name != "x")
 
 
-<<<<<<< HEAD
-def make(step: int) -> list[Batch]:
-    """Return a step, later steps sooner."""
-=======
 def make(step: int) -> list[MicroBatch]:
-    """Return something of a step, the sooner the later it is."""
->>>>>>> 78c7c54 (Training and networks in plain terms: micro-batches, EMA, precision and process group; messages and names follow)
+    """Return a step, later steps sooner."""
     time.sleep(0.002 * (12 - step))
     numbers = torch.arange(step)
     return [MicroBatch(numbers, numbers, numbers, numbers, None, None)]
