@@ -1,6 +1,6 @@
-"""Times taken in turns: each setup has a process of its own, or several, and one setup runs at a time.
+"""Timing in turns: each setup runs in separate processes, and one setup runs at a time.
 
-What disturbs the machine disturbs all alike, memory is each setup's own, and ratios are taken round by round.
+So other load on the machine affects all setups alike, memory is measured per setup, and ratios can be taken per round.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ from workloads import Workload, build
 from sitkit.recipes.training.process_group import init_process_group
 
 Times = dict[str, Any]
-"""A setup; of `forward` and `step` seconds and the processor's seconds of each round; memory at its peak and before."""
+"""A setup; (processor) seconds of `forward` and `step` in each round; memory at the start and at its peak."""
 
 WARM = 2
 
@@ -34,16 +34,16 @@ def time_interleaved(
 
     Args:
         setups: what is timed, one after the other in each round.
-        rounds: how many.
-        steps: whether steps of training are timed, too.
-        say: takes lines for the reader.
+        rounds: number of rounds.
+        steps: whether training steps are timed, too.
+        say: prints a line of progress.
     """
     context = multiprocessing.get_context("spawn")
     times: list[Times] = []
     with ExitStack() as stack:
-        teams: list[list[Connection]] = []
-        for setup in setups:  # one by one: compilers want the machine for themselves
-            teams.append([])
+        groups: list[list[Connection]] = []
+        for setup in setups:  # one by one, so that compilers do not compete
+            groups.append([])
             started = []
             for environment in _environments(setup.processes):
                 pipe, theirs = context.Pipe()
@@ -51,36 +51,36 @@ def time_interleaved(
                 process.start()
                 theirs.close()  # so that the end of a process is the end of its pipe
                 started.append(process)
-                teams[-1].append(pipe)
+                groups[-1].append(pipe)
             for process in started:
                 stack.callback(process.join)
-            for pipe in teams[-1]:
+            for pipe in groups[-1]:
                 stack.callback(pipe.close)  # which ends its process
-            ready = max(pipe.recv() for pipe in teams[-1])
+            ready = max(pipe.recv() for pipe in groups[-1])
             say(f"{setup.network}{', compiled' if setup.compiled else ''}: ready after {ready:.0f} s")
             times.append({**asdict(setup), "ready": ready, "load": []})
         for _ in range(rounds):
-            for group, record in zip(teams, times, strict=True):
+            for group, record in zip(groups, times, strict=True):
                 record["load"].append(round(os.getloadavg()[0], 2))
                 for what in ("forward", "step") if steps and record["network"] != "matrix" else ("forward",):
                     seconds, processor = zip(*_ask(group, what), strict=True)
                     record.setdefault(what, []).append(max(seconds))
                     record.setdefault(f"{what}_cpu", []).append(sum(processor))
-        for group, record in zip(teams, times, strict=True):
+        for group, record in zip(groups, times, strict=True):
             for what in ("bare", "memory"):
                 record[what] = sum(_ask(group, what))
     return times
 
 
 def _ask(group: Sequence[Connection], what: str) -> list[Any]:
-    """Return what each process of a setup answers, all of them at it together."""
+    """Send a request to all processes of a setup at once, and return their answers."""
     for pipe in group:
         pipe.send(what)
     return [pipe.recv() for pipe in group]
 
 
 def _environments(processes: int) -> list[dict[str, str]]:
-    """Return what torchrun would tell each of so many processes; nothing to one that is alone."""
+    """Return the variables that torchrun sets for each of several processes; none for a single process."""
     if processes == 1:
         return [{}]
     with socket.socket() as free:
@@ -92,7 +92,7 @@ def _environments(processes: int) -> list[dict[str, str]]:
 
 
 def _work(setup: Setup, environment: dict[str, str], pipe: Connection, steps: bool) -> None:
-    """Serve a setup, alone or with others: run what is asked for, and tell how long it took."""
+    """Run requests for a setup, in one process or as one rank of several, and answer with their times."""
     start, bare = time.perf_counter(), peak(setup.device)
     os.environ.update(environment)
     with init_process_group(torch.device(setup.device)) as group:
@@ -115,7 +115,7 @@ def _serve(trial: Workload, setup: Setup, start: float, bare: int, pipe: Connect
 
 
 def time_call(run: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
-    """Return the seconds that a call takes, and those that this process was computing meanwhile."""
+    """Return the seconds and processor seconds of a call."""
     wait(device)
     start, processor = time.perf_counter(), time.process_time()
     run()
@@ -124,16 +124,16 @@ def time_call(run: Callable[[], object], device: str = "cpu") -> tuple[float, fl
 
 
 def wait(device: str) -> None:
-    """Wait until a device has done all that it was asked to."""
+    """Synchronize with a device."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def peak(device: str) -> int:
-    """Return the most memory that this process has had, in bytes: of the device, or of the process."""
+    """Return the peak memory of this process in bytes: on the device, or of the process."""
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated())
-    status = Path("/proc/self/status")  # that of `getrusage` begins with what the parent had
+    status = Path("/proc/self/status")  # the value of `getrusage` includes the parent's
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -1,8 +1,8 @@
-"""A plain reading of the paper's network (DiT, arXiv 2212.09748, sec. 3.2 and fig. 3), to compare with.
+"""A plain implementation of the paper's network (DiT, arXiv 2212.09748, sec. 3.2 and fig. 3), for comparison.
 
 One line of code for each step of the figure, as the usual open implementations have it: the positions of query, key and
-value come from one permutation, and torch's own GELU by the tanh formula. Parameters bear the names of the released
-checkpoints, so that it can be given the weights of `sitkit.backbones.SiT`, and its outputs must then be the same.
+value come from one permutation, and torch's own GELU by the tanh formula. Parameters have the names of the released
+checkpoints: with the weights of `sitkit.backbones.SiT` the outputs are the same.
 """
 
 import math

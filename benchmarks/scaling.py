@@ -1,4 +1,4 @@
-"""How time and memory of a step grow with tokens, batch, depth and processes: measured, and as operations say."""
+"""Scaling of time and memory with tokens, batch, depth and processes: measured, and as counted operations predict."""
 
 import os
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ AXES = {
     "depth": ("depth", (1, 2, 4, 8, 12)),
     "processes": ("processes", tuple(number for number in (1, 2, 4, 8) if number <= max(2, os.cpu_count() or 1))),
 }
-"""By name, what is changed, and to what; tokens are (side / 2)^2, from 64 to 1,024; each process has a batch of 4."""
+"""The varied field of `Setup` and its values. Tokens are (side / 2)^2, 64 to 1,024; each process has a batch of 4."""
 
 
 def setups(axis: str, threads: int) -> list[Setup]:
-    """Return SiT-S/2 of depth 3 at batch 4 on 256 tokens, with one of them changed."""
+    """Return setups of SiT-S/2 of depth 3, batch 4 and 256 tokens, with one of them varied."""
     field, values = AXES[axis]
     common = Setup("sitkit", depth=3, batch=4, threads=threads)
     changed = [Setup(**vars(common) | {field: value}) for value in values]
@@ -33,7 +33,7 @@ def setups(axis: str, threads: int) -> list[Setup]:
 
 
 def size_of(setup: Setup, axis: str) -> int:
-    """Return how much there is along an axis."""
+    """Return the value of the varied quantity."""
     return (setup.side // 2) ** 2 if axis == "tokens" else int(asdict(setup)[AXES[axis][0]])
 
 
@@ -45,12 +45,12 @@ def slope(x: list[float], y: list[float]) -> float:
 
 
 def curves(group: Mapping[str, Any], axis: str) -> dict[str, list[float]]:
-    """Return what was measured along an axis, by what it is; operations and memory of each process."""
+    """Return the measurements along an axis; operations and memory are per process."""
     records, clock = group["times"], group["clock"]
-    trials = [setup_of(record) for record in records]
+    setups_ = [setup_of(record) for record in records]
     return {
-        "size": [float(size_of(setup, axis)) for setup in trials],
-        "operations": [setup.operations() / setup.processes for setup in trials],
+        "size": [float(size_of(setup, axis)) for setup in setups_],
+        "operations": [setup.operations() / setup.processes for setup in setups_],
         "forward": [median(seconds(record, "forward", clock)) for record in records],
         "step": [median(seconds(record, "step", clock)) for record in records],
         "memory": [(one["memory"] - one["bare"]) / one["processes"] for one in records],
@@ -58,7 +58,7 @@ def curves(group: Mapping[str, Any], axis: str) -> dict[str, list[float]]:
 
 
 def exponents(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return for each axis the exponent that operations have, and those of the times."""
+    """Return the exponents of operations, times and memory for each axis."""
     rows = []
     for axis, group in groups.items():
         found = curves(group, axis)
@@ -68,7 +68,7 @@ def exponents(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw(groups: Mapping[str, Any], file: Path) -> None:
-    """Draw each axis: seconds of a pass and a step, and the line along which operations grow."""
+    """Plot seconds of a forward pass and a step along each axis, and lines proportional to the operations."""
     figure, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.8), squeeze=False)
     for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
         found = curves(group, name)

@@ -1,4 +1,4 @@
-"""What is timed: a network by its shape, and how many operations its products are."""
+"""Setups to time: sizes of networks, and the operations of their matmuls."""
 
 from dataclasses import dataclass
 
@@ -15,18 +15,18 @@ class Setup:
     """One thing to time.
 
     Args:
-        network: sitkit, plain, diffusers, or matrix: a product of two large matrices.
-        size: of the network.
-        batch: images at once.
+        network: sitkit, plain, diffusers, or matrix, a large matmul.
+        size: of the network, a key of `SIZES`.
+        batch: images per step.
         side: of the latent images; (side / 2)^2 tokens.
-        depth: blocks, if not as many as the size has.
-        mode: how products are rounded.
-        compiled: whether the blocks are.
+        depth: number of blocks, if not that of the size.
+        mode: precision of matmuls.
+        compiled: whether the blocks are compiled.
         device: cpu or cuda.
-        threads: of torch, in each process.
-        processes: among which the batch is divided.
-        accumulate: in how many pieces sitkit takes its share of the batch.
-        recompute: whether sitkit computes activations again.
+        threads: of torch, per process.
+        processes: number of processes that share the batch.
+        micro_batches: of each process, of sitkit.
+        activation_checkpointing: of sitkit.
     """
 
     network: str
@@ -39,8 +39,8 @@ class Setup:
     device: str = "cpu"
     threads: int = 2
     processes: int = 1
-    accumulate: int = 1
-    recompute: bool = False
+    micro_batches: int = 1
+    activation_checkpointing: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,7 +49,7 @@ class Setup:
         return self.depth or depth, width, heads
 
     def operations(self) -> int:
-        """Return the operations of products in a forward pass of the whole batch, or of the matrices."""
+        """Return the floating-point operations of the matmuls in a forward pass, or of the large matmul."""
         if self.network == "matrix":
             return 2 * MATRIX**3
         depth, width, _ = self.shape
@@ -57,7 +57,7 @@ class Setup:
 
 
 def multiply_accumulates(tokens: int, width: int, depth: int) -> int:
-    """Return those of a forward pass over one image, by formula: linear maps, and both products of the attention."""
+    """Return the multiply-accumulates of a forward pass of one image: linear layers and both matmuls of attention."""
     N, D, pixels = tokens, width, PATCH**2 * CHANNELS
     block = 12 * N * D**2 + 2 * N**2 * D + 6 * D**2
     return depth * block + 2 * N * D * pixels + (256 * D + D**2) + 2 * D**2

@@ -1,4 +1,4 @@
-"""Images a second, side by side: sitkit, a plain reading of the paper's block, and diffusers' DiT.
+"""Throughput of sitkit, of a plain implementation of the paper's block, and of the DiT of diffusers.
 
     python benchmarks/throughput.py run --size S --batch 8
     python benchmarks/throughput.py run --size S --batch 8 --compiled
@@ -8,9 +8,9 @@
     python benchmarks/throughput.py grow
     python benchmarks/throughput.py table
 
-`run`, `divide`, `trade` and `grow` write to one file what is not there yet; `table` prints it as
-docs/benchmarks/throughput.md shows it, and draws what `grow` found. Who is compiled has all blocks compiled. With
-many programs on a machine take one thread: `table` then goes by the processor's clock, how long the process computed.
+`run`, `divide`, `trade` and `grow` append missing measurements to a file. `table` prints them as
+docs/benchmarks/throughput.md shows them, and plots the results of `grow`. With `--compiled` all blocks are compiled. If
+other programs run on the machine, use one thread: `table` then uses the processor time of the process.
 """
 
 import json
@@ -31,37 +31,37 @@ from sitkit.recipes.support.errors import UserError
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RESULTS, OUT = Path("runs/benchmarks/throughput.jsonl"), Path("docs/benchmarks/throughput")
 NETWORKS = ("sitkit", "plain", "diffusers")
-Results = Annotated[Path, typer.Option(help="The file of what was measured.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
-Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
-Size = Annotated[Literal["S", "B", "L", "XL"], typer.Option(help="Of the networks, at patch 2.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images a step.")]
+Results = Annotated[Path, typer.Option(help="The file of measurements.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Measurements of each network.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch.")]
+Size = Annotated[Literal["S", "B", "L", "XL"], typer.Option(help="Size of the networks, with patch size 2.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images per step.")]
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """Return the groups that were measured, without a last line that was cut short."""
+    """Return all measurements of a file, without an incomplete last line."""
     content = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def measure(file: Path, name: str, group: list[Setup], rounds: int, steps: bool = True) -> None:
-    """Time a group of setups in turns and write it down, unless it is there."""
-    wanted, done = [asdict(setup) for setup in group], read(file)
-    if any((one["name"], one["setups"], one["rounds"]) == (name, wanted, rounds) for one in done):
+    """Time a group of setups in turns and append the result, unless the file has it."""
+    requested, done = [asdict(setup) for setup in group], read(file)
+    if any((one["name"], one["setups"], one["rounds"]) == (name, requested, rounds) for one in done):
         typer.echo(f"{name}: done")
         return
     typer.echo(f"{name}: {rounds} rounds")
     times: list[Times] = time_interleaved(group, rounds, steps, lambda line: typer.echo(f"  {line}"))
-    record = {"name": name, "setups": wanted, "rounds": rounds, "times": times, "machine": machine(group[0].device)}
+    record = {"name": name, "setups": requested, "rounds": rounds, "times": times, "machine": machine(group[0].device)}
     write_atomic(file, "".join(json.dumps(one) + "\n" for one in [*done, record]).encode())
 
 
 def machine(device: str) -> dict[str, str]:
-    """Return what was measured on."""
+    """Return device and versions."""
     if device != "cpu":
         return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or ["unknown"]
     return {"device": f"{len(names)} cores of {names[0]}", "torch": torch.__version__}
 
@@ -70,23 +70,23 @@ def machine(device: str) -> dict[str, str]:
 def run(
     size: Size = "S",
     batch: Batch = 8,
-    mode: Annotated[Literal["float32", "tf32", "bf16"], typer.Option(help="How products are rounded.")] = "float32",
+    mode: Annotated[Literal["float32", "tf32", "bf16"], typer.Option(help="Precision of matmuls.")] = "float32",
     compiled: Annotated[
-        bool, typer.Option(help="Compile the blocks of all three, and compare with plain as it is.")
+        bool, typer.Option(help="Compile the blocks of all three networks; time plain without compilation, too.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Threads = 2,
     rounds: Rounds = 9,
-    forward: Annotated[bool, typer.Option("--forward", help="No steps: for want of memory, as all are kept.")] = False,
+    forward: Annotated[bool, typer.Option("--forward", help="No training steps, which need more memory.")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Time a forward pass and a step of training of each network, and a large product of matrices, in turns."""
+    """Time a forward pass and a training step of each network, and a large matmul, in turns."""
     assert size in SIZES
     assert mode in MODES
     if device != "cpu" and not torch.cuda.is_available():
         raise UserError("there is no GPU: give --device cpu")
     if device == "cpu" and mode == "tf32":
-        raise UserError("a CPU has no tf32: give --mode float32")
+        raise UserError("CPUs do not support tf32: give --mode float32")
     common = Setup("matrix", size, batch, mode=mode, device=device, threads=threads)
     group = [common, *(replace(common, network=name, compiled=compiled) for name in NETWORKS)]
     if compiled:
@@ -104,12 +104,12 @@ def divide(
     rounds: Rounds = 9,
     results: Results = RESULTS,
 ) -> None:
-    """Time sitkit's step by one process of several threads, and by as many processes of one thread, on CPUs."""
+    """Time a training step in one process of several threads, and in as many processes of one thread, on CPUs."""
     if batch % threads:
-        raise UserError(f"a batch of {batch} cannot be divided among {threads} processes")
+        raise UserError(f"--batch {batch} is not divisible by --threads {threads}")
     one = Setup("sitkit", size, batch, compiled=compiled, threads=threads)
     group = [Setup("matrix", threads=threads), one, replace(one, threads=1, processes=threads)]
-    name = f"SiT-{size}/2, batch {batch}, {threads} threads of one process and {threads} processes of one"
+    name = f"SiT-{size}/2, batch {batch}, 1 process of {threads} threads and {threads} processes of 1 thread"
     measure(results, f"{name}{', compiled' if compiled else ''}", group, rounds)
 
 
@@ -123,23 +123,23 @@ def trade(
     rounds: Rounds = 5,
     results: Results = RESULTS,
 ) -> None:
-    """Time sitkit's step as it is, with its batch in 4 pieces, and with activations computed again."""
+    """Time a training step as it is, with 4 micro-batches, and with activation checkpointing."""
     one = Setup("sitkit", size, batch, compiled=compiled, device=device, threads=threads)
-    group = [replace(one, network="matrix"), one, replace(one, accumulate=4), replace(one, recompute=True)]
-    name = (
-        f"SiT-{size}/2, batch {batch}, time for memory{', compiled' if compiled else ''}, {device}, {threads} threads"
-    )
+    saving = [replace(one, micro_batches=4), replace(one, activation_checkpointing=True)]
+    group = [replace(one, network="matrix"), one, *saving]
+    kind = "memory against time, compiled" if compiled else "memory against time"
+    name = f"SiT-{size}/2, batch {batch}, {kind}, {device}, {threads} threads"
     measure(results, name, group, rounds)
 
 
 @app.command()
 def grow(
-    axis: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(AXES)}; may be repeated.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(AXES)}; may be repeated.")] = None,
     threads: Threads = 1,
     rounds: Rounds = 5,
     results: Results = RESULTS,
 ) -> None:
-    """Time sitkit as tokens, the batch, the depth and processes of one batch each grow."""
+    """Time forward passes and steps for more tokens, larger batches, more blocks and more processes."""
     for one in axis or AXES:
         if one not in AXES:
             raise UserError(f"no axis '{one}'; known: {', '.join(AXES)}")
@@ -149,12 +149,13 @@ def grow(
 @app.command()
 def table(
     results: Results = RESULTS,
-    out: Annotated[Path, typer.Option(help="The folder of the summary and the picture.")] = OUT,
+    out: Annotated[Path, typer.Option(help="The folder of the summary and the plot.")] = OUT,
     clock: Annotated[
-        Literal["auto", "wall", "processor"], typer.Option(help="Which seconds; auto: of the wall if it was quiet.")
+        Literal["auto", "wall", "processor"],
+        typer.Option(help="Wall-clock or processor time; auto: wall-clock if the machine was quiet."),
     ] = "auto",
 ) -> None:
-    """Print what was measured, and write it to throughput.json and growth.png."""
+    """Print the results, and write them to throughput.json and growth.png."""
     groups = [group | {"clock": default_clock(group) if clock == "auto" else clock} for group in read(results)]
     summary = {}
     for group in groups:

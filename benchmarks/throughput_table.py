@@ -1,4 +1,4 @@
-"""From times to a table: medians with their quartiles, shares of the rate of a large product, and ratios by rounds."""
+"""Tables of throughput: medians with quartiles, rates relative to a large matmul, and ratios per round."""
 
 import os
 from statistics import median, quantiles
@@ -7,13 +7,13 @@ from typing import Any
 from shapes import Setup
 
 SUFFIX = {"wall": "", "processor": "_cpu"}
-"""Of the names of times, by clock."""
+"""Suffixes of the keys of times, by clock."""
 QUIET = 1.25
-"""The load up to which a core is thought to have been there for whom was measured."""
+"""The load per core up to which a machine counts as quiet."""
 
 
 def default_clock(group: dict[str, Any]) -> str:
-    """Return the clock that says more: the processor's, if other programs had more to do than there were cores."""
+    """Return wall-clock time for a quiet machine and for GPUs, processor time otherwise."""
     quiet = median(load for record in group["times"] for load in record["load"]) < QUIET * (os.cpu_count() or 1)
     return "wall" if quiet or group["setups"][0]["device"] != "cpu" else "processor"
 
@@ -30,18 +30,17 @@ def setup_of(record: dict[str, Any]) -> Setup:
 
 
 def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Return a group, by its clock, as a table in Markdown, and as numbers."""
+    """Return the table of a group in Markdown, and its values."""
     clock = group["clock"]
     by_network = {title(record): record for record in group["times"]}
     matrix = by_network.pop("matrix")
     rates = [setup_of(matrix).operations() / taken for taken in seconds(matrix, "forward", clock)]
     ours = group["times"][1]
     timed = [(what, passes) for what, passes in (("forward", 1), ("step", 3)) if what in ours]
-    pairs = [cell for what, _ in timed for cell in (f"{what}, images/s", "of the product")]
-    head = ["network", *pairs, "sitkit's to it", "memory"]
+    pairs = [cell for what, _ in timed for cell in (f"{what}, images/s", "of GEMM")]
+    head = ["network", *pairs, "time / sitkit's", "memory"]
     lines = [
-        f"{group['name']}: matrix product {median(rates) / 1e9:,.0f} GFLOP/s, {clock} clock, "
-        f"load {median(matrix['load']):.1f}",
+        f"{group['name']}: GEMM {median(rates) / 1e9:,.0f} GFLOP/s, {clock} clock, load {median(matrix['load']):.1f}",
         "",
         f"| {' | '.join(head)} |",
         f"| --- |{(len(head) - 1) * ' ---: |'}",
@@ -67,15 +66,15 @@ def describe(group: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
 
 
 def title(record: dict[str, Any]) -> str:
-    """Return the name of a network as it was run."""
+    """Return the name of a network with its settings."""
     setup = setup_of(record)
-    said = {
+    settings = {
         "compiled": setup.compiled,
         f"{setup.processes} processes": setup.processes > 1,
-        f"{setup.accumulate} pieces": setup.accumulate > 1,
-        "recomputed": setup.recompute,
+        f"{setup.micro_batches} micro-batches": setup.micro_batches > 1,
+        "activation checkpointing": setup.activation_checkpointing,
     }
-    return ", ".join([setup.network, *(words for words, so in said.items() if so)])
+    return ", ".join([setup.network, *(words for words, so in settings.items() if so)])
 
 
 def quartiles(values: list[float]) -> list[float]:

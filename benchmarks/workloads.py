@@ -1,8 +1,7 @@
-"""Networks that are timed, and what is timed of them: a forward pass, and a whole step of training.
+"""The timed work of each network: a forward pass and a training step.
 
-All train with AdamW (fused), the gradient's norm cut at 1 and one average of the weights by one call for all of them.
-sitkit takes the step of its recipes, data and what is counted for the log included; the others are given as short a
-step as can be written.
+All training steps use fused AdamW, gradient clipping at norm 1 and an EMA update by a single call. The step of sitkit
+is that of its recipes, including data and logged statistics. The others use the shortest possible step.
 """
 
 import copy
@@ -31,14 +30,14 @@ from sitkit.recipes.training.step import TrainingStep
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed of a setup."""
+    """The timed calls of a setup."""
 
     forward: Callable[[], object]
     step: Callable[[], object]
 
 
 class Latents:
-    """Images that are random latents, kept in memory."""
+    """A data set of random latents in memory."""
 
     def __init__(self, side: int, number: int = 64):
         generator = torch.Generator().manual_seed(0)
@@ -54,16 +53,16 @@ class Latents:
         return self.values[numbers]
 
     def read(self, numbers: Tensor, /) -> Tensor:
-        """Return nothing of use: there are no pixels."""
+        """Not available: there are no pixels."""
         raise NotImplementedError
 
 
 def build(setup: Setup, group: ProcessGroup | None = None) -> Workload:
-    """Return what is timed of a setup, in a process that is given up to it: threads and precision are set for all.
+    """Return the timed calls of a setup. It sets threads and precision of the whole process.
 
     Args:
-        setup: of one process, or of several if it is sitkit's.
-        group: those processes.
+        setup: with several processes only for sitkit.
+        group: the processes.
     """
     torch.set_num_threads(setup.threads)
     torch.manual_seed(0)
@@ -75,21 +74,21 @@ def build(setup: Setup, group: ProcessGroup | None = None) -> Workload:
 
 
 def matmul_workload(setup: Setup) -> Workload:
-    """Return a product of two square matrices."""
+    """Return a matmul of two square matrices."""
     dtype = torch.bfloat16 if setup.mode == "bf16" else torch.float32
     one, other, out = (torch.randn(shapes.MATRIX, shapes.MATRIX, device=setup.device).to(dtype) for _ in range(3))
     return Workload(lambda: torch.mm(one, other, out=out), lambda: None)
 
 
 def randomise(network: nn.Module) -> None:
-    """Let nothing be zero, which no processor should be told."""
+    """Initialise all parameters at random: values of zero could be faster."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.02)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingParts:
-    """What trains sitkit's network."""
+    """The components of a training step of sitkit."""
 
     recipe: Recipe
     state: TrainingState
@@ -110,15 +109,15 @@ def recipe_of(setup: Setup) -> Recipe:
             f"train.batch={setup.batch}",
             f"train.precision={setup.mode}",
             "optimizer.clip=1.0",
-            f"compute.gradient_accumulation={setup.accumulate}",
+            f"compute.gradient_accumulation={setup.micro_batches}",
             f"compute.compile={str(setup.compiled).lower()}",
-            f"compute.activation_checkpointing={str(setup.recompute).lower()}",
+            f"compute.activation_checkpointing={str(setup.activation_checkpointing).lower()}",
         ],
     )
 
 
 def parts(setup: Setup, group: ProcessGroup | None = None) -> TrainingParts:
-    """Return sitkit's network, step and data, as `sitkit train` puts them together."""
+    """Return the components of a training step, built as in `sitkit train`."""
     if setup.device == "cpu":
         keep_freed_memory()
     recipe, images = recipe_of(setup), Latents(setup.side)
@@ -132,7 +131,7 @@ def parts(setup: Setup, group: ProcessGroup | None = None) -> TrainingParts:
 
 
 def sitkit_workload(setup: Setup, group: ProcessGroup | None = None) -> Workload:
-    """Return sitkit's network and step, and of the batch this process's share."""
+    """Return the timed calls of sitkit, for the part of the batch of this process."""
     made, numbers = parts(setup, group), count(1)
 
     def step() -> None:
@@ -159,7 +158,7 @@ def forward(network: nn.Module, setup: Setup, call: Callable[[Tensor, Tensor, Te
 
 
 def other_workload(setup: Setup) -> Workload:
-    """Return another network and a step around it."""
+    """Return the timed calls of another network."""
     network, call = NETWORKS[setup.network](setup)
     randomise(network)
     average = copy.deepcopy(network).requires_grad_(False)
@@ -191,14 +190,14 @@ def other_workload(setup: Setup) -> Workload:
 
 
 def plain(setup: Setup) -> tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Return the paper's network as it is read, with sitkit's positions."""
+    """Return the plain implementation, with the position embeddings of sitkit."""
     depth, width, heads = setup.shape
     network = PlainSiT(side=setup.side, width=width, depth=depth, heads=heads, classes=CLASSES).to(setup.device)
     return network, network
 
 
 def diffusers(setup: Setup) -> tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Return diffusers' DiT of the same shape, which embeds time and label in every block anew."""
+    """Return the DiT of diffusers of the same shape, which embeds time and label in every block."""
     depth, width, heads = setup.shape
     network = import_module("diffusers").DiTTransformer2DModel(
         num_attention_heads=heads,

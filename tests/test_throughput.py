@@ -85,7 +85,13 @@ def test_diffusers_network_is_of_the_same_shape() -> None:
 
 @pytest.mark.parametrize(
     ("network", "more"),
-    [("sitkit", {}), ("sitkit", {"accumulate": 2}), ("sitkit", {"recompute": True}), ("plain", {}), ("diffusers", {})],
+    [
+        ("sitkit", {}),
+        ("sitkit", {"micro_batches": 2}),
+        ("sitkit", {"activation_checkpointing": True}),
+        ("plain", {}),
+        ("diffusers", {}),
+    ],
 )
 def test_timed_steps_train(network: str, more: dict[str, Any]) -> None:
     setup = Setup(network, "S", batch=2, side=8, depth=1, threads=1)
@@ -120,7 +126,9 @@ def test_turns_are_taken_by_separate_processes_that_divide_a_batch() -> None:
 def test_setups_are_named() -> None:
     setup = Setup("sitkit", "S")
     assert throughput_table.title(vars(replace(setup, processes=2))) == "sitkit, 2 processes"
-    assert throughput_table.title(vars(replace(setup, accumulate=4, recompute=True))) == "sitkit, 4 pieces, recomputed"
+    assert throughput_table.title(vars(replace(setup, micro_batches=4, activation_checkpointing=True))) == (
+        "sitkit, 4 micro-batches, activation checkpointing"
+    )
 
 
 def made_up(network: str, seconds: float, **more: Any) -> dict[str, Any]:
