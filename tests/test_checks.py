@@ -20,8 +20,13 @@ from worlds import PATHS, random_mixture
 QUANTITIES = (Velocity, Noise, Score, Data)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize(("predict", "measure"), [*itertools.product(QUANTITIES, (None, *QUANTITIES))])
+@pytest.mark.parametrize(
+    ("path", "predict", "measure"),
+    [
+        *itertools.product(PATHS, QUANTITIES, [None]),
+        *itertools.product((PATHS[2], PATHS[-1]), QUANTITIES, QUANTITIES),  # VP and the user-written path
+    ],
+)
 def test_every_objective_passes(path: Interpolant, predict, measure) -> None:  # type: ignore[no-untyped-def]
     objectives.check(Matching(path, predict, measure))
 

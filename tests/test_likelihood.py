@@ -26,8 +26,7 @@ from worlds import PATHS, on_images, random_mixture
 exactly = partial(log_likelihood, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("shape", [(3,), (1, 2, 2)], ids=["points", "images"])
+@pytest.mark.parametrize(("path", "shape"), [*((path, (3,)) for path in PATHS), (GVP(), (1, 2, 2))], ids=repr)
 def test_log_likelihood_is_the_mixtures(path: Interpolant, shape: tuple[int, ...]) -> None:
     world = random_mixture(3, math.prod(shape), seed=0)
     x = world.draw(5, torch.Generator().manual_seed(0))
@@ -56,7 +55,7 @@ def test_standard_normal_is_torchs() -> None:
     torch.testing.assert_close(standard_normal(z), expected.sum((1, 2)))
 
 
-@pytest.mark.parametrize("size", [2, 3, 8, 16, 64])
+@pytest.mark.parametrize("size", [2, 8, 64])
 @pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
 def test_fixed_probes_cost_hardly_more_steps_than_the_ode(path: Interpolant, size: int) -> None:
     for seed in range(3 if size < 8 else 1):

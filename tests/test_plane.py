@@ -33,7 +33,7 @@ def test_there_are_six_classic_targets() -> None:
 def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
     target, generator = TARGETS["ring"], torch.Generator().manual_seed(0)
     velocity = learn(target, 100, generator)
-    noise, fresh = torch.randn(1000, 2, generator=generator), target(1000, generator)
+    noise, fresh = torch.randn(400, 2, generator=generator), target(400, generator)
     for found in (flow_by_ode(velocity, noise), flow_by_sde(velocity, noise, seed=0)):
         assert torch.equal(found.states[0], noise)
         assert len(found.states) == len(found.times)
