@@ -61,7 +61,7 @@ def write(
         "vae_source": str(autoencoder),
         "batch": BATCH,
         "block": BLOCK,
-        "patience": 20.0,
+        "timeout": 20.0,
     }
     model = model or vae.load(str(autoencoder))
     encode(images or Numbered(), ("a", "b", "c"), out, vae=model, **given | settings, say=said.append)

@@ -86,10 +86,10 @@ def test_two_processes_write_the_same_as_one(cache: Path, autoencoder: Path, tmp
 
 
 def test_a_process_reports_blocks_left_to_other_processes(autoencoder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="process 0 has begun nothing"):
-        write(tmp_path / "out", autoencoder, rank=1, world_size=2, patience=0.3)
-    with pytest.raises(UserError, match="3 blocks are left to other processes"):
-        write(tmp_path / "out", autoencoder, rank=0, world_size=2, patience=0.3)
+    with pytest.raises(UserError, match="rank 0 has not created"):
+        write(tmp_path / "out", autoencoder, rank=1, world_size=2, timeout=0.3)
+    with pytest.raises(UserError, match="3 blocks are assigned to other processes"):
+        write(tmp_path / "out", autoencoder, rank=0, world_size=2, timeout=0.3)
     with pytest.raises(UserError, match="not finished"):
         open_latents(str(tmp_path / "out"))
     model = vae.load(str(autoencoder))
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_it_resumes(cache: Path, autoencoder: Path, tmp_pat
 def test_a_block_cut_short_is_written_again(cache: Path, autoencoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError):
-        write(out, autoencoder, rank=0, world_size=2, patience=0.0)
+        write(out, autoencoder, rank=0, world_size=2, timeout=0.0)
     with (out / "moments.npy").open("r+b") as stream:
         stream.seek(-100, os.SEEK_END)  # in block 5, which has no marker
         stream.write(b"half a block")
@@ -152,7 +152,7 @@ def test_a_block_that_was_damaged_meanwhile_is_found_and_encoded_anew(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError):
-        write(out, autoencoder, rank=0, world_size=2, patience=0.0)
+        write(out, autoencoder, rank=0, world_size=2, timeout=0.0)
     with (out / "moments.npy").open("r+b") as stream:
         stream.seek(200)  # in block 0
         stream.write(b"?")
@@ -169,7 +169,7 @@ def test_another_encoding_is_refused_in_a_line(finished: bool, cache: Path, auto
         shutil.copytree(cache, out)
     else:
         with pytest.raises(UserError):
-            write(out, autoencoder, rank=0, world_size=2, patience=0.0)
+            write(out, autoencoder, rank=0, world_size=2, timeout=0.0)
     before = content(out)
     other = small(tmp_path / "other", seed=1)
     scaled = small(tmp_path / "scaled", seed=0, scaling_factor=1.0)
@@ -203,7 +203,7 @@ def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencode
     with pytest.raises(UserError):
         write(out, autoencoder, bad)
     said = write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=1)
-    assert said[-1].endswith("has the latents of 18 images, 3 left out")
+    assert said[-1].endswith("has the latents of 18 images, 3 skipped")
     index = verify(out)
     assert [(one.number, one.reason) for one in index.left_out] == [
         (number, f"images/{number}.png is no image") for number in (5, 7, 10)
@@ -229,8 +229,8 @@ def test_a_class_of_which_all_images_were_left_out_is_none(autoencoder: Path, tm
 
 def test_an_image_skipped_once_stops_a_command_that_skips_none(autoencoder: Path, tmp_path: Path) -> None:
     out, bad = tmp_path / "out", Numbered(unreadable=(5,))
-    with pytest.raises(UserError, match="blocks are left"):
-        write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=2, patience=0.0)
+    with pytest.raises(UserError, match="blocks are assigned"):
+        write(out, autoencoder, bad, unreadable="skip", rank=0, world_size=2, timeout=0.0)
     write(out, autoencoder, bad, unreadable="skip", rank=1, world_size=2)
     with pytest.raises(UserError, match=r"images/5\.png"):
         write(out, autoencoder, bad)
@@ -241,7 +241,7 @@ def test_a_folder_of_other_things_and_a_full_disk_are_refused(
     autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="holds files that are not latents"):
         write(tmp_path, autoencoder)
     needed = COUNT * (2 * 4 * 16 * 2 + 8)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed - 1))
@@ -273,7 +273,7 @@ def test_a_full_disk_is_reported_and_encoding_resumes(
 def test_values_too_large_for_float16_are_refused(autoencoder: Path, tmp_path: Path) -> None:
     model = vae.load(str(autoencoder))
     model.quant_conv.weight *= 1e9
-    with pytest.raises(UserError, match="image 0 to no float16"):
+    with pytest.raises(UserError, match="image 0 are not finite in float16"):
         write(tmp_path / "out", autoencoder, model=model)
 
 
@@ -345,6 +345,6 @@ def test_latents_are_those_of_the_images_that_are_there(autoencoder: Path, tmp_p
     assert encode(tmp_path / "half") == [f"{tmp_path / 'half'} has the latents of 6 images already"]
     exchange("b/3.png", 78)
     with pytest.raises(
-        UserError, match="has the latents of other images, of the same names: remove it to encode these"
+        UserError, match="has the latents of other images with the same names: remove it to encode these"
     ):
         encode(tmp_path / "half")

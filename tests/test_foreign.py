@@ -124,17 +124,17 @@ def test_lightningdit_that_cannot_be_used(
     good = {key: shards[key] for key in ("latents", "latents_flip", "labels")}
     for message, content in (
         ("has no 'latents_flip'; latents have", {key: good[key] for key in ("latents", "labels")}),
-        ("should both be", good | {"latents_flip": good["latents_flip"][:, :, :1].contiguous()}),
-        ("should both be", good | {key: good[key][:, :2].contiguous() for key in ("latents", "latents_flip")}),
-        ("7 whole numbers", good | {"labels": good["labels"] - 1}),
-        ("7 whole numbers", good | {"labels": good["labels"][:6].clone()}),
+        ("must both be", good | {"latents_flip": good["latents_flip"][:, :, :1].contiguous()}),
+        ("must both be", good | {key: good[key][:, :2].contiguous() for key in ("latents", "latents_flip")}),
+        ("7 integers", good | {"labels": good["labels"] - 1}),
+        ("7 integers", good | {"labels": good["labels"][:6].clone()}),
     ):  # fmt: skip
         save_file(content, tmp_path / "wrong.safetensors")
         refused(message)
     (tmp_path / "wrong.safetensors").write_bytes(b"damaged")
     refused("cannot be read as safetensors")
     torch.save({"mean": Trap(), "std": Trap()}, tmp_path / "latents_stats.pt")
-    refused("should hold the tensors mean and std")
+    refused("must hold the tensors mean and std")
     assert not (tmp_path / "sprung").exists()
     os.remove(tmp_path / "latents_stats.pt")
     refused("there is no .*latents_stats.pt")
@@ -175,7 +175,7 @@ def test_edm2_is_read_as_written(moments: np.ndarray, tmp_path: Path, decoded: d
     split.decode(mean[at] * 0.18215)
     for latents in decoded["latents"]:
         torch.testing.assert_close(latents, mean[at])
-    with pytest.raises(UserError, match=r"mirror images: set train\.flip = 0"):
+    with pytest.raises(UserError, match=r"flipped images: set train\.flip = 0"):
         images.states(at, torch.tensor([False, True]), torch.zeros)
     other = edm2(str(tmp_path), scale=2.0).training.states(at, NONE[:2], lambda shape: torch.ones(2, *shape))
     assert torch.equal(other, (mean[at] + std[at]) * 2)
@@ -198,7 +198,7 @@ def test_edm2_that_cannot_be_used(
         with pytest.raises(UserError, match=rf"[^\n]*{message}[^\n]*$"):
             component("edm2", path=str(tmp_path), **fields).build()
 
-    refused("scale is what latents are multiplied by, above 0, got 0.0", scale=0.0)
+    refused("scale is the factor of the latents and must be above 0, got 0.0", scale=0.0)
     refused("there is no folder", heldout=str(tmp_path / "nowhere"))
     images = edm2(str(tmp_path)).training
     for content in (np.zeros((8, 2, 2), np.float32), np.array([Trap()]), np.zeros((8, 2, 3), np.int64)):
@@ -214,9 +214,9 @@ def test_edm2_that_cannot_be_used(
     halves = [[str(file.relative_to(tmp_path)), 0.5] for file in tmp_path.rglob("*.npy")]
     for message, text in (
         ("has no '00000/img", '{"labels": []}'),
-        ("should be", '{"labels": 3}'),
-        ("should be", "{"),
-        ("whole numbers", json.dumps({"labels": halves})),
+        ("must be", '{"labels": 3}'),
+        ("must be", "{"),
+        ("integers", json.dumps({"labels": halves})),
     ):  # fmt: skip
         (tmp_path / "dataset.json").write_text(text)
         refused(message)

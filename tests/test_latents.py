@@ -88,13 +88,13 @@ def test_only_a_decoder_of_the_encoder_that_encoded_decodes(cache: Path, autoenc
     assert not torch.equal(
         open_latents(str(cache), vae=str(tmp_path / "tuned")).decode(states), open_latents(str(cache)).decode(states)
     )
-    with pytest.raises(UserError, match="other weights than that of the latents: its encoder_sha256"):
+    with pytest.raises(UserError, match="other weights than the autoencoder of the latents: its encoder_sha256"):
         open_latents(str(cache), vae=str(small(tmp_path / "other", seed=1))).decode(states)
     moved = tmp_path / "moved"
     shutil.copytree(cache, moved)
     index = (moved / "index.json").read_text()
     (moved / "index.json").write_text(index.replace(str(autoencoder), str(tmp_path / "tuned")))
-    with pytest.raises(UserError, match="other weights than that of the latents: its sha256"):
+    with pytest.raises(UserError, match="other weights than the autoencoder of the latents: its sha256"):
         open_latents(str(moved)).decode(states)
 
 
@@ -124,13 +124,13 @@ def index_with(**changes: Any) -> Callable[[bytes], bytes]:
         ("labels.npy", lambda data: data[:-8], "labels.npy has"),
         ("labels.npy", flip_bit, "labels.npy is damaged"),
         ("index.json", lambda data: None, "there are no latents"),
-        ("index.json", lambda data: data[:50], "no index of latents"),
-        ("index.json", index_with(format=2), "no index of latents .*format"),
+        ("index.json", lambda data: data[:50], "not an index of latents"),
+        ("index.json", index_with(format=2), "not an index of latents .*format"),
         ("index.json", index_with(count=COUNT - 1), "labels.npy is int64"),
         ("index.json", index_with(latent=[2, 4, 5]), "moments.npy is float16"),
-        ("index.json", index_with(classes=["a", "b"]), "labels.npy does not go with its index"),
-        ("index.json", index_with(files={}), "does not tell of moments.npy"),
-        ("moments.npy", lambda data: b"?" * len(data), "moments.npy is no array"),
+        ("index.json", index_with(classes=["a", "b"]), "labels.npy does not match the index"),
+        ("index.json", index_with(files={}), "does not list moments.npy"),
+        ("moments.npy", lambda data: b"?" * len(data), "moments.npy is not an array"),
     ],
 )
 def test_a_damaged_cache_is_refused_by_name(

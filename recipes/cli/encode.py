@@ -10,19 +10,22 @@ from .common import LONGEST_SIDE, MOST_ROWS, Device, command, device_of
 
 @command
 def encode(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder of images, or data as a recipe has them.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the latents.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A folder of images, or a data set: a kind, or the table of a recipe."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the latent cache.")],
     size: Annotated[
-        int, typer.Option(min=1, max=LONGEST_SIDE, help="The side to which images are cropped, in pixels.")
+        int, typer.Option(min=1, max=LONGEST_SIDE, help="The side of the cropped images, in pixels.")
     ] = 256,
     vae: Annotated[str, typer.Option(metavar="FOLDER|ID", help="The autoencoder.")] = "stabilityai/sd-vae-ft-ema",
-    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="How many images to encode at once.")] = 32,
     unreadable: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do about images that cannot be read.")
     ] = "stop",
     device: Device = "auto",
 ) -> None:
-    """Encode images and their mirror images to latents, or go on with it where it stopped.
+    """Encode images and their horizontal flips to latents, or resume an interrupted encoding.
 
     Example: sitkit encode data/imagenet/train --out data/imagenet256 --size 256
     """

@@ -38,7 +38,7 @@ def encode_source(
     with LOCAL_RANK k uses GPU k of its machine.
 
     Args:
-        source: a folder of images, or data of a recipe: a kind, such as `digits`, or its table in TOML, such as
+        source: a folder of images, or data of a recipe: a kind, such as `digits`, or the table in TOML, such as
             `{kind = "mnist5k", split = 0.9}`.
         out: the folder of the cache.
         size: the side of the images, in pixels.
@@ -52,7 +52,7 @@ def encode_source(
         UserError: the source does not exist, its images have another size, or they cannot be encoded.
     """
     partition = WorkPartition.from_environment()
-    split, described = _open(source, size)
+    split, record = _open(source, size)
     for line in split.notes:
         print_once(line)
     model = autoencoders.load(vae).to(partition.device(device))
@@ -62,9 +62,7 @@ def encode_source(
             images,
             split.classes,
             folder,
-            source=SourceRecord(
-                description=described.description, fingerprint=_fingerprint(described.fingerprint, images)
-            ),
+            source=SourceRecord(description=record.description, fingerprint=_fingerprint(record.fingerprint, images)),
             vae=model,
             vae_source=vae,
             batch=batch,
@@ -90,7 +88,7 @@ def _open(source: str, size: int) -> tuple[Split, SourceRecord]:
     try:
         data = slots.DATA.read(source)
     except UserError as problem:
-        raise UserError(f"{source} is neither a folder nor data: {problem}") from None
+        raise UserError(f"{source} is neither a folder nor a data set: {problem}") from None
     split = data.build()
     if not isinstance(split, Split):
         raise UserError(f"data = {data.kind} returns a {type(split).__name__}, not a Split")

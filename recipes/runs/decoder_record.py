@@ -31,7 +31,7 @@ class DecoderRecord(Section):
         if decode is to_pixels:
             return cls(kind="pixels")
         if isinstance(decode, NormalizedDecoder):
-            scheme = decode.normalisation
+            scheme = decode.normalization
             mean, std = (tuple(one.flatten().tolist()) for one in (scheme.mean, scheme.std))
             of_vae = cls.of(decode.decoder)
             return of_vae.model_copy(update={"mean": mean, "std": std, "multiplier": scheme.multiplier})

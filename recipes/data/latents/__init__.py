@@ -1,1 +1,1 @@
-"""Latents to train on: the autoencoder, the cache of `sitkit encode`, and the formats of LightningDiT and EDM2."""
+"""Latents: the autoencoder, the latent cache of `sitkit encode`, and the formats of LightningDiT and EDM2."""

@@ -1,9 +1,9 @@
-"""A latent cache while it is being written, block by block, by any number of processes that share its folder.
+"""Writes a latent cache block by block, from any number of processes that share its folder.
 
-`.progress/begun.json` says what is being written, and each finished block of images has a file beside it, named by its
-number, with the block's crc32 and the images that it leaves out. The block is on the disk before that file is there.
-So whatever has a mark is done, whatever has none is done again, and both writes put the same bytes in the same place:
-a process may be killed at any moment, and others may go on.
+`.progress/begun.json` is the header: what is being written. Each finished block of images has a marker file beside it,
+named by the block's index, with the crc32 of the block and the images that were skipped. The block is flushed to the
+disk before its marker is written. A block with a marker is therefore finished, and a block without one is written
+again, with the same bytes at the same place. Any process may be killed at any moment, and others can resume.
 """
 
 import hashlib
@@ -42,124 +42,134 @@ HEADER = "begun.json"
 
 
 class CacheHeader(CacheContent):
-    """What is being written, and in blocks of how many images."""
+    """The content of a cache that is being written, and the number of images in a block."""
 
     block: Count
 
     @property
-    def bytes_a_row(self) -> int:
-        """The bytes of an image's moments."""
+    def row_bytes(self) -> int:
+        """The size in bytes of the moments of one image."""
         return math.prod(self.moments[1:]) * np.dtype(np.float16).itemsize
 
 
 class BlockMarker(Section):
-    """What is known of a finished block: the crc32 of its moments, the images that it leaves out, and their state."""
+    """The marker of a finished block: the crc32 of its moments, its skipped images, and its cache key."""
 
     crc32: int
     left_out: tuple[SkippedImage, ...]
+    """The skipped images."""
     state: str = ""
-    """Of its images (`fingerprint.state`) before they were read; marks of earlier versions have none."""
+    """The cache key of the block's images before they were read; empty in markers of earlier versions."""
 
 
 @dataclass(frozen=True)
 class CacheWriter:
-    """A cache that is being written in a folder.
+    """Writes the blocks of a cache, and its labels and index when all blocks are finished.
 
     Args:
-        folder: where it is.
-        begun: what is written.
-        cache_key: of images, by their numbers: a block whose images were written after it was encoded is not finished.
+        folder: the folder of the cache.
+        header: what is being written.
+        cache_key: returns the cache key of the images of the given rows. A block whose images were changed after it was
+            encoded counts as unfinished.
     """
 
     folder: Path
-    begun: CacheHeader
-    cache_key: Callable[[range], str] = lambda numbers: ""
+    header: CacheHeader
+    cache_key: Callable[[range], str] = lambda rows: ""
 
     @property
     def blocks(self) -> int:
         """The number of blocks."""
-        return -(-self.begun.count // self.begun.block)
+        return -(-self.header.count // self.header.block)
 
-    def numbers(self, block: int) -> range:
-        """Return the numbers of a block's images."""
-        first = block * self.begun.block
-        return range(first, min(first + self.begun.block, self.begun.count))
+    def rows(self, block: int) -> range:
+        """Return the indices of the images of a block."""
+        first = block * self.header.block
+        return range(first, min(first + self.header.block, self.header.count))
 
-    def marks(self, skip: bool, blocks: Iterable[int] | None = None) -> dict[int, BlockMarker]:
-        """Return the marks of finished blocks, all or among some; with `skip`, also of those that leave images out."""
+    def markers(self, skip: bool, blocks: Iterable[int] | None = None) -> dict[int, BlockMarker]:
+        """Return the markers of the finished blocks, among all or the given ones.
+
+        Blocks with skipped images count as finished only if `skip` is true.
+        """
         found = {}
         for block in range(self.blocks) if blocks is None else blocks:
             try:
-                mark = BlockMarker.model_validate_json(read_regular(self._mark(block)))
+                marker = BlockMarker.model_validate_json(read_regular(self._marker_file(block)))
             except (OSError, ValidationError):
                 continue
-            if (skip or not mark.left_out) and mark.state in ("", self.cache_key(self.numbers(block))):
-                found[block] = mark
+            if (skip or not marker.left_out) and marker.state in ("", self.cache_key(self.rows(block))):
+                found[block] = marker
         return found
 
-    def write(self, block: int, moments: np.ndarray, left_out: Iterable[SkippedImage], state: str = "") -> None:
-        """Write the moments of a block, (b, 2, 2C, h, w) float16, and then that it is finished, of images of a state.
+    def write(self, block: int, moments: np.ndarray, skipped: Iterable[SkippedImage], cache_key: str = "") -> None:
+        """Write the moments of a block, (b, 2, 2C, h, w) float16, and then its marker.
 
         Raises:
-            UserError: the folder cannot be written, as when the disk is full.
+            UserError: the folder cannot be written, for instance because the disk is full.
         """
         content = moments.tobytes()
-        mark = BlockMarker(crc32=zlib.crc32(content), left_out=tuple(left_out), state=state)
+        marker = BlockMarker(crc32=zlib.crc32(content), left_out=tuple(skipped), state=cache_key)
         try:
             with (self.folder / MOMENTS).open("r+b") as stream:
-                stream.seek(moments_offset(self.folder) + self.numbers(block).start * self.begun.bytes_a_row)
+                stream.seek(moments_offset(self.folder) + self.rows(block).start * self.header.row_bytes)
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            write_atomic(self._mark(block), mark.model_dump_json().encode())
+            write_atomic(self._marker_file(block), marker.model_dump_json().encode())
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
-    def wait(self, skip: bool, patience: float, say: Callable[[str], None]) -> dict[int, BlockMarker]:
-        """Return the marks of all blocks, once they are there.
+    def wait(self, skip: bool, timeout: float, say: Callable[[str], None]) -> dict[int, BlockMarker]:
+        """Wait until all blocks are finished, and return their markers.
 
         Raises:
-            UserError: for `patience` seconds none has come.
+            UserError: no block was finished within the timeout, in seconds.
         """
-        marks, since = self.marks(skip), time.monotonic()
-        if len(marks) < self.blocks:
-            say(f"waiting for other processes, which have {self.blocks - len(marks)} blocks left")
-        while len(marks) < self.blocks:
+        markers, since = self.markers(skip), time.monotonic()
+        if len(markers) < self.blocks:
+            say(f"waiting for other processes to finish {self.blocks - len(markers)} blocks")
+        while len(markers) < self.blocks:
             time.sleep(POLL_SECONDS)
-            if more := self.marks(skip, sorted(set(range(self.blocks)) - marks.keys())):
-                marks, since = marks | more, time.monotonic()
-            elif time.monotonic() - since > patience:
+            if more := self.markers(skip, sorted(set(range(self.blocks)) - markers.keys())):
+                markers, since = markers | more, time.monotonic()
+            elif time.monotonic() - since > timeout:
                 raise UserError(
-                    f"{self.folder}: {self.blocks - len(marks)} blocks are left to other processes, and none was "
-                    f"finished for {patience:.0f} s; once no process runs, the same command goes on"
+                    f"{self.folder}: {self.blocks - len(markers)} blocks are assigned to other processes, and none was "
+                    f"finished for {timeout:.0f} s; when no process is running, run the same command to resume"
                 )
-        return marks
+        return markers
 
-    def finish(self, labels: np.ndarray, marks: dict[int, BlockMarker], images: str = "") -> CacheIndex:
-        """Compare all blocks with their marks, and write labels (N,) int64 and index, with the images' fingerprint.
+    def finish(self, labels: np.ndarray, markers: dict[int, BlockMarker], images: str = "") -> CacheIndex:
+        """Compare all blocks with their markers, then write the labels and the index.
+
+        Args:
+            labels: (N,) int64, the labels of all images; those of skipped images are replaced by -1.
+            markers: the markers of all blocks.
+            images: the fingerprint of the images, for the index.
 
         Raises:
-            UserError: a block is not what its mark says, whose mark is removed; or the folder cannot be written.
+            UserError: a block does not agree with its marker, which is then removed; or the folder cannot be written.
         """
         digest = hashlib.sha256()
         damaged = []
         with open_regular(self.folder / MOMENTS) as stream, progress("checking", self.blocks, unit="blocks") as advance:
             digest.update(stream.read(moments_offset(self.folder)))
             for block in range(self.blocks):
-                content = stream.read(len(self.numbers(block)) * self.begun.bytes_a_row)
+                content = stream.read(len(self.rows(block)) * self.header.row_bytes)
                 digest.update(content)
-                if zlib.crc32(content) != marks[block].crc32:
-                    self._mark(block).unlink()
+                if zlib.crc32(content) != markers[block].crc32:
+                    self._marker_file(block).unlink()
                     damaged.append(block)
                 advance(1)
         if damaged:
             raise UserError(
-                f"{self.folder}: {len(damaged)} blocks of {MOMENTS} were damaged since they were written; "
-                "the same command encodes them anew"
+                f"{self.folder}: {len(damaged)} blocks of {MOMENTS} were damaged after they were written; "
+                "run the same command to encode them again"
             )
-        left_out = tuple(one for block in range(self.blocks) for one in marks[block].left_out)
+        skipped = tuple(one for block in range(self.blocks) for one in markers[block].left_out)
         labels = labels.copy()
-        labels[[one.number for one in left_out]] = -1
+        labels[[one.number for one in skipped]] = -1
         try:
             np.save(self.folder / LABELS, labels, allow_pickle=False)
             fsync(self.folder / LABELS)
@@ -167,25 +177,26 @@ class CacheWriter:
             files = {
                 name: CacheFile(bytes=(self.folder / name).stat().st_size, sha256=one) for name, one in hashes.items()
             }
-            same = {key: getattr(self.begun, key) for key in CacheContent.model_fields}
-            index = CacheIndex(**same, left_out=left_out, files=files, images=images)
+            content_fields = {key: getattr(self.header, key) for key in CacheContent.model_fields}
+            index = CacheIndex(**content_fields, left_out=skipped, files=files, images=images)
             write_atomic(self.folder / INDEX, index.model_dump_json(indent=2).encode())
             fsync(self.folder / INDEX)
             fsync(self.folder)
             shutil.rmtree(self.folder / PROGRESS)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
         return index
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"{self.folder} cannot be written: {error.strerror}; mend that, and the same command goes on")
+    def _write_error(self, error: OSError) -> UserError:
+        reason = f"{self.folder} cannot be written: {error.strerror}"
+        return UserError(f"{reason}; fix that, then run the same command to resume")
 
-    def _mark(self, block: int) -> Path:
+    def _marker_file(self, block: int) -> Path:
         return self.folder / PROGRESS / f"{block:08d}.json"
 
 
 def moments_offset(folder: Path) -> int:
-    """Return at which byte of moments.npy the moments begin."""
+    """Return the byte of moments.npy at which the moments start."""
     file = folder / MOMENTS
     with open_regular(file) as stream:
         return read_header(stream, file.stat().st_size, MOMENTS).start

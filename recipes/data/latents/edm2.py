@@ -1,4 +1,4 @@
-"""EDM2's latents: a file of means and standard deviations for each image."""
+"""Reads latents in the format of EDM2: one file of means and standard deviations for each image."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,15 +27,15 @@ LABELS = "dataset.json"
 
 @dataclass(frozen=True, eq=False)
 class EDM2Latents:
-    """Means and standard deviations of latents, (2C, H, W) a file; no labels are written as zeros.
+    """Images whose states are sampled from means and standard deviations of latents, (2C, H, W) in each file.
 
     Args:
-        files: one an image.
-        labels: (N,) int64.
+        files: one for each image.
+        labels: (N,) int64; zeros if there are no labels.
         shape: (C, H, W) of a state.
-        scale: what latents are multiplied by.
-        decode: from states to pixels.
-        origin: the files, by name.
+        scale: the factor of the latents.
+        decode: maps states to pixels.
+        fingerprints: computes the fingerprints and cache keys of the files.
     """
 
     files: tuple[Path, ...]
@@ -43,60 +43,60 @@ class EDM2Latents:
     shape: tuple[int, int, int]
     scale: float
     decode: Callable[[Tensor], Tensor]
-    origin: Fingerprints
+    fingerprints: Fingerprints
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
-        """Return (mean + std * noise) * scale, (B, C, H, W) float32.
+    def states(self, indices: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
+        """Sample states, (mean + std * noise) * scale, (B, C, H, W) float32.
 
         Raises:
-            UserError: some are to be mirrored, or files are damaged; it names them all.
+            UserError: flipped images are requested, or files are damaged; the message names all of them.
         """
         if flips.any():
-            raise UserError("these latents were kept without those of the mirror images: set train.flip = 0")
-        mean, std = self._moments(numbers)
+            raise UserError("these latents do not include those of flipped images: set train.flip = 0")
+        mean, std = self._moments(indices)
         return (mean + std * noise(self.shape)) * self.scale
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return the images as their mean latents are decoded, (B, 3, H', W') uint8."""
-        return self.decode(self._moments(numbers)[0] * self.scale)
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return the images decoded from the means, (B, 3, H', W') uint8."""
+        return self.decode(self._moments(indices)[0] * self.scale)
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
         """Return the fingerprint of images (M,)."""
-        return self.origin.fingerprint(numbers, sample)
+        return self.fingerprints.fingerprint(indices, sample)
 
-    def cache_key(self, numbers: Tensor, /) -> str:
-        """Return the state of images (M,)."""
-        return self.origin.cache_key(numbers)
+    def cache_key(self, indices: Tensor, /) -> str:
+        """Return the cache key of images (M,)."""
+        return self.fingerprints.cache_key(indices)
 
-    def _moments(self, numbers: Tensor) -> tuple[Tensor, ...]:
+    def _moments(self, indices: Tensor) -> tuple[Tensor, ...]:
         channels, height, width = self.shape
-        kept = (2 * channels, height, width)
-        return load_batch(lambda number: _load(self.files[number], kept), numbers, kept).float().chunk(2, dim=1)
+        shape = (2 * channels, height, width)
+        return load_batch(lambda index: _load(self.files[index], shape), indices, shape).float().chunk(2, dim=1)
 
 
-def moments(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[EDM2Latents, bool]:
-    """Return all in a folder, in the order of `listing`, and whether they have labels.
+def read_folder(folder: Path, scale: float, decode: Callable[[Tensor], Tensor]) -> tuple[EDM2Latents, bool]:
+    """Return the latents in a folder, in the order of `list_files`, and whether they have labels.
 
     Raises:
-        ValueError: there is no such folder, no file or no label of one, or the scale cannot be.
+        ValueError: the folder, all files or the label of a file are missing, or the scale is invalid.
         UserError: the first file is damaged.
     """
     if not scale > 0:
-        raise ValueError(f"scale is what latents are multiplied by, above 0, got {scale}")
+        raise ValueError(f"scale is the factor of the latents and must be above 0, got {scale}")
     names = list_files(folder, (".npy",)).names
     if not names:
-        raise ValueError(f"{folder} holds no .npy file")
+        raise ValueError(f"{folder} holds no .npy files")
     shape = tuple(_array(folder / names[0]).shape)
     if len(shape) != 3 or shape[0] % 2:
-        raise ValueError(f"{folder / names[0]} should hold means and standard deviations, (2C, H, W), got {shape}")
+        raise ValueError(f"{folder / names[0]} must hold means and standard deviations, (2C, H, W), got {shape}")
     labels = _labels(folder, names)
-    given = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
+    filled = torch.zeros(len(names), dtype=torch.int64) if labels is None else labels
     files = tuple(folder / name for name in names)
     return EDM2Latents(
-        files, given, (shape[0] // 2, *shape[1:]), scale, decode, FileFingerprints(files, names)
+        files, filled, (shape[0] // 2, *shape[1:]), scale, decode, FileFingerprints(files, names)
     ), labels is not None
 
 
@@ -110,23 +110,23 @@ def _labels(folder: Path, names: Sequence[str]) -> Tensor | None:
         labels = [known[name] for name in names]
     except FileNotFoundError:
         raise ValueError(
-            f'there is no {file}, {{"labels": [[file, label], ...]}}; in REPA\'s it is in vae-sd'
+            f'there is no {file}, {{"labels": [[file, label], ...]}}; REPA writes it to the folder vae-sd'
         ) from None
     except KeyError as error:
         raise ValueError(f"{file} has no {error}") from error
     except OSError as error:
         raise ValueError(f"{file} cannot be opened: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f'{file} should be {{"labels": [[file, label], ...]}}: {error}') from error
+        raise ValueError(f'{file} must be {{"labels": [[file, label], ...]}}: {error}') from error
     if not all(type(label) is int and 0 <= label < 2**63 for label in labels):
-        raise ValueError(f"{file} should hold whole numbers from 0 up as labels")
+        raise ValueError(f"{file} must hold integers from 0 up as labels")
     return torch.tensor(labels)
 
 
 def _load(file: Path, shape: tuple[int, ...]) -> Tensor:
     found = _array(file)
     if found.shape != shape:
-        raise UnreadableImageError(f"{file} should be of shape {shape} as the first is, got {found.shape}")
+        raise UnreadableImageError(f"{file} must have the shape {shape} of the first file, got {found.shape}")
     return torch.from_numpy(found.astype(np.float32))
 
 
@@ -145,35 +145,35 @@ def edm2(
     heldout: str = "none",
     split: float | Literal["none"] = "none",
 ) -> Split:
-    """Return the latents that EDM2's `dataset_tool.py encode` keeps, and REPA's and its kin's (arXiv 2410.06940).
+    """Return latents written by `dataset_tool.py encode` of EDM2, of REPA and of derived code (arXiv 2410.06940).
 
-    The folder holds one `.npy` an image, (2C, H, W), at any depth: the means of its latents, then their standard
-    deviations; and `dataset.json`, {"labels": [[file, label], ...]} or {"labels": null}. A state is drawn anew each
-    time, (mean + std * noise) * scale. There are no mirror images: `train.flip` must be 0. The labels that occur
-    are the classes, named by their numbers.
+    The folder holds one `.npy` file for each image, (2C, H, W), at any depth: the means of its latents, then their
+    standard deviations; and `dataset.json`, {"labels": [[file, label], ...]} or {"labels": null}. States are sampled
+    anew each time, (mean + std * noise) * scale. The latents of flipped images are not stored: `train.flip` must be 0.
+    The labels that occur are the classes, named by their labels.
 
-    EDM2's own tool gives the autoencoder pixels in [0, 1] where REPA's, and `vae.py`, have [-1, 1]: its latents train
-    as well, and what is decoded from them has pixels of 127 to 255.
+    EDM2's tool passes pixels in [0, 1] to the autoencoder, where REPA's and `vae.py` pass pixels in [-1, 1]. Training
+    works on its latents as well, but pixels decoded from them lie between 127 and 255.
 
     Args:
-        path: the folder; of REPA's, it is `vae-sd`.
-        vae: the autoencoder, a folder or a name, as `vae.py` takes it.
-        scale: what its latents are multiplied by; 0.18215 is Stable Diffusion's (Rombach et al., arXiv 2112.10752).
-        heldout: a folder of latents to compare with.
-        split: or else the share of every class to train on, the rest being held out.
+        path: the folder; REPA names it `vae-sd`.
+        vae: the autoencoder, a folder or an id, as `vae.py` takes it.
+        scale: the factor of the latents; 0.18215 is that of Stable Diffusion (Rombach et al., arXiv 2112.10752).
+        heldout: a folder of held-out latents.
+        split: instead of `heldout`, the fraction of every class to train on, the rest being held out.
 
     Raises:
-        ValueError: a folder or a label is missing, or the scale or the share cannot be.
-        UserError: a file is damaged or of another shape than the first; when it is asked for.
+        ValueError: a folder or a label is missing, or the scale or the fraction is invalid.
+        UserError: a file is damaged or of another shape than the first; raised on access.
     """
     from .vae import decoder
 
     decode = decoder(vae, scale=scale)
-    images, labelled = moments(Path(path), scale, decode)
-    compared = None if heldout == "none" else moments(Path(heldout), scale, decode)[0]
+    images, labelled = read_folder(Path(path), scale, decode)
+    compared = None if heldout == "none" else read_folder(Path(heldout), scale, decode)[0]
     classes = Classes.from_labels(images.labels)
     images = replace(images, labels=classes.compact(images.labels, path))
     if compared is not None:
         compared = replace(compared, labels=classes.compact(compared.labels, heldout))
-    told = classes.notes(path) if labelled else ()
-    return Split(*split_images(images, compared, split), classes.names if labelled else (), decode, told)
+    notes = classes.notes(path) if labelled else ()
+    return Split(*split_images(images, compared, split), classes.names if labelled else (), decode, notes)

@@ -1,8 +1,8 @@
-"""Writing down the latents of images, once for all, so that training need not encode them.
+"""Encodes images to a latent cache, so that training does not need the autoencoder.
 
 The work is divided into blocks. Process `rank` of `world_size` takes the blocks b with b mod world_size = rank.
-Processes communicate through the folder only. Each block is encoded separately, so its content does not depend on the
-process: bit for bit on the CPU, and on a GPU as far as its sums are deterministic.
+Processes communicate through the folder only. Each block is encoded separately, so that its content does not depend on
+the process: equal to the bit on the CPU, and on a GPU as far as its reductions are deterministic.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from .cache_writer import CacheHeader
 from .create import create_or_resume
 
 BLOCKS_AHEAD = 2
-"""Blocks whose images are read while another is encoded."""
+"""How many blocks are read ahead while another is encoded."""
 
 
 def encode(
@@ -47,37 +47,38 @@ def encode(
     world_size: int = 1,
     block: int = 128,
     threads: int = 8,
-    patience: float = 3600.0,
+    timeout: float = 3600.0,
     say: Callable[[str], None],
 ) -> None:
-    """Write the moments of the latents of images, and of their mirror images, into a folder that `latents` reads.
+    """Encode images and their horizontal flips; write the moments of their latents to a folder that `latents` reads.
 
-    It may be interrupted at any time; called again, by any number of processes, it goes on after the finished blocks.
+    Encoding can be interrupted at any time. Another call, in any number of processes, resumes after finished blocks.
 
     Args:
-        images: what to encode: pixels (1 or 3, H, W), as `read` gives them, with their labels.
+        images: the images to encode, whose `read` returns pixels (B, 1 or 3, H, W).
         classes: the names of the classes.
-        out: the folder, see `cache` for its files.
-        source: where the images come from; with another fingerprint an encoding that has begun is not gone on with.
-        vae: the autoencoder, on the device on which it is to work.
-        vae_source: its name, by which `latents` finds it again.
-        batch: how many images are encoded at once; changes how numbers are rounded, and nothing else.
-        unreadable: what to do about images that cannot be read: `stop` after the block in which they are, or `skip`
-            them: their rows stay, with label -1 and moments that are not numbers, and the index names them in
-            `left_out`. So no number depends on what could be read, and one may choose to skip when half is done.
-        rank: the number of this process.
+        out: the folder of the cache; see `cache.py` for its files.
+        source: where the images come from; an unfinished encoding is resumed only if the fingerprint is the same.
+        vae: the autoencoder, on the device to compute on.
+        vae_source: the name of the autoencoder, by which `latents` loads it.
+        batch: how many images are encoded at once; affects rounding only.
+        unreadable: `stop` at a block with images that cannot be read, or `skip` these images: their rows have the
+            label -1 and moments of NaN, and the index lists them in `left_out`. The indices of other images do not
+            depend on this, so that an encoding that stopped can be resumed with `skip`.
+        rank: the rank of this process.
         world_size: the number of processes.
-        block: how many images a block has, if none is begun yet.
+        block: how many images a new cache has in a block.
         threads: how many images are read at once.
-        patience: for how many seconds process 0 waits for another block of the others, and they for it to begin.
-        say: is told of what happens.
+        timeout: how many seconds rank 0 waits for the next block of other ranks, and these for rank 0 to create the
+            cache.
+        say: prints a line.
 
     Raises:
-        UserError: images cannot be read or encoded, the folder holds something else or cannot be written, there is no
-            room for the cache, or other processes do not answer.
+        UserError: images cannot be read or encoded, the folder holds something else or cannot be written, its disk has
+            no room for the cache, or other processes do not respond.
     """
     if not len(images):
-        raise UserError(f"{source.description} has no images to encode")
+        raise UserError(f"{source.description} holds no images")
     labels = images.labels.numpy().astype(np.int64)
     scale, shift = autoencoders.scaling(vae)
     wanted = CacheHeader(
@@ -96,54 +97,52 @@ def encode(
         labels_sha256=hashlib.sha256(labels.tobytes()).hexdigest(),
         block=block,
     )
-    draft = create_or_resume(out, wanted, rank, patience)
-    if isinstance(draft, CacheIndex):
-        if draft.images and draft.images != fingerprint(images):
+    writer = create_or_resume(out, wanted, rank, timeout)
+    if isinstance(writer, CacheIndex):
+        if writer.images and writer.images != fingerprint(images):
             raise UserError(
-                f"{out} has the latents of other images, of the same names: remove it to encode these, or give another "
-                "--out"
+                f"{out} has the latents of other images with the same names: remove it to encode these, or give "
+                "another --out"
             )
-        say(f"{out} has the latents of {draft.count - len(draft.left_out)} images already")
+        say(f"{out} has the latents of {writer.count - len(writer.left_out)} images already")
         return
     skip = unreadable == "skip"
-    draft = replace(draft, cache_key=partial(_cache_key, images))
-    finished = draft.marks(skip)
-    if (out / INDEX).exists():  # process 0 has finished meanwhile, and marks may have been gone
+    writer = replace(writer, cache_key=partial(_cache_key, images))
+    finished = writer.markers(skip)
+    if (out / INDEX).exists():  # rank 0 has finished in the meantime and removed the markers
         return
-    mine = range(rank, draft.blocks, world_size)
-    left = [number for number in mine if number not in finished]
-    total, done = (sum(len(draft.numbers(number)) for number in part) for part in (mine, finished.keys() & mine))
-    what = "encoding" if world_size == 1 else f"encoding, process {rank} of {world_size},"
-    ahead = _read_ahead(images, [draft.numbers(number) for number in left], threads)
+    assigned = range(rank, writer.blocks, world_size)
+    left = [block for block in assigned if block not in finished]
+    total, done = (sum(len(writer.rows(one)) for one in part) for part in (assigned, finished.keys() & assigned))
+    what = "encoding" if world_size == 1 else f"encoding, rank {rank} of {world_size},"
+    ahead = _read_ahead(images, [writer.rows(one) for one in left], threads)
     with closing(ahead) as blocks, progress(what, total, done, "images", quiet=rank > 0) as advance:
-        for number, (state_before, found) in zip(left, blocks, strict=True):
-            left_out = [
-                SkippedImage(number=n, reason=str(one)) for n, one in found.items() if isinstance(one, UserError)
-            ]
-            if left_out and not skip:
-                reasons = "".join(f"\n  {one.reason}" for one in left_out)
+        for one, (key, found) in zip(left, blocks, strict=True):
+            skipped = [SkippedImage(number=n, reason=str(e)) for n, e in found.items() if isinstance(e, UserError)]
+            if skipped and not skip:
+                reasons = "".join(f"\n  {image.reason}" for image in skipped)
                 raise UserError(
-                    f"{len(left_out)} of {len(found)} images of a block cannot be read: mend them, or leave out what "
-                    f"cannot be read with --unreadable skip:{reasons}"
+                    f"{len(skipped)} of {len(found)} images of a block cannot be read: repair them, or skip them with "
+                    f"--unreadable skip:{reasons}"
                 )
-            draft.write(number, _moments(vae, found, batch, wanted.moments[1:]), left_out, state_before)
+            writer.write(one, _moments(vae, found, batch, wanted.moments[1:]), skipped, key)
             advance(len(found))
     if rank == 0:
-        index = draft.finish(labels, draft.wait(skip, patience, say), fingerprint(images) or "")
-        told = f", {len(index.left_out)} left out" if index.left_out else ""
-        say(f"{out} has the latents of {index.count - len(index.left_out)} images{told}")
+        index = writer.finish(labels, writer.wait(skip, timeout, say), fingerprint(images) or "")
+        note = f", {len(index.left_out)} skipped" if index.left_out else ""
+        say(f"{out} has the latents of {index.count - len(index.left_out)} images{note}")
 
 
 def _read_ahead(
     images: Images, blocks: Iterable[range], threads: int
 ) -> Generator[tuple[str, dict[int, Tensor | UserError]], None, None]:
-    """Yield of each block the state of its images, and these by number, (1, C, H, W) uint8, or why they are none."""
+    """Yield for each block the cache key of its images, and each image, (1, C, H, W) uint8, or its error, by index."""
     pool = ThreadPoolExecutor(threads)
     ahead: deque[tuple[str, dict[int, Future[Tensor | UserError]]]] = deque()
     try:
-        for numbers in blocks:
-            state_before = _cache_key(images, numbers)
-            ahead.append((state_before, {number: pool.submit(_read, images, number) for number in numbers}))
+        for rows in blocks:
+            key = _cache_key(images, rows)  # before the images are read
+            ahead.append((key, {index: pool.submit(_read, images, index) for index in rows}))
             if len(ahead) > BLOCKS_AHEAD:
                 yield _results(*ahead.popleft())
         while ahead:
@@ -152,41 +151,37 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _results(
-    state_before: str, futures: dict[int, Future[Tensor | UserError]]
-) -> tuple[str, dict[int, Tensor | UserError]]:
-    return state_before, {number: future.result() for number, future in futures.items()}
+def _results(key: str, futures: dict[int, Future[Tensor | UserError]]) -> tuple[str, dict[int, Tensor | UserError]]:
+    return key, {index: future.result() for index, future in futures.items()}
 
 
-def _cache_key(images: Images, numbers: range) -> str:
-    """Return the state of some images; none of those that would have to be read for it and cannot be."""
+def _cache_key(images: Images, rows: range) -> str:
+    """Return the cache key of some images; empty if it requires reading them, and they are unreadable."""
     try:
-        return cache_key(images, torch.tensor(numbers))
+        return cache_key(images, torch.tensor(rows))
     except UserError:
         return ""
 
 
-def _read(images: Images, number: int) -> Tensor | UserError:
+def _read(images: Images, index: int) -> Tensor | UserError:
     try:
-        return images.read(torch.tensor([number]))
-    except UserError as problem:  # of an unreadable image, its reason alone
+        return images.read(torch.tensor([index]))
+    except UserError as problem:  # of an unreadable image, the reason without the advice
         return problem.__cause__ if isinstance(problem.__cause__, UnreadableImageError) else problem
 
 
 def _moments(
     vae: autoencoders.VAE, found: dict[int, Tensor | UserError], batch: int, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return the moments of images and mirror images, (b, *shape) float16, not numbers where there is no image."""
+    """Return the moments of images and their flips, (b, *shape) float16; NaN where an image is unreadable."""
     moments = torch.full((len(found), *shape), torch.nan, dtype=torch.float16)
-    kept = [(place, number, image) for place, (number, image) in enumerate(found.items()) if isinstance(image, Tensor)]
-    for first in range(0, len(kept), batch):
-        places, numbers, pixels = zip(*kept[first : first + batch], strict=True)
-        whole = torch.cat(pixels)
-        both = torch.stack([autoencoders.encode(vae, one) for one in (whole, whole.flip(-1))], dim=1).half().cpu()
+    readable = [(row, index, x) for row, (index, x) in enumerate(found.items()) if isinstance(x, Tensor)]
+    for first in range(0, len(readable), batch):
+        rows, indices, images = zip(*readable[first : first + batch], strict=True)
+        pixels = torch.cat(images)
+        both = torch.stack([autoencoders.encode(vae, one) for one in (pixels, pixels.flip(-1))], dim=1).half().cpu()
         finite = both.isfinite().flatten(1).all(1)
         if not finite.all():
-            raise UserError(
-                f"the autoencoder encodes image {numbers[int(finite.long().argmin())]} to no float16 numbers"
-            )
-        moments[list(places)] = both
+            raise UserError(f"the latents of image {indices[int(finite.long().argmin())]} are not finite in float16")
+        moments[list(rows)] = both
     return moments.numpy()

@@ -1,4 +1,4 @@
-"""Latents that `sitkit encode` has written down, as data to train on."""
+"""Reads latent caches of `sitkit encode` as data to train on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,16 +20,18 @@ from .vae import decoder
 
 @dataclass(frozen=True, eq=False)
 class CachedLatents:
-    """Images that are known by the laws of their latents.
+    """Images whose states are sampled from the means and standard deviations of their latents.
 
     Args:
-        moments: (M, 2, 2C, h, w) float16: of each image and of its mirror image, the means and the standard deviations
+        moments: (M, 2, 2C, h, w) float16: for each image and its horizontal flip, the means and the standard deviations
             of the latents; may be mapped from a file.
         rows: (N,) int64, the row of each image.
-        labels: (N,) int64, its class.
-        scale: what latents are multiplied by, after `shift` has been taken off.
+        labels: (N,) int64, the class of each image.
+        scale: a state is (latent - shift) * scale.
         shift: see `scale`.
-        decode: from states to pixels.
+        decode: maps states to pixels.
+        sha256: that of the file of the moments, from the index of the cache.
+        fingerprints: computes the cache key of the file of the moments.
     """
 
     moments: np.ndarray
@@ -39,67 +41,67 @@ class CachedLatents:
     shift: float
     decode: Callable[[Tensor], Tensor]
     sha256: str = ""
-    """Of the file of the moments, as the index of their cache has it."""
-    origin: FileFingerprints = field(default_factory=lambda: FileFingerprints((), ()))
-    """The file of the moments."""
+    fingerprints: FileFingerprints = field(default_factory=lambda: FileFingerprints((), ()))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, h, w)."""
+        """The shape (C, h, w) of a state."""
         _, _, both, height, width = self.moments.shape
         return both // 2, height, width
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def states(self, numbers: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
-        """Return latents drawn by their laws and scaled, (mean + std * noise - shift) * scale, (B, C, h, w) float32."""
-        mean, std = self._laws(numbers, flips)
+    def states(self, indices: Tensor, flips: Tensor, noise: NoiseFunction, /) -> Tensor:
+        """Sample states, (mean + std * noise - shift) * scale, (B, C, h, w) float32."""
+        mean, std = self._moments(indices, flips)
         return (mean + std * noise(self.shape) - self.shift) * self.scale
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return the images that the means decode to, (B, 3, H, W) uint8; on a GPU, where there is one.
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return the images decoded from the means, (B, 3, H, W) uint8; on a GPU, if there is one.
 
-        These are the autoencoder's reconstructions, not the pixels that were encoded.
+        These are reconstructions of the autoencoder, not the pixels that were encoded.
         """
-        mean, _ = self._laws(numbers, torch.zeros_like(numbers, dtype=torch.bool))
+        mean, _ = self._moments(indices, torch.zeros_like(indices, dtype=torch.bool))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return self.decode(((mean - self.shift) * self.scale).to(device)).cpu()
 
-    def fingerprint(self, numbers: Tensor, sample: int, /) -> str:
-        """Return the sha256 of that of the moments' file, which the index of the cache tells, and of rows (M,)."""
-        return digest_of(self.sha256, self.scale, self.shift, self.rows[numbers])
+    def fingerprint(self, indices: Tensor, sample: int, /) -> str:
+        """Return the sha256 of the rows (M,), and of the sha256 of the file of the moments in the index."""
+        return digest_of(self.sha256, self.scale, self.shift, self.rows[indices])
 
-    def cache_key(self, numbers: Tensor, /) -> str:
-        """Return the fingerprint, and with it when the file of the moments was written."""
-        return digest_of(self.fingerprint(numbers, 0), self.origin.cache_key(torch.arange(len(self.origin.files))))
+    def cache_key(self, indices: Tensor, /) -> str:
+        """Return the sha256 of the fingerprint and of the cache key of the file of the moments."""
+        return digest_of(
+            self.fingerprint(indices, 0), self.fingerprints.cache_key(torch.arange(len(self.fingerprints.files)))
+        )
 
-    def _laws(self, numbers: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments(self, indices: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations, each (B, C, h, w) float32."""
-        chosen = self.moments[self.rows[numbers].numpy(), flips.long().numpy()]
-        mean, std = torch.from_numpy(chosen).float().chunk(2, dim=1)
+        selected = self.moments[self.rows[indices].numpy(), flips.long().numpy()]
+        mean, std = torch.from_numpy(selected).float().chunk(2, dim=1)
         return mean, std
 
 
 def latents(path: str, heldout: str = "none", vae: str = "auto") -> Split:
-    """Return the latents in a folder that `sitkit encode` has written; the moments stay in their file.
+    """Return the latents of a cache written by `sitkit encode`. The moments are mapped from their file.
 
-    On opening, sizes and shapes of the files are compared with what their index says, and the labels' sha256: `verify`
-    compares that of the moments, too.
+    The sizes and shapes of the files and the sha256 of the labels are compared with the index of the cache. `verify`
+    also compares the sha256 of the moments.
 
     Args:
-        path: the folder.
-        heldout: the folder of those to compare with, encoded by the same autoencoder; with `none` there are none.
-        vae: the autoencoder that makes pixels of states, a folder or an id. It must have the encoder that encoded; its
-            decoder may be another. `auto` is the one that encoded, by the name that it then had, and wholly that one.
+        path: the folder of the cache.
+        heldout: the folder of held-out latents, encoded by the same autoencoder; `none` if there are none.
+        vae: the autoencoder that decodes states, a folder or an id. Its encoder must be the one that encoded the
+            images; its decoder may differ. `auto` is the autoencoder named in the index, with all its weights equal.
 
     Raises:
-        UserError: a folder holds no whole cache, or the two do not go together.
+        UserError: a folder holds no complete cache, or the two caches do not match.
     """
     index, training = _open(Path(path), vae)
     if heldout == "none":
-        nothing = replace(training, rows=training.rows[:0], labels=training.labels[:0])
-        return _split(path, index.classes, training, nothing)
+        empty = replace(training, rows=training.rows[:0], labels=training.labels[:0])
+        return _split(path, index.classes, training, empty)
     other, compared = _open(Path(heldout), vae)
     for what, one, two in (
         ("autoencoders", index.vae.encoder_sha256[:12], other.vae.encoder_sha256[:12]),
@@ -108,22 +110,24 @@ def latents(path: str, heldout: str = "none", vae: str = "auto") -> Split:
         ("scales", (index.scale, index.shift), (other.scale, other.shift)),
     ):
         if one != two:
-            raise UserError(f"{path} and {heldout} are of different {what}, {one} and {two}: encode both alike")
+            raise UserError(
+                f"{path} and {heldout} have different {what}, {one} and {two}: encode both with the same settings"
+            )
     return _split(path, index.classes, training, compared)
 
 
 def _split(path: str, names: tuple[str, ...], training: CachedLatents, compared: CachedLatents) -> Split:
-    """Return latents of the classes that have any: all images of a class may have been left out."""
+    """Return the split, with the classes that have training images: all images of a class may have been skipped."""
     if not names:
         return Split(training, compared, (), training.decode)
     classes = Classes.from_labels(training.labels, names)
-    told = tuple(f"{path}: {left_out}" for left_out in [classes.describe_empty(names)] if left_out)
+    notes = tuple(f"{path}: {message}" for message in [classes.describe_empty(names)] if message)
     one, other = (replace(part, labels=classes.compact(part.labels, "heldout")) for part in (training, compared))
-    return Split(one, other, classes.names, training.decode, told)
+    return Split(one, other, classes.names, training.decode, notes)
 
 
 def verify(path: Path) -> CacheIndex:
-    """Return what a cache says of itself, after the sha256 of all its files have been compared with it.
+    """Compare the sha256 of all files of a cache with its index, and return the index.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -142,11 +146,11 @@ def _open(folder: Path, vae: str) -> tuple[CacheIndex, CachedLatents]:
     moments = map_array(folder, MOMENTS, index.moments, np.float16)
     rows = torch.nonzero(labels >= 0)[:, 0]
     if len(rows) != index.count - len(index.left_out) or labels.max() >= max(len(index.classes), 1):
-        raise UserError(f"{folder}: {LABELS} does not go with its index; remove {folder} and encode anew")
-    same = vae == "auto"
-    expected = {"encoder_sha256": index.vae.encoder_sha256} | ({"sha256": index.vae.sha256} if same else {})
-    source = index.vae.source if same else vae
+        raise UserError(f"{folder}: {LABELS} does not match the index; remove {folder} and encode again")
+    is_auto = vae == "auto"
+    expected = {"encoder_sha256": index.vae.encoder_sha256} | ({"sha256": index.vae.sha256} if is_auto else {})
+    source = index.vae.source if is_auto else vae
     decode = decoder(source, scale=index.scale, shift=index.shift, expected=expected)
-    origin = FileFingerprints((folder / MOMENTS,), (MOMENTS,))
+    fingerprints = FileFingerprints((folder / MOMENTS,), (MOMENTS,))
     sha256 = index.files[MOMENTS].sha256
-    return index, CachedLatents(moments, rows, labels[rows], index.scale, index.shift, decode, sha256, origin)
+    return index, CachedLatents(moments, rows, labels[rows], index.scale, index.shift, decode, sha256, fingerprints)

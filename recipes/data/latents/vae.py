@@ -1,6 +1,7 @@
-"""Autoencoders between pixels and latents: diffusers' AutoencoderKL, imported on use, for that takes seconds.
+"""Autoencoders between pixels and latents: AutoencoderKL of diffusers, which is imported on use.
 
-An image's latents are random: normal, with a mean and a standard deviation for each number (Rombach et al., 2022).
+The latents of an image are normally distributed, with a mean and a standard deviation for each element (Rombach et al.,
+2022).
 """
 
 import hashlib
@@ -23,21 +24,21 @@ VAE: TypeAlias = Any
 """diffusers' AutoencoderKL."""
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-ema"
-"""The autoencoder of SiT and DiT, with its decoder tuned further."""
+"""The autoencoder of SiT and DiT, with a fine-tuned decoder."""
 
 ENCODER = ("encoder.", "quant_conv.")
-"""How the names of those weights begin that make latents; the others make pixels of them."""
+"""Prefixes of the names of the encoder's weights; the others belong to the decoder."""
 
 
 def load(source: str = DEFAULT_VAE) -> VAE:
-    """Return an autoencoder in float32, on the CPU, ready to use and not to train.
+    """Load an autoencoder for inference, in float32 on the CPU.
 
     Args:
-        source: a folder as `save_pretrained` writes it, or the id of one on the Hugging Face hub; only safetensors are
-            read, never a pickle.
+        source: a folder written by `save_pretrained`, or an id on the Hugging Face hub; only safetensors are read,
+            never a pickle.
 
     Raises:
-        UserError: there is none, it is damaged, its weights are not all there, or diffusers is not installed.
+        UserError: it does not exist, is damaged or incomplete, or diffusers is not installed.
     """
     if not Path(source).is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
         raise UserError(f"vae '{source}' is neither a folder nor the id of a repository, such as {DEFAULT_VAE}")
@@ -47,27 +48,29 @@ def load(source: str = DEFAULT_VAE) -> VAE:
         raise UserError(f"latents need diffusers ({error}): pip install 'sitkit[vae]'") from error
     try:
         with _quiet():
-            vae, told = kind.from_pretrained(
+            vae, problems = kind.from_pretrained(
                 source,
                 use_safetensors=True,
                 torch_dtype=torch.float32,
-                low_cpu_mem_usage=False,  # True asks for accelerate
+                low_cpu_mem_usage=False,  # True requires accelerate
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"vae '{source}' cannot be loaded as safetensors of an AutoencoderKL: {reason}") from error
-    for what, names in told.items():  # diffusers only warns, and leaves what is missing at random
+    for what, names in problems.items():  # diffusers only warns, and initialises missing weights randomly
         if names:
-            raise UserError(f"vae '{source}' is no whole AutoencoderKL: {what.replace('_', ' ')} {', '.join(names)}")
+            raise UserError(
+                f"vae '{source}' is not a complete AutoencoderKL: {what.replace('_', ' ')} {', '.join(names)}"
+            )
     if vae.config.latents_mean is not None or vae.config.latents_std is not None:
-        raise UserError(f"vae '{source}' scales its channels one by one, which is not supported: choose another")
+        raise UserError(f"vae '{source}' normalizes its channels separately, which is not supported: choose another")
     return vae.requires_grad_(False)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what diffusers logs from standing beside the problem that tells of it."""
+    """Suppress the log of diffusers, whose errors are raised as well."""
     logger = logging.getLogger("diffusers")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -78,9 +81,9 @@ def _quiet() -> Iterator[None]:
 
 
 def fingerprint(vae: VAE, prefixes: tuple[str, ...] = ("",)) -> str:
-    """Return the sha256 of the weights whose names begin so, hexadecimal, however their file was laid out.
+    """Return the sha256 of the weights whose names have one of the prefixes, hexadecimal.
 
-    It is taken over name, type, shape and bytes of each, in the order of the names.
+    It covers name, dtype, shape and bytes of each weight, sorted by name, and does not depend on the file format.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(vae.state_dict().items()):
@@ -91,15 +94,15 @@ def fingerprint(vae: VAE, prefixes: tuple[str, ...] = ("",)) -> str:
 
 
 def scaling(vae: VAE) -> tuple[float, float]:
-    """Return scale and shift: a network sees (latent - shift) * scale."""
+    """Return scale and shift: a state is (latent - shift) * scale."""
     return float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
 
 
 def latent_shape(vae: VAE, image: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the shape (C, h, w) of the latents of images of a shape (1 or 3, H, W).
+    """Return the shape (C, h, w) of the latents of images of the shape (1 or 3, H, W).
 
     Raises:
-        UserError: the autoencoder does not take such images.
+        UserError: the autoencoder does not accept such images.
     """
     channels, height, width = image
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -112,10 +115,10 @@ def latent_shape(vae: VAE, image: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def encode(vae: VAE, pixels: Tensor) -> Tensor:
-    """Return mean and standard deviation of the latents, (B, 2C, h, w) float32, on the device of the autoencoder.
+    """Return means and standard deviations of the latents, (B, 2C, h, w) float32, on the device of the autoencoder.
 
-    Both are those of its own scale. AutoencoderKL holds the logarithm of the variance between -30 and 20, so that the
-    standard deviation lies between 3e-7 and 22,027.
+    They are not scaled. AutoencoderKL clamps the log variance to [-30, 20]: standard deviations lie between 3e-7 and
+    22,027.
 
     Args:
         vae: the autoencoder.
@@ -123,13 +126,13 @@ def encode(vae: VAE, pixels: Tensor) -> Tensor:
     """
     states = to_states(pixels.to(next(vae.parameters()).device))
     with torch.no_grad(), float32_math("ieee"):
-        law = vae.encode(states.expand(-1, 3, -1, -1)).latent_dist
-    return torch.cat([law.mean, law.std], dim=1)
+        posterior = vae.encode(states.expand(-1, 3, -1, -1)).latent_dist
+    return torch.cat([posterior.mean, posterior.std], dim=1)
 
 
 @dataclass(eq=False)
 class Decoder:
-    """From states to pixels: `decoder` makes one."""
+    """Decodes states to pixels. Created by `decoder`, which describes the fields."""
 
     source: str
     scale: float
@@ -139,10 +142,10 @@ class Decoder:
     _vae: VAE = field(default=None, repr=False)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Return pixels, (B, 3, H, W) uint8 on the device of the states, of states (B, C, h, w).
+        """Decode states (B, C, h, w) to pixels, (B, 3, H, W) uint8 on the device of the states.
 
         Raises:
-            UserError: at the first call: the autoencoder cannot be loaded, or is not the expected one.
+            UserError: on the first call, if the autoencoder cannot be loaded, or is not the expected one.
         """
         if self._vae is None:
             self._vae = self._load()
@@ -152,7 +155,7 @@ class Decoder:
             return torch.cat([to_pixels(vae.decode(part / self.scale + self.shift).sample) for part in parts])
 
     def describe(self) -> dict[str, Any]:
-        """Return what decodes, for a manifest: name, sha256 of all weights (`fingerprint`), scale and shift.
+        """Return the record of the autoencoder for a manifest: name, sha256 of all weights, scale and shift.
 
         Raises:
             UserError: the autoencoder cannot be loaded, or is not the expected one.
@@ -164,10 +167,10 @@ class Decoder:
     def _load(self) -> VAE:
         vae = load(self.source)
         for what, prefixes in (("sha256", ("",)), ("encoder_sha256", ENCODER)):
-            if self.expected.get(what, own := fingerprint(vae, prefixes)) != own:
+            if self.expected.get(what, found := fingerprint(vae, prefixes)) != found:
                 raise UserError(
-                    f"vae '{self.source}' has other weights than that of the latents: its {what} is {own[:12]}..., "
-                    f"theirs {self.expected[what][:12]}...; name the autoencoder that encoded them"
+                    f"vae '{self.source}' has other weights than the autoencoder of the latents: its {what} is "
+                    f"{found[:12]}... instead of {self.expected[what][:12]}...; name the autoencoder that encoded them"
                 )
         return vae
 
@@ -175,14 +178,14 @@ class Decoder:
 def decoder(
     source: str, *, scale: float, shift: float = 0.0, expected: Mapping[str, str] | None = None, batch: int = 16
 ) -> Decoder:
-    """Return the function from states to pixels; the autoencoder is loaded when it is first called.
+    """Return the function that decodes states to pixels. It loads the autoencoder when it is first called.
 
     Args:
         source: the autoencoder, as `load` takes it.
-        scale: what latents were multiplied by.
-        shift: what was taken off them before.
-        expected: the fingerprints that the autoencoder must have, if any: `sha256` of all its weights and
-            `encoder_sha256` of those that make latents.
+        scale: a state is (latent - shift) * scale.
+        shift: see `scale`.
+        expected: fingerprints that the autoencoder must have: `sha256` of all its weights and `encoder_sha256` of those
+            of the encoder.
         batch: how many images are decoded at once.
     """
     return Decoder(source, scale, shift, expected or {}, batch)
