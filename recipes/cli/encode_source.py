@@ -45,7 +45,7 @@ def encode_source(
         vae: the autoencoder, a folder or an id.
         batch: how many images are encoded at once.
         device: the device to encode on.
-        unreadable: whether images that cannot be read are an error or are left out (`encode`).
+        unreadable: whether images that cannot be read are an error or are skipped (`encode`).
         say: takes lines for the user; called in process 0 only.
 
     Raises:
