@@ -25,6 +25,7 @@ from problem import Axes, Budget, Options, OverBudget, Problem
 
 # diffusers hands tensors to numpy in ways that numpy 2 deprecates
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning"),
 ]

@@ -18,6 +18,8 @@ import gpu_speed
 from gpu_findings import Findings
 from shapes import Setup
 
+pytestmark = pytest.mark.slow
+
 
 def found(folder: Path, section: str) -> dict[str, Any]:
     return {finding["what"]: finding for finding in gpu_findings.read(folder) if finding["section"] == section}

@@ -10,6 +10,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import load
 from load import ONE, Turn
 
+pytestmark = pytest.mark.slow
+
 BUSY = "sitkit, busy machine"
 
 

@@ -168,6 +168,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in "\n".join(blocks).splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_of_published_results_run(tmp_path: Path) -> None:
     """Each command runs unchanged on small networks of pixels, with its stated 250 NFE."""
     for family in LOADERS:

@@ -129,6 +129,7 @@ def test_errors_are_one_line_before_anything_is_computed(tmp_path: Path, text: s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.toml")), ids=lambda file: file.stem
 )

@@ -25,6 +25,8 @@ import throughput_table
 import workloads
 from shapes import Setup
 
+pytestmark = pytest.mark.slow
+
 
 def network(setup: Setup) -> SiT:
     depth, width, heads = setup.shape
@@ -107,7 +109,6 @@ def test_the_matrices_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Setup("matrix").operations() == 2 * 8**3
 
 
-@pytest.mark.slow
 def test_turns_are_taken_by_separate_processes_that_divide_a_batch() -> None:
     alone = Setup("sitkit", "S", batch=2, side=8, depth=1, threads=1)
     setups = [replace(alone, network="plain"), alone, replace(alone, processes=2)]

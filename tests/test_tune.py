@@ -125,6 +125,7 @@ def test_the_chosen_sampler_gives_the_reported_metrics_and_samples(run: Path, tu
     assert "3 network calls" in said
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_resumes_and_finds_the_same(
     run: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_an_interrupted_search_resumes_and_finds_the_same(
     assert [c["numbers"] for c in one["candidates"]] == [c["numbers"] for c in other["candidates"]]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_is_named_and_a_w_is_measured_without_guidance(run: Path, tmp_path: Path) -> None:
     over = ["--over", "sampler.solver=auto|rk4,sampler.w=ode|sigma", "--set", "evaluation.draws=1"]
     code, said = sitkit("tune", run, *over, "--calls", 1, "--out", tmp_path)

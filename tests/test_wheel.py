@@ -7,9 +7,12 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_file_of_every_package_and_no_other(tmp_path: Path) -> None:
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # or files that are no more would be packed again
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
