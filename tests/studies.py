@@ -5,8 +5,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
-from sitkit.recipes.study.definition import read_study
-from sitkit.recipes.study.layout import Layout, lay_out
+from sitkit.recipes.study.grid import Grid, grid_of
+from sitkit.recipes.study.study_file import read_study
 
 SMALL = """
 base = "digits"
@@ -49,5 +49,5 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def layout(folder: Path, text: str) -> Layout:
-    return lay_out(read_study(write(folder / "study.toml", text)))
+def grid(folder: Path, text: str) -> Grid:
+    return grid_of(read_study(write(folder / "study.toml", text)))

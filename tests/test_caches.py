@@ -17,11 +17,11 @@ from sitkit.recipes.evaluation.reference import of_heldout, of_path
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.sampling.generator import SampleBatch
-from sitkit.recipes.study.folder import Folder
-from sitkit.recipes.study.measure_cell import do as do_part
-from sitkit.recipes.study.run import Work
+from sitkit.recipes.study.parts import compute
+from sitkit.recipes.study.run import StudyRun
+from sitkit.recipes.study.study_folder import StudyFolder
 from sitkit.recipes.support.errors import UserError
-from sitkit.recipes.tune.benchmark import Bench
+from sitkit.recipes.tune.benchmark import SamplerBenchmark
 
 
 def picture(number: int) -> bytes:
@@ -140,7 +140,7 @@ def test_a_trial_is_one_of_the_images_that_are_there(run: Path, tmp_path: Path, 
     def key() -> str:
         named = held if reference else None
         config = EvaluationConfig(recipe.evaluation.features, named, False, 2, torch.device("cpu"), tmp_path)
-        return Bench(Run(run), recipe.data.build(), config, "ema", tmp_path).key(recipe, 0)
+        return SamplerBenchmark(Run(run), recipe.data.build(), config, "ema", tmp_path).key(recipe, 0)
 
     first = key()
     assert key() == first
@@ -160,17 +160,17 @@ def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -
     (tmp_path / "study.toml").write_text(
         f"base = '{tmp_path / 'base.toml'}'\nseeds = [0]\n{settings}\n[axes]\nguidance.scale = [1.0]\n"
     )
-    work = Work.open(tmp_path / "study.toml", tmp_path / "out", None, [])
-    (network,), ((key, cell),) = work.layout.models, work.layout.cells.items()
+    study = StudyRun.open(tmp_path / "study.toml", tmp_path / "out", None, [])
+    (network,), ((key, cell),) = study.grid.networks, study.grid.cells.items()
 
     def do(*keys: str) -> float:
-        folder = Folder.make(tmp_path / "out", None)  # knows nothing yet of what there is
+        folder = StudyFolder.make(tmp_path / "out", None)  # knows nothing yet of what there is
         for one in keys:
-            do_part(one, work.layout, folder, torch.device("cpu"), 64)
+            compute(one, study.grid, folder, torch.device("cpu"), 64)
         return float(folder.measured(cell)["numbers"]["Frechet distance of pixels"]["mean"])
 
     def done() -> bool:
-        return Folder.make(tmp_path / "out", None).done(cell)
+        return StudyFolder.make(tmp_path / "out", None).done(cell)
 
     first = do(network, key)
     assert done()

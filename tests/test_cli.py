@@ -98,7 +98,7 @@ def test_evaluation_writes_numbers_and_one_page(run: Path) -> None:
     assert report["numbers"]["share of the wanted class"]["real"] > 0.97
     assert report["manifest"]["recipe"]["sampler"]["interval"] == [0.0, 1.0]
     page = (run / "report.html").read_text()
-    pictures = re.findall(r"src='data:image/png;base64,([^']*)'", page)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
     assert len(pictures) == 5
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert "http" not in page

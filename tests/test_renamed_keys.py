@@ -12,8 +12,8 @@ from sitkit.recipes.experiment.read_recipe import read_recipe, recipe_from_store
 from sitkit.recipes.experiment.recipe import Compute, Recipe
 from sitkit.recipes.experiment.recipe_toml import recipe_to_toml
 from sitkit.recipes.experiment.renamed_keys import RENAMED, with_new_keys, with_old_keys
-from sitkit.recipes.study.definition import read_study
-from sitkit.recipes.study.layout import lay_out
+from sitkit.recipes.study.grid import grid_of
+from sitkit.recipes.study.study_file import read_study
 from sitkit.recipes.support import progress
 from sitkit.recipes.support.errors import UserError
 
@@ -103,12 +103,12 @@ def test_a_later_setting_changes_a_key_under_either_name(wanted: Recipe) -> None
 
 
 def test_networks_of_a_study_have_the_key_that_they_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    layouts = []
+    grids = []
     for name in ("accumulate", "gradient_accumulation"):
         file = tmp_path / f"{name}.toml"
         file.write_text(f'base = "digits"\nseeds = [0]\n[axes]\ncompute.{name} = [1, 2]\n')
-        layouts.append(lay_out(read_study(file)))
-    first, second = ([*layout.models] for layout in layouts)
+        grids.append(grid_of(read_study(file)))
+    first, second = ([*grid.networks] for grid in grids)
     assert first == second == KEYS
-    assert [*layouts[0].cells] == [*layouts[1].cells]
+    assert [*grids[0].cells] == [*grids[1].cells]
     assert capsys.readouterr().err.splitlines() == NOTES[:1]

@@ -13,11 +13,10 @@ from sitkit.recipes.evaluation.config import EvaluationConfig
 from sitkit.recipes.evaluation.evaluate import evaluate
 from sitkit.recipes.experiment.overrides import with_settings
 from sitkit.recipes.runs.run import Run
-from sitkit.recipes.study.statistics import Mean
-from sitkit.recipes.study.tables import with_error
+from sitkit.recipes.study.statistics import Estimate
 from sitkit.recipes.support.trust import TRUST_EVERYTHING
 from sitkit.recipes.training.loop import train
-from studies import AXES, SMALL, layout, sitkit, write
+from studies import AXES, SMALL, grid, sitkit, write
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +24,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with a custom path; each part is run alone, and then the study is put together."""
     folder = tmp_path_factory.mktemp("study")
     file = write(folder / "study.toml", SMALL + AXES)
-    parts = layout(folder, SMALL + AXES)
-    words = [word for key in (*parts.models, *parts.cells) for word in ("--only", key)]
+    parts = grid(folder, SMALL + AXES)
+    words = [word for key in (*parts.networks, *parts.cells) for word in ("--only", key)]
     assert sitkit("study", file, "--out", folder / "out", *words)[0] == 0
     code, said = sitkit("study", file, "--out", folder / "out")
     assert code == 0
-    assert "8 of 8 places measured" in said
+    assert "8 of 8 combinations measured" in said
     return folder
 
 
@@ -91,7 +90,7 @@ def test_nothing_is_written_into_the_folder_of_a_network_but_by_training(done: P
 
 def test_the_page_holds_everything_and_plots_are_small(done: Path) -> None:
     page = (done / "out" / "study.html").read_text()
-    pictures = re.findall(r"src='data:image/png;base64,([^']*)'", page)
+    pictures = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
     assert len(pictures) == len(list((done / "out").glob("*.png"))) == 2
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert max(file.stat().st_size for file in (done / "out").glob("*.png")) < 300_000
@@ -99,7 +98,7 @@ def test_the_page_holds_everything_and_plots_are_small(done: Path) -> None:
     said = (done / "out" / "study.md").read_text()
     for table in json.loads((done / "out" / "study.json").read_text())["table"]:
         for number in table["numbers"].values():
-            assert said.count(with_error(Mean(number["mean"], number["standard_error"]))) >= 2
+            assert said.count(str(Estimate(number["mean"], number["standard_error"]))) >= 2
     assert said.count("**") == 2 * (1 + 2 * 2)  # in the explanation, in a number's own table, and in that of all
 
 

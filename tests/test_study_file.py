@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from sitkit.recipes.experiment.settings import settings_from_table, short_text
-from sitkit.recipes.study.definition import read_study
-from sitkit.recipes.study.layout import lay_out
+from sitkit.recipes.study.grid import grid_of
+from sitkit.recipes.study.study_file import read_study
 from sitkit.recipes.support.errors import UserError
-from studies import AXES, SMALL, layout, sitkit
+from studies import AXES, SMALL, grid, sitkit
 
 
 def test_settings_are_written_dotted_or_nested_and_components_are_put_whole() -> None:
@@ -24,45 +24,43 @@ def test_settings_are_written_dotted_or_nested_and_components_are_put_whole() ->
 
 def test_a_section_with_a_kind_is_no_component(tmp_path: Path) -> None:
     text = SMALL + "[axes]\nsampler.steps = [4, 9]\n[axes.way]\nsde = { sampler.kind = 'sde' }\n"
-    samplers = [cell.recipe.sampler for cell in layout(tmp_path, text).cells.values()]
+    samplers = [cell.recipe.sampler for cell in grid(tmp_path, text).cells.values()]
     assert [(sampler.kind, sampler.steps) for sampler in samplers] == [("sde", 4), ("sde", 4), ("sde", 9), ("sde", 9)]
 
 
 def test_a_component_that_is_put_keeps_nothing_of_the_one_before(tmp_path: Path) -> None:
     one = SMALL + "sampler.w = {kind = 'sigma', scale = 3.0}\n[axes]\nsampler.w = [{kind = 'sigma'}]"
-    (cell,) = {cell.recipe.sampler.w for cell in layout(tmp_path, one).cells.values()}
+    (cell,) = {cell.recipe.sampler.w for cell in grid(tmp_path, one).cells.values()}
     assert cell.fields.model_dump() == {"scale": 1.0}
 
 
 def test_each_network_is_trained_once_for_all_its_cells(tmp_path: Path) -> None:
-    both = layout(tmp_path, SMALL + AXES)
-    assert len(both.places) == 8
+    both = grid(tmp_path, SMALL + AXES)
+    assert len(both.points) == 8
     assert len(both.cells) == 8
-    assert len(both.models) == 4
-    assert {model.recipe.seed for model in both.models.values()} == {3, 5}
-    fewer = layout(tmp_path, SMALL + "sampler.steps = 9\nguidance.scale = 4.0")
-    assert fewer.models.keys() < both.models.keys()
+    assert len(both.networks) == 4
+    assert {model.recipe.seed for model in both.networks.values()} == {3, 5}
+    fewer = grid(tmp_path, SMALL + "sampler.steps = 9\nguidance.scale = 4.0")
+    assert fewer.networks.keys() < both.networks.keys()
     assert not fewer.cells.keys() & both.cells.keys()
-    trained = [model.recipe.model_dump() for model in fewer.models.values()]
-    assert trained == [both.models[key].recipe.model_dump() for key in fewer.models]
+    trained = [model.recipe.model_dump() for model in fewer.networks.values()]
+    assert trained == [both.networks[key].recipe.model_dump() for key in fewer.networks]
 
 
 def test_equivalent_settings_are_the_same_network(tmp_path: Path) -> None:
-    auto = layout(tmp_path, SMALL)
-    spelled = layout(
-        tmp_path, SMALL + "sampler.times = 'power'\nsampler.interval = [0.0, 1.0]\ntrain.interval = [0, 1]"
-    )
+    auto = grid(tmp_path, SMALL)
+    spelled = grid(tmp_path, SMALL + "sampler.times = 'power'\nsampler.interval = [0.0, 1.0]\ntrain.interval = [0, 1]")
     assert auto.cells.keys() == spelled.cells.keys()
-    twice = layout(tmp_path, SMALL + "[axes]\nsampler.times = ['auto', 'power', 'uniform']")
-    assert (len(twice.places), len(twice.cells), len(twice.models)) == (6, 4, 2)
+    twice = grid(tmp_path, SMALL + "[axes]\nsampler.times = ['auto', 'power', 'uniform']")
+    assert (len(twice.points), len(twice.cells), len(twice.networks)) == (6, 4, 2)
     more = SMALL + "ema.more = [0.5]\n"
-    usual, other = layout(tmp_path, more), layout(tmp_path, more + "[measure]\naverage = 'ema-0.5'")
-    assert other.models.keys() == usual.models.keys()
+    usual, other = grid(tmp_path, more), grid(tmp_path, more + "[measure]\naverage = 'ema-0.5'")
+    assert other.networks.keys() == usual.networks.keys()
     assert not other.cells.keys() & usual.cells.keys()
 
 
 def test_samples_have_seeds_that_no_training_has(tmp_path: Path) -> None:
-    found = layout(tmp_path, SMALL + AXES)
+    found = grid(tmp_path, SMALL + AXES)
     draws = {cell.recipe.seed: range(cell.sampling_seed, cell.sampling_seed + 2) for cell in found.cells.values()}
     seeds = [seed for some in draws.values() for seed in some]
     assert len(set(seeds)) == 4
@@ -77,11 +75,11 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
     [
         ("base = ", "is not TOML"),
         ("base = 'digits'", "seeds is missing"),
-        ("base = 'digits'\nseeds = []", "seeds: should be different whole numbers from 0 to 999999, one at least"),
-        ("base = 'digits'\nseeds = [1, 1]", "seeds: should be different whole numbers from 0 to 999999, one at least"),
+        ("base = 'digits'\nseeds = []", "seeds: should be different whole numbers from 0 to 999999, at least one"),
+        ("base = 'digits'\nseeds = [1, 1]", "seeds: should be different whole numbers from 0 to 999999, at least one"),
         (
             "base = 'digits'\nseeds = [1000000]",
-            "seeds: should be different whole numbers from 0 to 999999, one at least",
+            "seeds: should be different whole numbers from 0 to 999999, at least one",
         ),
         ("base = 'digits'\nsedes = [1]\nseeds = [1]", "sedes: unknown key .did you mean 'seeds'"),
         (SMALL + "[measure]\nnumber = []", "measure.number: unknown key .did you mean 'numbers'"),
@@ -91,7 +89,7 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
             "published.rows: no row '2, pv' .did you mean '2, vp'",
         ),
         (SMALL + "[published]\nsource = ''\nrows = {}", "published.number is missing"),
-        (SMALL + "[measure]\nnumbers = ['m']" + PUBLISHED, "published.number: 'n' is not tabled; known: m"),
+        (SMALL + "[measure]\nnumbers = ['m']" + PUBLISHED, "published.number: 'n' is not in the tables; known: m"),
         (
             SMALL + "[published]\nsource = ''\nnumber = ''\nrows = {}\nrow = 1",
             "published.row: unknown key .did you mean 'rows'",
@@ -108,7 +106,7 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
         (SMALL + "[axes]\nseed = [1, 2]", "seed=1: the seeds of a study"),
         (SMALL + "[axes.first]\na = { seed = 1 }", "seed=1: the seeds of a study"),
         (SMALL + "seed = 1", "seed=1: the seeds of a study"),
-        (SMALL + "[measure]\naverage = 'width-0.1'", "measure.average: there will be no 'width-0.1'; ema"),
+        (SMALL + "[measure]\naverage = 'width-0.1'", "measure.average: there will be no 'width-0.1'; known: ema"),
         (
             SMALL + "[axes]\npath = ['linear', 'lines']",
             "study.toml: lines: path: no path 'lines' .did you mean 'linear'",
@@ -121,7 +119,7 @@ PUBLISHED = "\n[published]\nsource = 'a table'\nnumber = 'n'\n[published.rows]\n
 )
 def test_errors_are_one_line_before_anything_is_computed(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
-        layout(tmp_path, text)
+        grid(tmp_path, text)
     assert len(str(caught.value).splitlines()) == 1
     code, output = sitkit("study", tmp_path / "study.toml", "--out", tmp_path / "out")
     assert code == 2
@@ -134,5 +132,5 @@ def test_errors_are_one_line_before_anything_is_computed(tmp_path: Path, text: s
     "file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.toml")), ids=lambda file: file.stem
 )
 def test_the_studies_of_the_docs_are_studies(file: Path) -> None:
-    found = lay_out(read_study(file))
-    assert len({place.seed for place in found.places}) == 3
+    found = grid_of(read_study(file))
+    assert len({place.seed for place in found.points}) == 3

@@ -8,23 +8,23 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from sitkit.recipes.study import plots as drawing
-from sitkit.recipes.study.definition import Study, read_study
 from sitkit.recipes.study.plots import plots
-from sitkit.recipes.study.published import as_values, compare
-from sitkit.recipes.study.results import Entry, Results, Row
-from sitkit.recipes.study.statistics import Mean, difference, false_share
-from sitkit.recipes.study.tables import explanation, tables, with_error
+from sitkit.recipes.study.published import compare
+from sitkit.recipes.study.results import ResultRow, StudyResults
+from sitkit.recipes.study.statistics import Estimate, SeedValues, difference, false_rate
+from sitkit.recipes.study.study_file import Study, read_study
+from sitkit.recipes.study.tables import explanation, tables
 from sitkit.recipes.support.errors import UserError
 from studies import SMALL, write
 
 
 def test_the_error_of_a_mean_is_that_of_a_textbook() -> None:
     values = torch.tensor([1.0, 4.0, 2.5, -1.0], dtype=torch.float64)
-    mean = Mean.of(dict(enumerate(values.tolist())))
+    mean = Estimate.of(dict(enumerate(values.tolist())))
     assert mean.value == pytest.approx(float(values.mean()))
     assert mean.error == pytest.approx(float(values.std() / 2))
-    assert Mean.of({7: 3.0}) == Mean(3.0, None)
-    assert not Mean.of({7: 3.0}).beyond
+    assert Estimate.of({7: 3.0}) == Estimate(3.0, None)
+    assert not Estimate.of({7: 3.0}).significant
 
 
 def test_seeds_are_compared_with_themselves() -> None:
@@ -32,52 +32,52 @@ def test_seeds_are_compared_with_themselves() -> None:
     apart = difference({0: 9.0, 1: 19.0, 2: 30.1, 3: 500.0}, one)
     assert apart is not None
     assert apart.value == pytest.approx(-2.9 / 3)
-    assert apart.beyond
-    assert not difference({0: 12.0, 1: 19.0, 2: 30.0}, one).beyond  # type: ignore[union-attr]
+    assert apart.significant
+    assert not difference({0: 12.0, 1: 19.0, 2: 30.0}, one).significant  # type: ignore[union-attr]
     assert difference({5: 1.0}, one) is None
 
 
 def test_a_difference_must_lie_beyond_two_errors() -> None:
-    assert not Mean(2.0, 1.0).beyond
-    assert Mean(-2.01, 1.0).beyond
-    assert not Mean(0.0, 0.0).beyond
+    assert not Estimate(2.0, 1.0).significant
+    assert Estimate(-2.01, 1.0).significant
+    assert not Estimate(0.0, 0.0).significant
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 40])
 def test_the_stated_rate_of_false_differences_is_true(seeds: int) -> None:
-    assert false_share(seeds) == pytest.approx(2 * student.sf(2.0, seeds - 1), abs=1e-6)
+    assert false_rate(seeds) == pytest.approx(2 * student.sf(2.0, seeds - 1), abs=1e-6)
     draws = torch.randn(20_000, seeds, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    called = sum(Mean.of(dict(enumerate(row))).beyond for row in draws[:4000].tolist()) / 4000
-    assert called == pytest.approx(false_share(seeds), abs=0.025)
-    assert false_share(1) == 0
+    called = sum(Estimate.of(dict(enumerate(row))).significant for row in draws[:4000].tolist()) / 4000
+    assert called == pytest.approx(false_rate(seeds), abs=0.025)
+    assert false_rate(1) == 0
 
 
 @pytest.mark.parametrize(
     ("mean", "said"),
     [
-        (Mean(0.123456, 0.0123), "0.123 ± 0.012"),
-        (Mean(1234.56, 98.7), "1235 ± 99"),
-        (Mean(12.5519, 0.5), "12.55 ± 0.50"),
-        (Mean(0.98765, None), "0.9877"),
-        (Mean(0.5, 0.0), "0.5 ± 0"),
+        (Estimate(0.123456, 0.0123), "0.123 ± 0.012"),
+        (Estimate(1234.56, 98.7), "1235 ± 99"),
+        (Estimate(12.5519, 0.5), "12.55 ± 0.50"),
+        (Estimate(0.98765, None), "0.9877"),
+        (Estimate(0.5, 0.0), "0.5 ± 0"),
     ],
 )
-def test_means_have_the_digits_that_their_errors_allow(mean: Mean, said: str) -> None:
-    assert with_error(mean) == said
+def test_means_have_the_digits_that_their_errors_allow(mean: Estimate, said: str) -> None:
+    assert str(mean) == said
 
 
-def found(study: Study, real: float | None, values: list[list[float]]) -> Results:
+def found(study: Study, real: float | None, values: list[list[float]]) -> StudyResults:
     """Return results of the metric "n" for the rows of a study in order, by seed."""
     names = [(f"{one}", f"{other}") for one in (1, 2) for other in ("a", "b")]
     rows = tuple(
-        Row({"sampler.steps": step, "way": way}, {"sampler.steps": int(step), "way": way}, 7, _entry(real, some))
+        ResultRow({"sampler.steps": step, "way": way}, {"sampler.steps": int(step), "way": way}, 7, _entry(real, some))
         for (step, way), some in zip(names, values, strict=True)
     )
-    return Results(study, rows, ("n",))
+    return StudyResults(study, rows, ("n",))
 
 
-def _entry(real: float | None, values: list[float]) -> dict[str, Entry]:
-    return {"n": Entry(dict(enumerate(values)), real)} if values else {}
+def _entry(real: float | None, values: list[float]) -> dict[str, SeedValues]:
+    return {"n": SeedValues(dict(enumerate(values)), real)} if values else {}
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_without_real_images_or_seeds_nothing_is_called_best(study: Study, tmp_p
     single = read_study(write(tmp_path / "single.toml", SMALL.replace("[3, 5]", "[0]")))
     alone = found(single, 0.5, [[1.0], [0.6], [3.0], []])
     assert not any("≈" in entry for table in tables(alone) for row in table.rows for entry in row)
-    assert "Of one seed" in explanation(alone)
+    assert "There is one seed" in explanation(alone)
 
 
 def test_the_best_has_as_many_seeds_as_any(study: Study) -> None:
@@ -121,7 +121,7 @@ def test_plots_show_means_errors_and_seeds(study: Study, monkeypatch: pytest.Mon
         figures.append(figure)
         return b""
 
-    monkeypatch.setattr(drawing, "_png", keep)
+    monkeypatch.setattr(drawing, "figure_png", keep)
     results = found(study, 0.5, [[0.6, 0.7, 0.8], [0.65, 0.62, 0.8], [0.4, 0.3, 0.1], []])
     plots(results)
     (axes,) = figures[0].axes
@@ -168,7 +168,7 @@ def test_published_orders_are_compared_with_those_of_the_seeds(tmp_path: Path) -
         ("sampler.steps", "1", "a", "2", "a"): "the other way",
         ("sampler.steps", "1", "b", "2", "b"): "not told apart",
     }
-    pair = as_values(comparison)["pairs"][0]
+    pair = comparison.describe()["pairs"][0]
     assert (pair["one"], pair["other"], pair["published"]) == ("1, a", "1, b", 10.0)
     assert pair["mean"] == pytest.approx(1.0)
     *_, rows, counts, told = tables(results)
@@ -193,5 +193,5 @@ def test_unmeasured_rows_are_not_compared(tmp_path: Path) -> None:
 def test_published_values_must_be_of_a_metric_in_the_table(tmp_path: Path) -> None:
     text = SMALL + "[axes]\nsampler.steps = [1, 2]\n[axes.way]\na = {}\nb = { guidance.scale = 3.0 }" + ROWS
     study = read_study(write(tmp_path / "study.toml", text.replace('number = "n"', 'number = "m"')))
-    with pytest.raises(UserError, match=r"published.number: 'm' is not tabled.*known: n"):
+    with pytest.raises(UserError, match=r"published.number: 'm' is not in the tables.*known: n"):
         compare(found(study, 0.0, 4 * [[1.0]]))

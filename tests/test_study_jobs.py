@@ -4,44 +4,46 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from launching import ALONE, finish, kill, start
-from sitkit.recipes.study.local_jobs import Ended, Job, run_all
-from sitkit.recipes.study.run import Work, jobs_of
+from sitkit.recipes.study.local_jobs import Command, Job, JobResult, run_jobs
+from sitkit.recipes.study.run import StudyRun, jobs_of
 from sitkit.recipes.study.slurm import submit
 from sitkit.recipes.support.errors import UserError
-from studies import AXES, SMALL, layout, sitkit, write
+from studies import AXES, SMALL, grid, sitkit, write
 
 
-def job(key: str, code: str, folder: Path, needs: str | None = None) -> Job:
-    return Job(key, [sys.executable, "-c", code], folder / f"{key}.txt", needs, 1.0)
+def command_of(folder: Path, codes: Mapping[str, str]) -> Callable[[Sequence[str]], Command]:
+    """Return what gives the command of some keys: the Python code of each, one after the other."""
+    return lambda keys: Command(
+        [sys.executable, "-c", "\n".join(codes[key] for key in keys)], folder / f"{keys[0]}.txt"
+    )
 
 
 def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "after").mkdir()
     mark = "open('{0}/after/{1}', 'x').close()"
-    waits = "import os, time; time.sleep(.3); " + mark.format(tmp_path, "slow")
-    needs = f"import os; assert os.path.exists('{tmp_path}/after/slow'); " + mark.format(tmp_path, "needy")
-    jobs = [
-        job("slow", waits, tmp_path),
-        job("needy", needs, tmp_path, "slow"),
-        job("bad", "print('much'); raise ValueError('of this')", tmp_path),
-        job("never", mark.format(tmp_path, "never"), tmp_path, "bad"),
-        job("nor this", mark.format(tmp_path, "never"), tmp_path, "never"),
-        job("killed", "import os; os.kill(os.getpid(), 9)", tmp_path),
-        job("mute", "raise SystemExit(3)", tmp_path),
-        job("ready", mark.format(tmp_path, "ready"), tmp_path, "done before"),
-    ]
+    codes = {
+        "slow": "import os, time; time.sleep(.3); " + mark.format(tmp_path, "slow"),
+        "needy": f"import os; assert os.path.exists('{tmp_path}/after/slow'); " + mark.format(tmp_path, "needy"),
+        "bad": "print('much'); raise ValueError('of this')",
+        "never": mark.format(tmp_path, "never"),
+        "nor this": mark.format(tmp_path, "never"),
+        "killed": "import os; os.kill(os.getpid(), 9)",
+        "mute": "raise SystemExit(3)",
+        "ready": mark.format(tmp_path, "ready"),
+    }
+    needs = {"needy": "slow", "never": "bad", "nor this": "never", "ready": "done before"}
     ended: dict[str, str | None] = {}
 
-    def tell(one: Ended) -> None:
-        ended[one.job.key] = one.failure
+    def report(one: JobResult) -> None:
+        ended[one.key] = one.failure
 
-    run_all(jobs, 2, tell)
+    run_jobs([Job((key,), needs.get(key)) for key in codes], 2, command_of(tmp_path, codes), report)
     assert ended == {
         "slow": None,
         "needy": None,
@@ -49,46 +51,38 @@ def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: P
         "never": "not tried, for bad failed",
         "nor this": "not tried, for never failed",
         "killed": "killed by SIGKILL",
-        "mute": "exit code 3, without a word",
+        "mute": "exit code 3, without output",
         "ready": None,
     }
     assert sorted(file.name for file in (tmp_path / "after").iterdir()) == ["needy", "ready", "slow"]
 
 
-def test_jobs_that_fail_together_are_run_one_by_one(tmp_path: Path) -> None:
-    never = tuple(job(key, "pass", tmp_path, "b") for key in "ef")
-    alone = [job("a", "pass", tmp_path), job("b", "raise ValueError('b')", tmp_path), job("c", "pass", tmp_path)]
-    good = Job("d", job("d", "pass", tmp_path).words, tmp_path / "d.txt", None, 2.0, (job("d", "1 / 0", tmp_path),))
-    together = Job("a", job("", "import os; os.kill(os.getpid(), 9)", tmp_path).words, tmp_path / "a.txt", None, 3.0)
-    ended: list[tuple[str, str | None]] = []
-    jobs = [replace(together, others=tuple(alone)), good, replace(never[0], others=never)]
-    run_all(jobs, 1, lambda one: ended.append((one.job.key, one.failure)))
-    assert sorted(ended, key=lambda one: one[0]) == [
-        ("a", None),
-        ("b", "ValueError: b"),
-        ("c", None),
-        ("d", None),
-        ("e", "not tried, for b failed"),
-        ("f", "not tried, for b failed"),
-    ]
+def test_parts_of_a_job_are_repeated_one_by_one_if_it_fails(tmp_path: Path) -> None:
+    codes = {"a": "print('a')", "b": "raise ValueError('b')", "c": "pass", "d": "print('d')", "e": "print('e')"}
+    jobs = [Job(("a", "b", "c"), cost=3.0), Job(("d", "e"), cost=1.0), Job(("f", "g"), "b")]
+    ended: list[JobResult] = []
+    run_jobs(jobs, 1, command_of(tmp_path, codes), ended.append)
+    failures = {"b": "ValueError: b", "f": "not tried, for b failed", "g": "not tried, for b failed"}
+    assert {one.key: one.failure for one in ended} == {key: failures.get(key) for key in "abcdefg"}
+    assert [one.cost for one in sorted(ended, key=lambda one: one.key)] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
+    assert (tmp_path / "a.txt").read_text() == "a\n"
+    assert (tmp_path / "d.txt").read_text() == "d\ne\n"  # by one process
 
 
 @pytest.mark.parametrize(("at_once", "sizes"), [(1, [2, 2, 2, 2]), (3, [1] * 8), (100, [1] * 8)])
 def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle(
     tmp_path: Path, at_once: int, sizes: list[int]
 ) -> None:
-    file = write(tmp_path / "study.toml", SMALL + AXES)
-    work = Work.open(file, tmp_path / "out", None, [])
-    parts = work.open_parts()
-    jobs = [*jobs_of(work, parts, at_once)]
-    count = len(work.layout.models)
-    networks, cells = jobs[:count], jobs[count:]
-    assert [one.key for one in networks] == [*work.layout.models]
-    assert [one.words.count("--only") for one in cells] == sizes
-    found = [alone.key for one in cells for alone in one.others or (one,)]
-    assert sorted(found) == sorted(work.layout.cells)
-    for one in cells:
-        assert {work.layout.cells[alone.key].model.key for alone in one.others or (one,)} == {one.needs}
+    run = StudyRun.open(write(tmp_path / "study.toml", SMALL + AXES), tmp_path / "out", None, [])
+    networks, cells = run.open_parts()
+    jobs = [*jobs_of(networks, cells, at_once)]
+    assert [job.keys for job in jobs[: len(networks)]] == [(key,) for key in run.grid.networks]
+    groups = jobs[len(networks) :]
+    assert [len(job.keys) for job in groups] == sizes
+    assert sorted(key for job in groups for key in job.keys) == sorted(run.grid.cells)
+    for job in groups:
+        assert {run.grid.cells[key].network.key for key in job.keys} == {job.needs}
+        assert run.command(job.keys).words.count("--only") == len(job.keys)
 
 
 def test_the_number_of_jobs_at_once_is_bounded_and_cores_are_divided(
@@ -103,8 +97,9 @@ print(len([name for name in os.listdir('{tmp_path}') if name.endswith('.on')]), 
 time.sleep(.3)
 os.remove(f'{tmp_path}/{{os.getpid()}}.on')
 """
-    run_all([job(str(number), code, tmp_path) for number in range(5)], 2, lambda ended: None)
-    said = [(tmp_path / f"{number}.txt").read_text().split() for number in range(5)]
+    codes = dict.fromkeys("abcde", code)
+    run_jobs([Job((key,)) for key in codes], 2, command_of(tmp_path, codes), lambda ended: None)
+    said = [(tmp_path / f"{key}.txt").read_text().split() for key in codes]
     assert max(int(count) for count, _ in said) == 2
     cores = len(os.sched_getaffinity(0))
     assert {int(threads) for _, threads in said} == {max(1, cores // 2)}
@@ -112,10 +107,11 @@ os.remove(f'{tmp_path}/{{os.getpid()}}.on')
 
 def test_a_signal_stops_all_started_jobs(tmp_path: Path) -> None:
     code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"
-    jobs = [job("a", "import os, signal, time; time.sleep(.7); os.kill(os.getppid(), signal.SIGTERM)", tmp_path)]
+    stop = "import os, signal, time; time.sleep(.7); os.kill(os.getppid(), signal.SIGTERM)"
+    command = command_of(tmp_path, {"a": stop, "b": code})
     start_time = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_all([job("b", code, tmp_path), *jobs], 2, lambda ended: None)
+        run_jobs([Job(("b",)), Job(("a",))], 2, command, lambda ended: None)
     assert time.monotonic() - start_time < 20
     assert (tmp_path / "b.txt").read_text() == "stopped\n"
 
@@ -150,7 +146,7 @@ def test_failures_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
     assert (cell["what"], cell["why"]) == ("broken, seed 3", f"not tried, for {network['key']} failed")
     said = (tmp_path / "log").read_text()
     assert f"failed: {network['key']} (broken, seed 3): loss or gradient" in said
-    assert "1 of 2 places measured" in said
+    assert "1 of 2 combinations measured" in said
     assert "1 networks and" not in said.splitlines()[-1]
     for page in ("study.md", "study.html"):
         assert network["key"] in (tmp_path / "out" / page).read_text()
@@ -159,9 +155,9 @@ def test_failures_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_repeatedly_killed_study_finds_the_same_as_an_uninterrupted_one(tmp_path: Path) -> None:
     text = SMALL.replace("[3, 5]", "[3]") + AXES.replace("[2, 3]", "[2]")
-    parts = layout(tmp_path, text)
+    parts = grid(tmp_path, text)
     whole = ("study", tmp_path / "study.toml", "--out", tmp_path / "whole")
-    assert sitkit(*whole, *(word for key in [*parts.models, *parts.cells] for word in ("--only", key)))[0] == 0
+    assert sitkit(*whole, *(word for key in [*parts.networks, *parts.cells] for word in ("--only", key)))[0] == 0
     assert sitkit(*whole)[0] == 0
     for patience in (5.0, 8.0):
         process = start(study_command(tmp_path, "killed"), tmp_path / "log")
@@ -203,12 +199,12 @@ def test_jobs_of_a_cluster_do_the_same_as_processes(tmp_path: Path, monkeypatch:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     file = write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]"))
-    work = Work.open(file, tmp_path / "out", None, [])
-    jobs = submit(work, ["timeout_min=5"], cluster="debug")
+    run = StudyRun.open(file, tmp_path / "out", None, [])
+    jobs = submit(run, ["timeout_min=5"], cluster="debug")
     assert len(jobs) == 2
     for one in jobs:
         one.wait()
-    assert not work.open_parts()
-    assert submit(work, [], cluster="debug") == []
+    assert run.open_parts() == ({}, {})
+    assert submit(run, [], cluster="debug") == []
     with pytest.raises(UserError, match=r"--submit debug: .*no_such"):
-        submit(work, ["no_such=5"], cluster="debug")
+        submit(run, ["no_such=5"], cluster="debug")

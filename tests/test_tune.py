@@ -142,7 +142,7 @@ def test_an_interrupted_search_resumes_and_finds_the_same(
         measured.append(1)
         return evaluate(*arguments, **words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sitkit.recipes.tune.benchmark.evaluate", once)
+    monkeypatch.setattr("sitkit.recipes.study.parts.evaluate", once)
     code, said = sitkit("tune", run, *OVER, "--calls", CALLS, "--out", out)
     assert code == 130, said
     assert len([*(out / "candidates").iterdir()]) == len(kept) - 1
@@ -162,7 +162,7 @@ def test_a_candidate_that_fails_is_named_and_a_w_is_measured_without_guidance(ru
     code, said = sitkit("tune", run, *over, "--calls", 1, "--out", tmp_path)
     assert code == 0, said
     assert "failed: sampler.solver rk4, sampler.w ode: one step makes 4 calls, and 1 are allowed" in said
-    assert "no order to speak of" in said
+    assert "too few to be ranked" in said
     trials = [json.loads(file.read_text()) for file in (tmp_path / "candidates").iterdir()]
     unguided = [(one["sampler"]["kind"], one["seeds"]) for one in trials if one["guidance"]["scale"] == 1]
     assert sorted(unguided) == [("ode", [1, 2, 3]), ("sde", [1, 2, 3])]
@@ -171,8 +171,8 @@ def test_a_candidate_that_fails_is_named_and_a_w_is_measured_without_guidance(ru
 @pytest.mark.parametrize(
     ("words_", "said"),
     [
-        (["--over", "train.lr"], "of a trained run keys of sampler and guidance can be varied"),
-        (["--over", "sampler.steps=1|2"], "--calls says how many"),
+        (["--over", "train.lr"], "only keys of sampler and guidance can be varied"),
+        (["--over", "sampler.steps=1|2"], "they follow from --calls"),
         (["--over", "sampler.tmies"], "did you mean 'times'?"),
         (["--over", "sampler.interval"], "name its values"),
         (["--over", "sampler.w=sgima"], "did you mean 'sigma'?"),

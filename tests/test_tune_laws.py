@@ -15,15 +15,16 @@ from sitkit.recipes.experiment.overrides import recipe_from_table
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.experiment.sampler_files import sampler_toml, with_sampler
-from sitkit.recipes.study.definition import Axis
+from sitkit.recipes.study.statistics import SeedValues
+from sitkit.recipes.study.study_file import Axis
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.trust import TRUST_EVERYTHING
-from sitkit.recipes.tune import budget
-from sitkit.recipes.tune.budget import count_calls, with_steps, within
+from sitkit.recipes.tune import nfe_budget
 from sitkit.recipes.tune.candidates import changed, read_axes, split, variant, words
-from sitkit.recipes.tune.default_values import USUAL
-from sitkit.recipes.tune.kl_bound import Bounded, judge, kl_bound, rank_correlation
-from sitkit.recipes.tune.search import MOST_COMBINATIONS, combinations, search
+from sitkit.recipes.tune.default_values import DEFAULTS
+from sitkit.recipes.tune.grid_search import MOST_COMBINATIONS, combinations, search
+from sitkit.recipes.tune.kl_bound import DiffusionBound, judge, kl_bound, rank_correlation
+from sitkit.recipes.tune.nfe_budget import count_calls, with_steps, within
 from sitkit.samplers import KL, Constant, Diffusion, OneStep, RaisedCosine, Sigma, SineSquared
 from studies import write
 
@@ -86,8 +87,8 @@ def test_ranks() -> None:
     assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
 
 
-def bounded(name: str, bound: float, *distances: float) -> Bounded:
-    return Bounded(name, bound, dict(enumerate(distances)))
+def bounded(name: str, bound: float, *distances: float) -> DiffusionBound:
+    return DiffusionBound(name, bound, SeedValues(dict(enumerate(distances)), None))
 
 
 def test_only_significant_differences_count_for_or_against_the_bound() -> None:
@@ -101,9 +102,9 @@ def test_only_significant_differences_count_for_or_against_the_bound() -> None:
     assert (wrongly.pairs, wrongly.right) == (5, 2)
     assert "does not rank them rightly" in wrongly.sentence
     assert "It has d first, and measurement a." in wrongly.sentence
-    assert "cannot tell any two apart" in judge([b, like_b, bounded("e", 5.0, 0.2, 0.22, 0.2)]).sentence
-    assert "no order" in judge([a, b]).sentence
-    endless = [bounded(name, math.inf, *one.distances.values()) for name, one in (("e", a), ("f", last))]
+    assert "No pair differs significantly" in judge([b, like_b, bounded("e", 5.0, 0.2, 0.22, 0.2)]).sentence
+    assert "too few" in judge([a, b]).sentence
+    endless = [bounded(name, math.inf, *one.measured.distances.values()) for name, one in (("e", a), ("f", last))]
     for order in ([a, *endless], [a, *reversed(endless)]):  # of equal bounds neither says which is better
         assert (judge(order).pairs, judge(order).right) == (1, 1)
 
@@ -145,7 +146,7 @@ def test_recipes_of_the_same_samples_are_the_same() -> None:
     assert changed(digits("guidance.scale=2.0", "guidance.interval=[0.2, 0.3]")) != changed(recipe)
 
 
-@pytest.mark.parametrize("key", USUAL)
+@pytest.mark.parametrize("key", DEFAULTS)
 @pytest.mark.parametrize("settings", [["sampler.kind=ode"], ["sampler.kind=sde"]], ids=str)
 def test_default_values_can_be_used(key: str, settings: list[str]) -> None:
     recipe = digits(*settings)
@@ -186,7 +187,7 @@ def test_the_number_of_steps_is_the_largest_within_the_nfe() -> None:
 
 
 def test_an_nfe_that_does_not_depend_on_steps_ends_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "count_calls", lambda recipe, split: 40)
+    monkeypatch.setattr(nfe_budget, "count_calls", lambda recipe, split: 40)
     assert within(digits(), digits().data.build(), 50).sampler.steps == 50
 
 

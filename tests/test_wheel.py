@@ -25,13 +25,14 @@ def test_the_wheel_has_every_file_of_every_package_and_no_other(tmp_path: Path) 
         file
         for package in packages
         for file in (ROOT / package).rglob("*")
-        if file.suffix in (".py", ".toml", ".typed")
+        if file.suffix in (".py", ".toml", ".typed") or file.parent.name == "templates"
     ]
     assert packed == {f"sitkit/{file.relative_to(ROOT).as_posix()}" for file in files} | {
         f"sitkit/{package}/py.typed" for package in packages
     }
     assert any(name.endswith("presets/digits.toml") for name in packed)
     assert any(name.endswith("samplers/official-ode.toml") for name in packed)
+    assert any(name.endswith("templates/base.html") for name in packed)
     assert "License-Expression: MIT" in metadata
 
 

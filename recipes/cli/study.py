@@ -1,4 +1,4 @@
-"""Commands about many ways to do one thing: studies."""
+"""`sitkit study`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,58 +11,57 @@ from .common import MOST_PROCESSES, MOST_ROWS, Device, command, device_of
 
 @command
 def study(
-    file: Annotated[
-        Path, typer.Argument(metavar="STUDY.toml", help="What is varied of which recipe (docs/studies.md).")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The file of the study (docs/studies.md).")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the study.")],
     jobs: Annotated[
-        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes at once, among which cores are divided.")
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes at once, which divide the cores.")
     ] = 1,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Only train or measure what has that key; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY", help="Compute only the part of this key; may be repeated.")
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Only print what there is to do, and what is done.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only print all parts, and which are done.")] = False,
     models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where networks are, for several studies to share.")
+        Path | None, typer.Option(metavar="DIR", help="The folder of the networks, which several studies can share.")
     ] = None,
     submit: Annotated[
-        Literal["slurm"] | None, typer.Option(help="Give what is open to a cluster, a job each, by submitit.")
+        Literal["slurm"] | None, typer.Option(help="Submit the open parts to a cluster, a job each, by submitit.")
     ] = None,
     slurm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of submitted jobs, as slurm_partition=gpu.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A parameter of submitted jobs, as slurm_partition=gpu."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 512,
     device: Device = "auto",
 ) -> None:
-    """Train and measure all that a study varies, or go on with it; writes study.json, study.md, study.html and plots.
+    """Train and evaluate all combinations of a study, or resume it; writes study.json, study.md, study.html and plots.
 
-    Every network is trained once, whatever is measured of it. Exit code 1: something failed, and all else is done.
+    Each network is trained once. Exit code 1: a part failed, and all others are done.
 
     Example: sitkit study docs/results/steps.toml --out runs/steps --jobs 2
     """
-    from ..study.run import Work, list_parts, run_study
+    from ..study.run import StudyRun, list_parts, run_study
 
     if len([one for one in (only, list_, submit) if one]) > 1:
         raise UserError("--only, --list and --submit: give one of them")
     if slurm and not submit:
-        raise UserError("--slurm says how to --submit slurm: give that, too")
+        raise UserError("--slurm needs --submit slurm: give that, too")
     options = [*(["--device", device] if device != "auto" else []), *(["--batch", str(batch)] if batch != 512 else [])]
-    work = Work.open(file, out, models, options)
+    run = StudyRun.open(file, out, models, options)
     if list_:
-        typer.echo("\n".join(list_parts(work)))
+        typer.echo("\n".join(list_parts(run)))
     elif submit:
         from ..study.slurm import submit as run_submit
 
-        submitted = run_submit(work, slurm or ())
+        submitted = run_submit(run, slurm or ())
         typer.echo(
-            f"{len(submitted)} jobs submitted; when they have ended, the same command without --submit tables them"
+            f"{len(submitted)} jobs submitted; after they have ended, this command without --submit writes the tables"
         )
     elif only:
-        from ..study.measure_cell import do
+        from ..study.parts import compute
 
         for key in only:
-            do(key, work.layout, work.folder, device_of(device), batch)
+            compute(key, run.grid, run.folder, device_of(device), batch)
     else:
         device_of(device)
-        if not run_study(work, jobs, typer.echo):
+        if not run_study(run, jobs, typer.echo):
             raise typer.Exit(1)

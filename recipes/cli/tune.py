@@ -1,4 +1,4 @@
-"""The command that chooses a sampler for a trained run."""
+"""`sitkit tune`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,28 +29,30 @@ def tune(
         list[str],
         typer.Option(
             metavar="KEYS",
-            help="What to vary, as sampler.w,guidance.scale; or with its values, as 'guidance.scale=1.0|1.5|2.0'; may "
-            "be repeated.",
+            help="Keys to vary, as sampler.w,guidance.scale; or with values, as 'guidance.scale=1.0|1.5|2.0'; may be "
+            "repeated.",
         ),
     ],
-    calls: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Calls of the network for a batch, at most.")],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of what is found; by default DIR/tune.")] = None,
+    calls: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="The most NFE (network evaluations) of a batch.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder of the results; by default DIR/tune.")
+    ] = None,
     number: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of evaluation, to come near to that of real images.")
+        str | None, typer.Option(metavar="NAME", help="The metric to optimize; by default the first one.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(metavar="REF", help="What to compare with, as in `sitkit evaluate`.")
+        Path | None, typer.Option(metavar="REF", help="The images to compare with, as in `sitkit evaluate`.")
     ] = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="The seed of the first draw.")] = 0,
     batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 256,
     average: Average = "ema",
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
-    """Search the sampler that is best for a trained run with so many network calls, or go on with it.
+    """Search the best sampler settings of a trained run within a number of NFE, or resume the search.
 
-    Chooses by some seeds and reports by others; writes sampler.toml, which `sample --sampler` takes, and tune.html.
+    Chooses by samples of some seeds and reports others; writes sampler.toml (for `sample --sampler`) and tune.html.
 
     Example: sitkit tune runs/digits --over sampler.w,sampler.times,guidance.scale --calls 50 --set evaluation.draws=1
     """

@@ -21,10 +21,10 @@ from ..experiment.auto_values import velocity_interval
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels, load_network
 from ..runs.run import Run
-from ..sampling.manifest import versions
 from ..storage import checkpoints
 from ..storage.files import write_atomic
 from ..storage.work_partition import WorkPartition
+from ..support.environment import versions
 from ..support.errors import UserError
 from .bits_per_dim import SOLVER, BatchBits, BitsEstimator, BitsStore, batches, collect, measure
 

@@ -1,7 +1,5 @@
 """Everything that samples depend on."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from ..experiment.auto_values import resolve_auto
 from ..experiment.recipe import Recipe
 from ..runs.data_paths import PATH_KEYS
 from ..storage import checkpoints
+from ..support.environment import versions
 from .labels import Labels
 
 MADE_BY = "made_by"
@@ -55,11 +54,6 @@ def manifest_of(
             **versions(),
         },
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that numbers may depend on."""
-    return {name: version(name) for name in ("sitkit", "torch", "numpy")} | {"python": platform.python_version()}
 
 
 def identity(manifest: dict[str, Any]) -> dict[str, Any]:

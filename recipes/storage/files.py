@@ -5,10 +5,12 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from ..support.errors import UserError
 
 CHUNK_BYTES = 1 << 24
 """How many bytes are read at once."""
@@ -98,6 +100,19 @@ def write_atomic(file: Path, content: bytes) -> None:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of a folder, by name, each atomically.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        for name, content in contents.items():
+            write_atomic(folder / name, content)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def sha256(file: Path, advance: Callable[[int], None] = lambda count: None) -> str:

@@ -1,4 +1,4 @@
-"""Work in processes of this machine: so many commands at once, none before those that it needs."""
+"""Commands in processes of this machine: a number of them at once, each after the one that it needs."""
 
 import os
 import signal
@@ -12,89 +12,98 @@ from pathlib import Path
 from ..support.interrupts import interrupts
 
 LOOK_EVERY = 0.05
+"""Seconds between two looks at the processes."""
 PATIENCE = 60.0
-"""Seconds in which a command that is told to stop may write what it has."""
+"""Seconds in which a process that is interrupted may save its work."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command by key, where its output goes, which job it needs, and how much work it is, in any unit.
+    """Parts that one command computes, the part that they need, and their cost in any unit."""
 
-    One that does what several others would, and spares them their start, names them: they are done if it fails.
-    """
-
-    key: str
-    words: Sequence[str]
-    log: Path
-    needs: str | None
-    work: float
-    others: "tuple[Job, ...]" = ()
+    keys: tuple[str, ...]
+    needs: str | None = None
+    cost: float = 1.0
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A job that has ended: why it failed, if it did."""
+class JobResult:
+    """A part that has ended: its key, its cost, and why it failed, if it did."""
 
-    job: Job
+    key: str
+    cost: float
     failure: str | None
 
 
-def run_all(jobs: Sequence[Job], at_once: int, tell: Callable[[Ended], None]) -> None:
-    """Run jobs, so many at once and in their order, but for those that wait; what needs a failed one fails as well.
+@dataclass(frozen=True)
+class Command:
+    """A command, and the file of its output."""
 
-    Each process has one of the machine's GPUs, taken in turn, and as many threads as the machine has cores divided by
-    how many are at once, unless the user has set a number of threads. If this process is told to stop, so are they.
+    words: Sequence[str]
+    log: Path
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    at_once: int,
+    command: Callable[[Sequence[str]], Command],
+    report: Callable[[JobResult], None],
+) -> None:
+    """Run jobs in their order, some at once; what needs a failed part fails as well.
+
+    A job of several parts that fails is repeated part by part. Each process has one of the machine's GPUs, in turn,
+    and its share of the cores, unless the user has set a number of threads. If this process is interrupted, it
+    interrupts them.
 
     Args:
-        jobs: what to do; what one needs must stand before it, or is done already.
-        at_once: how many processes.
-        tell: is told of each that ended, in that order.
+        jobs: what to do; what a job needs is done already, or stands before it.
+        at_once: the number of processes.
+        command: returns the command of some keys.
+        report: is called with each part that has ended, in that order.
 
     Raises:
-        KeyboardInterrupt: this process was told to stop; all that it started has ended.
+        KeyboardInterrupt: this process was interrupted; all that it started has ended.
     """
     waiting = list(jobs)
-    open_keys = {job.key for job in jobs}
-    failures: dict[str, str] = {}
-    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
-    seats: dict[str, int] = {}
+    open_keys = {key for job in jobs for key in job.keys}
+    failed: set[str] = set()
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by seat
 
     def end(job: Job, failure: str | None) -> None:
-        open_keys.discard(job.key)
-        if failure is not None:
-            failures[job.key] = failure
-        tell(Ended(job, failure))
+        open_keys.difference_update(job.keys)
+        failed.update(job.keys if failure else ())
+        for key in job.keys:
+            report(JobResult(key, job.cost / len(job.keys), failure))
 
     with ExitStack() as stack:
-        stack.callback(_stop, running)
+        stack.callback(lambda: _stop([process for _, process in running.values()]))
         interrupted = stack.enter_context(interrupts())
         while waiting or running:
             if interrupted():
                 raise KeyboardInterrupt
-            for job, process in [pair for pair in running if pair[1].poll() is not None]:
-                running.remove((job, process))
-                del seats[job.key]
-                failure = _failure(process.returncode, job.log)
-                if failure is not None and job.others:
-                    waiting[:0] = job.others
+            for seat, (job, process) in [*running.items()]:
+                if process.poll() is None:
+                    continue
+                del running[seat]
+                failure = _failure(process.returncode, command(job.keys).log)
+                if failure and len(job.keys) > 1:
+                    waiting[:0] = [Job((key,), job.needs, job.cost / len(job.keys)) for key in job.keys]
                 else:
                     end(job, failure)
             for job in list(waiting):
-                if job.needs in failures:
+                if job.needs in failed:
                     waiting.remove(job)
-                    for one in job.others or (job,):
-                        end(one, f"not tried, for {job.needs} failed")
-            ready = [job for job in waiting if job.needs not in open_keys]
-            for job in ready[: at_once - len(running)]:
+                    end(job, f"not tried, for {job.needs} failed")
+            for job in [job for job in waiting if job.needs not in open_keys][: at_once - len(running)]:
                 waiting.remove(job)
-                seats[job.key] = min(set(range(at_once)) - set(seats.values()))
-                running.append((job, _start(job, at_once, seats[job.key])))
+                seat = min(set(range(at_once)) - running.keys())
+                running[seat] = (job, _start(command(job.keys), at_once, seat))
             if running:
                 time.sleep(LOOK_EVERY)
 
 
 def threads(at_once: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that divide the cores among so many processes: none if the user has set a number."""
+    """Return the variables that divide the cores among processes; none if the user has set a number of threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     if any(name in environment for name in names):
         return {}
@@ -103,7 +112,7 @@ def threads(at_once: int, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def gpu(seat: int) -> dict[str, str]:
-    """Return the variable that gives a process one GPU, by its number among those at once; nothing if there is none."""
+    """Return the variable that gives a process one GPU, by its place among those at once; none without GPUs."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -111,12 +120,12 @@ def gpu(seat: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": names[seat % len(names)]} if names else {}
 
 
-def _start(job: Job, at_once: int, seat: int) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own: keys that interrupt are for this process, which hands them on."""
+def _start(command: Command, at_once: int, seat: int) -> subprocess.Popen[bytes]:
+    """Start a command in a separate process group: keys that interrupt reach this process, which passes them on."""
     environment = {**os.environ, **threads(at_once, os.environ), **gpu(seat)}
-    with job.log.open("wb") as stream:
+    with command.log.open("wb") as stream:
         return subprocess.Popen(
-            job.words,
+            command.words,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -132,16 +141,16 @@ def _failure(code: int, log: Path) -> str | None:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("sitkit: ") if lines else f"exit code {code}, without a word"
+    return lines[-1].removeprefix("sitkit: ") if lines else f"exit code {code}, without output"
 
 
-def _stop(running: Sequence[tuple[Job, subprocess.Popen[bytes]]]) -> None:
-    """Tell all that still run to stop, and wait until they have; kill those that do not."""
-    for _, process in running:
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Interrupt processes, wait until they have ended, and kill those that do not."""
+    for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
     end = time.monotonic() + PATIENCE
-    for _, process in running:
+    for process in processes:
         try:
             process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -1,106 +1,95 @@
-"""What was published of the rows of a study, and whether its own seeds tell them in the same order."""
+"""Published values of the rows of a study, and whether its seeds give the same order."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..support.errors import UserError
-from .definition import Published, check_number
-from .results import Results, Row
-from .statistics import Mean, difference
+from .results import ResultRow, StudyResults
+from .statistics import Estimate, difference
+from .study_file import PublishedSection, check_metric
 
-Verdict = Literal["as published", "the other way", "not told apart"]
-VERDICTS: tuple[Verdict, ...] = ("the other way", "as published", "not told apart")
+REVERSED, AS_PUBLISHED, UNKNOWN = VERDICTS = ("the other way", "as published", "not told apart")
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """Two rows that differ on one axis, the lesser of what was published first: other minus one, there and here."""
+class RowPair:
+    """Two rows that differ on one axis, the lower published value first; both differences are other minus one."""
 
     axis: str
-    one: Row
-    other: Row
+    one: ResultRow
+    other: ResultRow
     published: float
-    here: Mean
+    here: Estimate
 
     @property
-    def verdict(self) -> Verdict:
-        """Which order the seeds tell."""
-        if not self.here.beyond:
-            return "not told apart"
-        return "as published" if self.here.value > 0 else "the other way"
+    def verdict(self) -> str:
+        """The order that the seeds give."""
+        if not self.here.significant:
+            return UNKNOWN
+        return AS_PUBLISHED if self.here.value > 0 else REVERSED
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """What was published beside what was found: rows with both, in the study's order, and their pairs."""
+class PublishedComparison:
+    """Published values beside measured ones: the rows that have both, in the study's order, and their pairs."""
 
-    published: Published
-    rows: tuple[Row, ...]
-    pairs: tuple[Pair, ...]
+    published: PublishedSection
+    rows: tuple[ResultRow, ...]
+    pairs: tuple[RowPair, ...]
 
-    def there(self, row: Row) -> float:
-        """Return what was published of a row."""
-        return self.published.rows[name_of(row)]
+    def there(self, row: ResultRow) -> float:
+        """Return the published value of a row."""
+        return self.published.rows[row.name]
 
-    def here(self, row: Row) -> Mean:
-        """Return what was found of a row."""
+    def here(self, row: ResultRow) -> Estimate:
+        """Return the measured value of a row."""
         return row.entries[self.published.number].mean
 
-    def counts(self) -> dict[str, dict[Verdict, int]]:
-        """Return how many pairs have each verdict, by axis."""
-        found: dict[str, dict[Verdict, int]] = {}
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of pairs with each verdict, by axis."""
+        found: dict[str, dict[str, int]] = {}
         for pair in self.pairs:
             found.setdefault(pair.axis, dict.fromkeys(VERDICTS, 0))[pair.verdict] += 1
         return found
 
+    def describe(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "source": self.published.source,
+            "number": self.published.number,
+            "rows": [{**row.values, "published": self.there(row), **self.here(row).describe()} for row in self.rows],
+            "pairs": [
+                {"axis": pair.axis, "one": pair.one.name, "other": pair.other.name, "published": pair.published}
+                | {**pair.here.describe(), "verdict": pair.verdict}
+                for pair in self.pairs
+            ],
+        }
 
-def name_of(row: Row) -> str:
-    """Return a row's name: those of its variants."""
-    return ", ".join(row.names.values())
 
-
-def compare(results: Results) -> Comparison | None:
-    """Return what was published beside what was found so far; None if the study knows of nothing published.
+def compare(results: StudyResults) -> PublishedComparison | None:
+    """Return published values beside those measured so far; None if the study has none.
 
     Raises:
-        UserError: the number that was published is not one of those that are tabled.
+        UserError: the metric of the published values is not in the tables.
     """
-    published = results.study.written.published
+    published = results.study.content.published
     if published is None:
         return None
     try:
-        check_number(published, results.numbers)
+        check_metric(published, results.metrics)
     except UserError as problem:
         raise UserError(f"{results.study.file}: {problem}") from None
-    rows = [row for row in results.rows if published.number in row.entries and name_of(row) in published.rows]
-    return Comparison(published, tuple(rows), tuple(_pairs(rows, published)))
+    rows = [row for row in results.rows if published.number in row.entries and row.name in published.rows]
+    return PublishedComparison(published, tuple(rows), tuple(_pairs(rows, published)))
 
 
-def _pairs(rows: list[Row], published: Published) -> Iterator[Pair]:
+def _pairs(rows: list[ResultRow], published: PublishedSection) -> Iterator[RowPair]:
     for pair in itertools.combinations(rows, 2):
-        one, other = sorted(pair, key=lambda row: published.rows[name_of(row)])
-        apart = published.rows[name_of(other)] - published.rows[name_of(one)]
+        one, other = sorted(pair, key=lambda row: published.rows[row.name])
+        apart = published.rows[other.name] - published.rows[one.name]
         axes = [axis for axis, name in one.names.items() if other.names[axis] != name]
         here = difference(other.entries[published.number].values, one.entries[published.number].values)
         if len(axes) == 1 and apart and here is not None:
-            yield Pair(axes[0], one, other, apart, here)
-
-
-def as_values(comparison: Comparison) -> Mapping[str, Any]:
-    """Return a comparison as `study.json` has it."""
-    return {
-        "source": comparison.published.source,
-        "number": comparison.published.number,
-        "rows": [
-            {**row.values, "published": comparison.there(row), "mean": comparison.here(row).value}
-            | {"standard_error": comparison.here(row).error}
-            for row in comparison.rows
-        ],
-        "pairs": [
-            {"axis": pair.axis, "one": name_of(pair.one), "other": name_of(pair.other), "published": pair.published}
-            | {"mean": pair.here.value, "standard_error": pair.here.error, "verdict": pair.verdict}
-            for pair in comparison.pairs
-        ],
-    }
+            yield RowPair(axes[0], one, other, apart, here)

@@ -1,4 +1,4 @@
-"""What a study found: for each row of its table the numbers over seeds, and which cannot be told from the best."""
+"""The results of a study: for each row of its table the metrics by seed, and which rows are like the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,50 +7,37 @@ from typing import Any
 
 from ..support.errors import UserError
 from ..support.names import did_you_mean
-from .definition import Axis, Study
-from .folder import Folder
-from .layout import Layout, Place
-from .statistics import Mean, difference
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A number of a row: by seed, and what real images would give, None if nobody can tell."""
-
-    values: Mapping[int, float]
-    real: float | None
-
-    @property
-    def mean(self) -> Mean:
-        """The mean over seeds."""
-        return Mean.of(self.values)
-
-    @property
-    def distances(self) -> dict[int, float]:
-        """How far from what real images would give, by seed."""
-        return {seed: abs(value - (self.real or 0.0)) for seed, value in self.values.items()}
+from .grid import Grid, GridPoint
+from .statistics import Estimate, SeedValues, difference
+from .study_file import Axis, Study
+from .study_folder import StudyFolder
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """A row of the table: names and values of its variants by axis, calls of the network, and numbers by name.
+class ResultRow:
+    """A row of the table: names and values of its variants by axis, its NFE, and its metrics by name.
 
-    It has no calls and no numbers if nothing of it was measured.
+    It has no NFE and no metrics if nothing of it was measured.
     """
 
     names: Mapping[str, str]
     values: Mapping[str, Any]
     calls: int | None
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, SeedValues]
+
+    @property
+    def name(self) -> str:
+        """The names of its variants."""
+        return ", ".join(self.names.values())
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
-    """What a study found: its rows, in its order, and the names of the numbers that are tabled."""
+class StudyResults:
+    """The rows of a study, in its order, and the names of the metrics in its tables."""
 
     study: Study
-    rows: tuple[Row, ...]
-    numbers: tuple[str, ...]
+    rows: tuple[ResultRow, ...]
+    metrics: tuple[str, ...]
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -58,65 +45,59 @@ class Results:
         return self.study.axes
 
     @cached_property
-    def best(self) -> dict[str, Row]:
-        """Of each number the row nearest to what real images would give, if they have it, of rows with most seeds."""
+    def best(self) -> dict[str, ResultRow]:
+        """The row nearest to real images, by metric, among the rows with the most seeds; none if that is unknown."""
         found = {}
-        for number in self.numbers:
-            having = [row for row in self.rows if number in row.entries and row.entries[number].real is not None]
-            most = max((len(row.entries[number].values) for row in having), default=0)
-            if whole := [row for row in having if len(row.entries[number].values) == most]:
-                found[number] = min(whole, key=lambda row: Mean.of(row.entries[number].distances).value)
+        for metric in self.metrics:
+            known = [row for row in self.rows if metric in row.entries and row.entries[metric].real is not None]
+            most = max((len(row.entries[metric].values) for row in known), default=0)
+            if whole := [row for row in known if len(row.entries[metric].values) == most]:
+                found[metric] = min(whole, key=lambda row: row.entries[metric].distance.value)
         return found
 
-    def behind(self, row: Row, number: str) -> Mean | None:
-        """Return how much further from real images than the best a row is, over the seeds that both have."""
-        best = self.best.get(number)
-        if best is None or best is row or number not in row.entries:
+    def behind(self, row: ResultRow, metric: str) -> Estimate | None:
+        """Return how much farther from real images than the best a row is, over common seeds; None for the best."""
+        best = self.best.get(metric)
+        if best is None or best is row or metric not in row.entries:
             return None
-        return difference(row.entries[number].distances, best.entries[number].distances)
+        return difference(row.entries[metric].distances, best.entries[metric].distances)
 
-    def like_best(self, row: Row, number: str) -> bool:
-        """Return whether these seeds cannot tell a row from the best; not so of the best itself."""
-        behind = self.behind(row, number)
-        return behind is not None and behind.error is not None and not behind.beyond
+    def like_best(self, row: ResultRow, metric: str) -> bool:
+        """Return whether a row is not significantly behind the best."""
+        behind = self.behind(row, metric)
+        return behind is not None and behind.error is not None and not behind.significant
 
 
-def collect(study: Study, layout: Layout, folder: Folder) -> Results:
+def collect(study: Study, grid: Grid, folder: StudyFolder) -> StudyResults:
     """Return what has been measured so far.
 
     Raises:
-        UserError: the study asks for a number that no cell has.
+        UserError: the study names a metric that no cell has.
     """
-    measured = {key: folder.measured(cell) for key, cell in layout.cells.items() if folder.done(cell)}
-    numbers = _numbers(study, measured)
-    groups: dict[tuple[str, ...], list[Place]] = {}
-    for place in layout.places:
-        groups.setdefault(tuple(variant.name for variant in place.variants), []).append(place)
-    return Results(study, tuple(_row(study, places, measured, numbers) for places in groups.values()), numbers)
-
-
-def _numbers(study: Study, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    measured = {key: folder.measured(cell) for key, cell in grid.cells.items() if folder.done(cell)}
     known = list(dict.fromkeys(name for found in measured.values() for name in found["numbers"]))
-    wanted = study.written.measure.numbers
-    for name in wanted if known else ():
+    metrics = study.content.measure.numbers or tuple(known)
+    for name in metrics if known else ():
         if name not in known:
-            said = f"no '{name}' was measured{did_you_mean(name, known)}; known: {', '.join(known)}"
-            raise UserError(f"{study.file}: measure.numbers: {said}")
-    return wanted or tuple(known)
+            hint = did_you_mean(name, known)
+            raise UserError(f"{study.file}: measure.numbers: no '{name}' was measured{hint}; known: {', '.join(known)}")
+    groups: dict[tuple[str, ...], list[GridPoint]] = {}
+    for point in grid.points:
+        groups.setdefault(tuple(variant.name for variant in point.variants), []).append(point)
+    return StudyResults(study, tuple(_row(study, points, measured, metrics) for points in groups.values()), metrics)
 
 
-def _row(study: Study, places: Sequence[Place], measured: Mapping[str, Any], numbers: Sequence[str]) -> Row:
-    found = {place.seed: measured[place.cell.key] for place in places if place.cell.key in measured}
+def _row(study: Study, points: Sequence[GridPoint], measured: Mapping[str, Any], metrics: Sequence[str]) -> ResultRow:
+    found = {point.seed: measured[point.cell.key] for point in points if point.cell.key in measured}
     entries = {}
-    for name in numbers:
-        having = {seed: one["numbers"][name] for seed, one in found.items() if name in one["numbers"]}
-        if having:
-            values = {seed: float(one["mean"]) for seed, one in having.items()}
-            entries[name] = Entry(values, next(iter(having.values()))["real"])
-    pairs = [*zip(study.axes, places[0].variants, strict=True)]
-    return Row(
-        names={axis.name: variant.name for axis, variant in pairs},
-        values={axis.name: variant.value for axis, variant in pairs},
+    for name in metrics:
+        if numbers := {seed: one["numbers"][name] for seed, one in found.items() if name in one["numbers"]}:
+            values = {seed: float(number["mean"]) for seed, number in numbers.items()}
+            entries[name] = SeedValues(values, next(iter(numbers.values()))["real"])
+    variants = {axis.name: variant for axis, variant in zip(study.axes, points[0].variants, strict=True)}
+    return ResultRow(
+        names={axis: variant.name for axis, variant in variants.items()},
+        values={axis: variant.value for axis, variant in variants.items()},
         calls=next((one["calls"] for one in found.values()), None),
         entries=entries,
     )

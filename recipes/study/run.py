@@ -1,4 +1,4 @@
-"""What `sitkit study` does: all that is not done yet of a study, then its tables and plots."""
+"""`sitkit study`: compute the parts of a study that are not done, then write its tables and plots."""
 
 import json
 import math
@@ -9,181 +9,166 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..experiment.recipe import Recipe
-from ..storage.files import write_atomic
-from ..support.errors import UserError
+from ..storage.files import write_files
 from ..support.progress import progress
-from .definition import Study, read_study
-from .folder import Folder
-from .layout import Cell, Layout, Model, lay_out
-from .local_jobs import Ended, Job, run_all
+from .grid import Cell, Grid, Network, grid_of
+from .local_jobs import Command, Job, JobResult, run_jobs
 from .plots import plots
 from .record import record
 from .results import collect
+from .study_file import Study, read_study
+from .study_folder import StudyFolder
 from .tables import markdown, page
 
 TRAINING = 3
-"""What a step of training costs, in calls of the network on as many images."""
-UNKNOWN_COUNT = 1000
-"""Images that are drawn, for want of knowledge, where as many are as are held out."""
+"""The cost of a training step, in forward passes of as many images."""
+DEFAULT_COUNT = 1000
+"""An estimate of the number of samples if it is that of the held-out images."""
 PERCENT = 100
-TOGETHER = 8
-"""The most cells that a process measures: imports and compilers take as long as small networks do."""
+CELLS_A_JOB = 8
+"""The most cells of a job: starting a process takes as long as evaluating a small network."""
 ROUNDS = 4
-"""How many jobs, at least, each of the processes at once should find."""
+"""The least number of jobs for each of the processes at once."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """A study, laid out, with its folder, and how it is to be done.
+class StudyRun:
+    """A study, its grid and its folder.
 
     Args:
         study: the study.
-        layout: its networks and cells.
+        grid: its networks and cells.
         folder: where they are.
-        options: words that the commands of its parts take besides.
+        options: further words of the commands that compute its parts.
     """
 
     study: Study
-    layout: Layout
-    folder: Folder
+    grid: Grid
+    folder: StudyFolder
     options: Sequence[str]
 
     @classmethod
-    def open(cls, file: Path, out: Path, models: Path | None, options: Sequence[str]) -> "Work":
-        """Return the work of a study's file in a folder.
+    def open(cls, file: Path, out: Path, networks: Path | None, options: Sequence[str]) -> "StudyRun":
+        """Return the run of a study's file in a folder.
 
         Raises:
-            UserError: the file is no study, or the folder cannot be written.
+            UserError: the file is not a study, or the folder cannot be written.
         """
         study = read_study(file)
-        return cls(study, lay_out(study), Folder.make(out, models), options)
-
-    @property
-    def parts(self) -> dict[str, Model | Cell]:
-        """Networks, then cells, by key."""
-        return {**self.layout.models, **self.layout.cells}
+        return cls(study, grid_of(study), StudyFolder.make(out, networks), options)
 
     def words(self) -> list[str]:
-        """Return the command of this study, without the program."""
-        shared = [] if self.folder.models == self.folder.path / "models" else ["--models", str(self.folder.models)]
-        return ["study", str(self.study.file), "--out", str(self.folder.path), *shared, *self.options]
+        """Return the command of the study, without the program."""
+        shared = self.folder.networks != self.folder.path / "models"
+        models = ["--models", str(self.folder.networks)] if shared else []
+        return ["study", str(self.study.file), "--out", str(self.folder.path), *models, *self.options]
 
-    def words_of(self, *keys: str) -> list[str]:
-        """Return the command that does some parts, for any process."""
+    def command(self, keys: Sequence[str]) -> Command:
+        """Return the command that computes some parts, for any process."""
         only = [word for key in keys for word in ("--only", key)]
-        unshadowed = "-P"  # no module of the working directory stands before others
-        return [sys.executable, unshadowed, "-m", "sitkit.recipes", *self.words(), *only]
+        unshadowed = "-P"  # no module of the working directory hides another
+        words = [sys.executable, unshadowed, "-m", "sitkit.recipes", *self.words(), *only]
+        return Command(words, self.folder.log(keys[0]))
 
-    def open_parts(self) -> dict[str, Model | Cell]:
-        """Return what is to be done still: no network of which no cell is open."""
-        cells = {key: cell for key, cell in self.layout.cells.items() if not self.folder.done(cell)}
-        wanted = {cell.model.key: cell.model for cell in cells.values()}
-        return {**{key: model for key, model in wanted.items() if not self.folder.done(model)}, **cells}
+    def open_parts(self) -> tuple[dict[str, Network], dict[str, Cell]]:
+        """Return the cells that are not done, and the networks that they need and that are not done, by key."""
+        cells = {key: cell for key, cell in self.grid.cells.items() if not self.folder.done(cell)}
+        wanted = {cell.network.key: cell.network for cell in cells.values()}
+        return {key: network for key, network in wanted.items() if not self.folder.done(network)}, cells
 
 
-def list_parts(work: Work) -> list[str]:
-    """Return a line for each network and cell: key, state, and what it is."""
+def list_parts(run: StudyRun) -> list[str]:
+    """Return a line for each network and cell: its key, its state, and its name."""
     lines = []
-    for key, one in work.parts.items():
-        failed = work.folder.failed(key)
-        state = "done" if work.folder.done(one) else "failed" if failed else "open"
-        sort = "network" if isinstance(one, Model) else f"cell of {one.model.key}"
-        lines.append(f"{key}  {state:6}  {sort:20}  {work.layout.names[key]}" + (f"  ({failed})" if failed else ""))
+    parts: dict[str, Network | Cell] = {**run.grid.networks, **run.grid.cells}
+    for key, part in parts.items():
+        failure = run.folder.failure(key)
+        state = "done" if run.folder.done(part) else "failed" if failure else "open"
+        kind = "network" if isinstance(part, Network) else f"cell of {part.network.key}"
+        lines.append(f"{key}  {state:6}  {kind:20}  {run.grid.names[key]}" + (f"  ({failure})" if failure else ""))
     return lines
 
 
-def run_study(work: Work, jobs: int, say: Callable[[str], None]) -> bool:
-    """Do what is open of a study in processes of this machine, write its results, and return whether nothing failed.
+def run_study(run: StudyRun, at_once: int, say: Callable[[str], None]) -> bool:
+    """Compute the open parts of a study in processes of this machine, write its results; return whether none failed.
 
     Raises:
         UserError: the results cannot be written.
-        KeyboardInterrupt: it was told to stop; what is done is kept.
+        KeyboardInterrupt: it was interrupted; what is done is kept.
     """
-    failed: dict[str, str] = {}
-    parts = work.open_parts()
-    todo = [*jobs_of(work, parts, jobs)]
-    whole = sum(job.work for job in todo)
+    networks, cells = run.open_parts()
+    jobs = [*jobs_of(networks, cells, at_once)]
+    total = sum(job.cost for job in jobs)
+    failures: dict[str, str] = {}
     spent, shown = 0.0, 0
-    left = {Model: sum(key in work.layout.models for key in parts), Cell: 0}
-    left[Cell] = len(parts) - left[Model]
-    with progress("study", PERCENT, unit="%", quiet=not todo) as advance:
+    with progress("study", PERCENT, unit="%", quiet=not jobs) as advance:
 
-        def tell(ended: Ended) -> None:
+        def report(result: JobResult) -> None:
             nonlocal spent, shown
-            key = ended.job.key
-            if ended.failure is not None:
-                failed[key] = ended.failure
-                work.folder.fail(key, ended.failure)
-            left[type(work.parts[key])] -= len(ended.job.others) or 1
-            spent += ended.job.work
-            percent = int(PERCENT * spent / whole)
-            note = f"{left[Model]} networks and {left[Cell]} cells to go" + (
-                f", {len(failed)} failed" if failed else ""
-            )
-            advance(percent - shown, note)
+            if result.failure is not None:
+                failures[result.key] = result.failure
+                run.folder.set_failure(result.key, result.failure)
+            networks.pop(result.key, None)
+            cells.pop(result.key, None)
+            spent += result.cost
+            percent = round(PERCENT * spent / total)
+            failed = f", {len(failures)} failed" if failures else ""
+            advance(percent - shown, f"{len(networks)} networks and {len(cells)} cells to go{failed}")
             shown = percent
 
-        if todo:
-            run_all(todo, jobs, tell)
-    finish(work, failed, jobs, say)
-    return not failed
+        run_jobs(jobs, at_once, run.command, report)
+    _write(run, failures, at_once, say)
+    return not failures
 
 
-def finish(work: Work, failed: dict[str, str], jobs: int, say: Callable[[str], None]) -> None:
-    """Write `study.json`, `study.md`, `study.html` and the plots of all that is done, and say what failed.
+def jobs_of(networks: Mapping[str, Network], cells: Mapping[str, Cell], at_once: int) -> Iterator[Job]:
+    """Give a job for each network, then one for several cells of a network, fewer if a process would be idle."""
+    for key, network in networks.items():
+        yield Job((key,), None, _training_cost(network.recipe))
+    size = min(CELLS_A_JOB, math.ceil((len(networks) + len(cells)) / (ROUNDS * at_once)))
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells.values():
+        groups.setdefault(cell.network.key, []).append(cell)
+    for network_key, group in groups.items():
+        for first in range(0, len(group), size):
+            some = group[first : first + size]
+            cost = sum(_evaluation_cost(cell.recipe) for cell in some)
+            yield Job(tuple(cell.key for cell in some), network_key, cost)
+
+
+def _training_cost(recipe: Recipe) -> float:
+    """Return about how many network rows a training computes."""
+    return float(TRAINING * recipe.train.steps * recipe.train.batch)
+
+
+def _evaluation_cost(recipe: Recipe) -> float:
+    """Return about how many network rows an evaluation computes."""
+    count = DEFAULT_COUNT if recipe.evaluation.num == "auto" else recipe.evaluation.num
+    return float(recipe.evaluation.draws * count * recipe.sampler.steps * (2 if recipe.guidance.scale != 1 else 1))
+
+
+def _write(run: StudyRun, failures: Mapping[str, str], at_once: int, say: Callable[[str], None]) -> None:
+    """Write `study.json`, `study.md`, `study.html` and the plots of all that is done, and report what failed.
 
     Raises:
         UserError: they cannot be written.
     """
-    for key, why in failed.items():
-        say(f"failed: {key} ({work.layout.names[key]}): {why}")
-    results = collect(work.study, work.layout, work.folder)
-    command = shlex.join(["sitkit", *work.words(), *(["--jobs", str(jobs)] if jobs > 1 else [])])
-    found = record(results, work.layout, work.folder, failed, command)
-    pictures = plots(results)
-    files = {number: f"{_file_name(number)}.png" for number in pictures}
-    path = work.folder.path
-    try:
-        for number, png in pictures.items():
-            write_atomic(path / files[number], png)
-        write_atomic(path / "study.json", (json.dumps(found, indent=2) + "\n").encode())
-        write_atomic(path / "study.md", markdown(results, found, files).encode())
-        write_atomic(path / "study.html", page(results, found, pictures).encode())
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    say(f"{len(found['rows'])} of {len(work.layout.places)} places measured: {path / 'study.html'}")
+    for key, why in failures.items():
+        say(f"failed: {key} ({run.grid.names[key]}): {why}")
+    results = collect(run.study, run.grid, run.folder)
+    command = shlex.join(["sitkit", *run.words(), *(["--jobs", str(at_once)] if at_once > 1 else [])])
+    table = record(results, run.grid, run.folder, failures, command)
+    pngs = plots(results)
+    files = {metric: f"{_file_name(metric)}.png" for metric in pngs}
+    texts = {
+        "study.json": json.dumps(table, indent=2) + "\n",
+        "study.md": markdown(results, table, files),
+        "study.html": page(results, table, pngs),
+    }
+    path = run.folder.path
+    write_files(path, {files[metric]: png for metric, png in pngs.items()} | {k: v.encode() for k, v in texts.items()})
+    say(f"{len(table['rows'])} of {len(run.grid.points)} combinations measured: {path / 'study.html'}")
 
 
-def _file_name(number: str) -> str:
-    """Return a number's name as that of a file."""
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in number.lower()).split())
-
-
-def jobs_of(work: Work, parts: Mapping[str, Model | Cell], at_once: int) -> Iterator[Job]:
-    """Give a job for each network, and then for some cells of each, fewer if all could not be busy to the end."""
-    size = min(TOGETHER, math.ceil(len(parts) / (ROUNDS * at_once)))
-    cells: dict[str, list[Job]] = {}
-    for key, one in parts.items():
-        if isinstance(one, Model):
-            yield Job(key, work.words_of(key), work.folder.log(key), None, _training(one.recipe))
-        else:
-            job = Job(key, work.words_of(key), work.folder.log(key), one.model.key, _measuring(one.recipe))
-            cells.setdefault(one.model.key, []).append(job)
-    for network, alone in cells.items():
-        for first in range(0, len(alone), size):
-            some = tuple(alone[first : first + size])
-            keys = [job.key for job in some]
-            cost = sum(job.work for job in some)
-            yield some[0] if len(some) == 1 else Job(keys[0], work.words_of(*keys), some[0].log, network, cost, some)
-
-
-def _training(recipe: Recipe) -> float:
-    """Return about how many rows a training asks of a network: what progress is measured in."""
-    return float(TRAINING * recipe.train.steps * recipe.train.batch)
-
-
-def _measuring(recipe: Recipe) -> float:
-    """Return about how many rows a measurement asks of a network."""
-    num = recipe.evaluation.num
-    count = UNKNOWN_COUNT if num == "auto" else num
-    return float(recipe.evaluation.draws * count * recipe.sampler.steps * (2 if recipe.guidance.scale != 1 else 1))
+def _file_name(metric: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in metric.lower()).split())

@@ -1,4 +1,4 @@
-"""The parts of a study as arrays of jobs of Slurm, by submitit: the networks, and after them the cells."""
+"""A study as two job arrays of Slurm, by submitit: the networks, and after them the cells."""
 
 import json
 import subprocess
@@ -7,39 +7,37 @@ from functools import partial
 from typing import Any
 
 from ..support.errors import UserError
-from .layout import Model
-from .run import Work
+from .run import StudyRun
 
 
-def submit(work: Work, parameters: Sequence[str], cluster: str = "slurm") -> list[Any]:
-    """Submit what is open of a study, one job a part, and return submitit's jobs, those of networks first.
+def submit(run: StudyRun, parameters: Sequence[str], cluster: str = "slurm") -> list[Any]:
+    """Submit the open parts of a study, a job each, and return submitit's jobs, networks first.
 
     Args:
-        work: the study.
-        parameters: of the jobs, as `slurm_partition=gpu`, `timeout_min=120` (see submitit's AutoExecutor).
-        cluster: submitit's name of where to submit.
+        run: the study.
+        parameters: of the jobs, as `slurm_partition=gpu` or `timeout_min=120` (see submitit's AutoExecutor).
+        cluster: submitit's name of the cluster.
 
     Raises:
-        UserError: submitit is not installed, there is no Slurm here, or a parameter is not known.
+        UserError: submitit is not installed, there is no Slurm here, or a parameter is unknown.
     """
     try:
         import submitit
     except ImportError as error:
         raise UserError(f"--submit needs submitit: pip install 'sitkit[slurm]' ({error})") from error
     wanted = dict(map(_parameter, parameters))
-    todo = work.open_parts()
-    networks = [key for key, one in todo.items() if isinstance(one, Model)]
-    cells = [key for key in todo if key not in networks]
+    networks, cells = run.open_parts()
     jobs: list[Any] = []
     try:
-        executor = submitit.AutoExecutor(folder=work.folder.path / "slurm", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=run.folder.path / "slurm", cluster=cluster)
         executor.update_parameters(name="sitkit-study", **wanted)
-        for keys in filter(None, (networks, cells)):
-            if jobs and cluster == "slurm":  # others have no such order
+        for keys in ([*part] for part in (networks, cells) if part):
+            if jobs and cluster == "slurm":  # other clusters have no dependencies
                 array = jobs[0].job_id.partition("_")[0]
                 executor.update_parameters(slurm_dependency=f"afterany:{array}")
             with executor.batch():
-                submitted = [executor.submit(partial(subprocess.run, work.words_of(key), check=True)) for key in keys]
+                calls = [partial(subprocess.run, run.command([key]).words, check=True) for key in keys]
+                submitted = [executor.submit(call) for call in calls]
             jobs += submitted
     except (RuntimeError, NameError, TypeError, ValueError, OSError, AssertionError) as error:
         raise UserError(f"--submit {cluster}: {str(error).splitlines()[0]}") from error

@@ -1,13 +1,11 @@
-"""Measuring one trained run with many samplers: each once, whatever was interrupted."""
+"""Measurements of one trained run with many samplers: each is made once and stored."""
 
 import hashlib
 import json
 import math
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 from ..data.fingerprint import cache_key
 from ..data.images import Split
 from ..evaluation.config import EvaluationConfig
-from ..evaluation.evaluate import SAMPLES, evaluate
 from ..evaluation.feature_extraction import key_of
 from ..evaluation.reference import state_of
 from ..experiment.auto_values import resolve_auto
@@ -24,97 +21,78 @@ from ..runs.run import Run
 from ..sampling.labels import Labels
 from ..sampling.manifest import identity, manifest_of
 from ..storage.files import read_regular, write_atomic
-from ..study.measure_cell import AS_ASKED
-from ..study.record import KEPT
-from ..study.statistics import Mean
+from ..study.parts import REPORTED, SamplerEvaluation, evaluate_sampler
+from ..study.statistics import SeedValues
 from ..support.errors import UserError
 from ..support.json_toml import read_json
 from ..support.names import did_you_mean
-from .budget import within
+from .nfe_budget import within
 
 LOG = "log.txt"
-"""What evaluation says of its progress."""
+"""The file of the progress of evaluations."""
+
+
+@dataclass(frozen=True)
+class TargetMetric:
+    """The metric to optimize, and its value for real images, which is None if unknown: then 0 is best."""
+
+    name: str
+    real: float | None
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Mapping[str, Any]], wanted: str | None) -> "TargetMetric":
+        """Return the metric of a name; by default the first one, a Fréchet distance.
+
+        Raises:
+            UserError: no metric has the name, or its value for real images is unknown.
+        """
+        known = [*numbers]
+        name = wanted or known[0]
+        if name not in known:
+            raise UserError(f"--number {name}: no such number{did_you_mean(name, known)}; known: {', '.join(known)}")
+        real = numbers[name]["real"]
+        if real is None and name != known[0]:
+            raise UserError(f"--number {name}: its value for real images is not known here; take {known[0]}")
+        return cls(name, real)
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """What was measured of a sampler.
-
-    Args:
-        recipe: that has it.
-        key: a function of all that the numbers depend on.
-        seeds: one for each draw.
-        calls: of the network for a batch, as counted.
-        rows: of the network for a sample.
-        numbers: of `sitkit evaluate`, by name.
-        seconds: that it took.
-    """
+class SamplerMeasurement:
+    """A recipe with a sampler, the key of all that its metrics depend on, its sampling seeds, and its metrics."""
 
     recipe: Recipe
     key: str
     seeds: tuple[int, ...]
-    calls: int
-    rows: int
-    numbers: Mapping[str, Mapping[str, Any]]
-    seconds: float
+    found: SamplerEvaluation
 
-    def values(self, aim: "Aim") -> dict[int, float]:
-        """Return a number by seed."""
-        return {seed: float(value) for seed, value in zip(self.seeds, self.numbers[aim.name]["values"], strict=True)}
+    def values(self, metric: TargetMetric) -> SeedValues:
+        """Return a metric by seed."""
+        values = map(float, self.found.numbers[metric.name]["values"])
+        return SeedValues(dict(zip(self.seeds, values, strict=True)), metric.real)
 
-    def distances(self, aim: "Aim") -> dict[int, float]:
-        """Return how far the number is from the aim, by seed."""
-        return {seed: abs(value - aim.real) for seed, value in self.values(aim).items()}
+    def distance(self, metric: TargetMetric) -> float:
+        """Return the mean distance of a metric from its value for real images."""
+        return self.values(metric).distance.value
 
-    def distance(self, aim: "Aim") -> float:
-        """Return the mean of how far the number is from the aim."""
-        return Mean.of(self.distances(aim)).value
-
-    def say(self, aim: "Aim") -> str:
-        """Return the number and what it took to measure, in words."""
-        return f"{aim.name} {self.numbers[aim.name]['mean']:.4g} ({self.seconds:.1f} s)"
+    def summary(self, metric: TargetMetric) -> str:
+        """Return a metric, and how long it took, as text."""
+        return f"{metric.name} {self.found.numbers[metric.name]['mean']:.4g} ({self.found.seconds:.1f} s)"
 
     def describe(self) -> dict[str, Any]:
-        """Return it as plain values, in which the recipe has what `auto` stood for."""
+        """Return it as plain values, with `auto` resolved in the recipe."""
         used = resolve_auto(self.recipe).model_dump(mode="json", include={"sampler", "guidance"})
-        kept = {name: getattr(self, name) for name in ("key", "seeds", "calls", "rows", "numbers", "seconds")}
-        return {**used, **kept, "seeds": list(self.seeds)}
-
-
-@dataclass(frozen=True)
-class Aim:
-    """The number that is to be best, and what it is to come near to: what real images give, or 0."""
-
-    name: str
-    real: float
-    known: bool
-
-    @classmethod
-    def of(cls, trial: Trial, wanted: str | None) -> "Aim":
-        """Return the aim of that name; by default the first number, a Fréchet distance.
-
-        Raises:
-            UserError: nothing of that name is measured, or it cannot be said what is good.
-        """
-        known = [*trial.numbers]
-        name = wanted or known[0]
-        if name not in known:
-            raise UserError(f"--number {name}: no such number{did_you_mean(name, known)}; known: {', '.join(known)}")
-        real = trial.numbers[name]["real"]
-        if real is None and name != known[0]:
-            raise UserError(f"--number {name}: what real images would give is not known here; take {known[0]}")
-        return cls(name, float(real or 0.0), real is not None)
+        return {**used, "key": self.key, "seeds": [*self.seeds], **asdict(self.found)}
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """Measures a run with other samplers, and keeps what it found in `out/candidates/KEY.json`.
+class SamplerBenchmark:
+    """Measures a run with other samplers, and stores each measurement in `out/candidates/KEY.json`.
 
     Args:
-        run: whose newest checkpoint is measured; nothing is written into its folder.
+        run: the run, whose newest checkpoint is sampled; nothing is written into its folder.
         split: its data.
-        config: with what to compare, and how; its folder is where evaluation works.
-        average: which average of the weights.
+        config: what to measure; its folder is for temporary files.
+        average: which EMA of the weights.
         out: the folder.
     """
 
@@ -124,96 +102,81 @@ class Bench:
     average: str
     out: Path
     failures: dict[str, str] = field(default_factory=dict)
+    """Why a measurement failed, by its name."""
     _fitting: dict[str, Recipe] = field(default_factory=dict)
 
     @cached_property
-    def checkpoint(self) -> Path:
-        """The checkpoint that is measured."""
-        return self.run.latest()
-
-    @cached_property
-    def _compared(self) -> list[str]:
-        """What stands for all that samples are compared with, and for the weights that make features of images."""
+    def _compared_with(self) -> list[str]:
+        """Digests of the features and of all images that samples are compared with."""
         component, reference = self.config.features, self.config.reference
-        of = key_of(component, component.build())
-        return (
-            [of, state_of(reference)]
-            if reference
-            else [of, cache_key(self.split.heldout), cache_key(self.split.training)]
-        )
+        features = key_of(component, component.build())
+        if reference:
+            return [features, state_of(reference)]
+        return [features, cache_key(self.split.heldout), cache_key(self.split.training)]
 
-    def within(self, recipe: Recipe, calls: int) -> Recipe:
-        """Return a recipe with as many steps as make no more than `calls` calls.
+    def key(self, recipe: Recipe, seed: int) -> str:
+        """Return a digest of all that a measurement depends on."""
+        labels = Labels(self.split.classes, recipe.evaluation.labels)
+        device = self.config.device
+        manifest = manifest_of(recipe, self.split, self.run.latest(), self.average, labels, seed, device)
+        everything = [identity(manifest), recipe.evaluation.model_dump(mode="json"), self._compared_with]
+        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:12]
+
+    def measure(self, recipe: Recipe, calls: int, seeds: Sequence[int]) -> SamplerMeasurement:
+        """Return a measurement with as many steps as make at most `calls` NFE, from its file if there is one.
+
+        Args:
+            recipe: with the sampler; its steps are replaced.
+            calls: the NFE of a batch.
+            seeds: consecutive sampling seeds.
 
         Raises:
-            UserError: one step makes more, or the sampler cannot be used.
+            UserError: the sampler cannot be used or evaluated.
         """
         what = json.dumps([recipe.model_dump(mode="json"), calls])
         if what not in self._fitting:
             self._fitting[what] = within(recipe, self.split, calls)
-        return self._fitting[what]
-
-    def key(self, recipe: Recipe, seed: int) -> str:
-        """Return twelve digits that stand for all that a trial depends on."""
-        labels = Labels(self.split.classes, recipe.evaluation.labels)
-        device = self.config.device
-        manifest = manifest_of(recipe, self.split, self.checkpoint, self.average, labels, seed, device)
-        evaluation = recipe.evaluation.model_dump(mode="json")
-        everything = [identity(manifest), evaluation, self._compared]
-        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:12]
-
-    def measure(self, recipe: Recipe, calls: int, seeds: Sequence[int]) -> Trial:
-        """Return what is measured with as many steps as make no more than `calls` calls, now or before.
-
-        Args:
-            recipe: with the sampler that is wanted, but for its steps.
-            calls: of the network for a batch.
-            seeds: of the draws, each one more than that before it.
-
-        Raises:
-            UserError: it cannot be sampled or measured.
-        """
         evaluation = recipe.evaluation.model_copy(update={"draws": len(seeds), "unguided": False})
-        recipe = self.within(recipe, calls).model_copy(update={"evaluation": evaluation})
+        recipe = self._fitting[what].model_copy(update={"evaluation": evaluation})
         key = self.key(recipe, seeds[0])
         file = self.out / "candidates" / f"{key}.json"
-        trial = _read(file, recipe) if file.is_file() else self._measure(recipe, key, seeds)
-        if not file.is_file():
-            write_atomic(file, json.dumps(trial.describe(), indent=2).encode())
-        if trial.calls > calls:
-            raise UserError(f"it made {trial.calls} calls, and {calls} are allowed")
-        return trial
+        if file.is_file():
+            measured = _read(file, recipe)
+        else:
+            measured = SamplerMeasurement(recipe, key, tuple(seeds), self._evaluate(recipe, seeds[0]))
+            write_atomic(file, json.dumps(measured.describe(), indent=2).encode())
+        if measured.found.calls > calls:
+            raise UserError(f"it made {measured.found.calls} calls, and {calls} are allowed")
+        return measured
 
-    def _measure(self, recipe: Recipe, key: str, seeds: Sequence[int]) -> Trial:
-        start = time.monotonic()
+    def _evaluate(self, recipe: Recipe, seed: int) -> SamplerEvaluation:
         try:
             with (self.out / LOG).open("a") as log, redirect_stderr(log):
-                report = evaluate(self.run, recipe, self.config, seed=seeds[0], average=self.average)
+                found = evaluate_sampler(self.run, recipe, self.config, seed, self.average)
         except ValueError as error:
             raise UserError(str(error)) from None
-        assert report is not None  # there is one process
-        shutil.rmtree(self.config.out / SAMPLES, ignore_errors=True)  # of all candidates they would fill the disk
-        numbers = {name: {what: number[what] for what in KEPT} for name, number in report["numbers"].items()}
-        calls, rows = (report["manifest"][what][AS_ASKED] for what in ("network_calls", "network_rows_a_sample"))
-        return Trial(recipe, key, tuple(seeds), calls, rows, numbers, time.monotonic() - start)
+        numbers = {name: {key: number[key] for key in REPORTED} for name, number in found.numbers.items()}
+        return SamplerEvaluation(numbers, found.calls, found.rows, found.seconds)
 
-    def attempt(self, recipe: Recipe, what: str, calls: int, seeds: Sequence[int], aim: Aim) -> Trial | None:
-        """Return what is measured, None if it cannot be, or its number is not finite: `failures` has why, by `what`."""
+    def attempt(
+        self, recipe: Recipe, name: str, calls: int, seeds: Sequence[int], metric: TargetMetric
+    ) -> SamplerMeasurement | None:
+        """Return a measurement; None if it fails or its metric is not finite, which is added to `failures`."""
         try:
-            trial = self.measure(recipe, calls, seeds)
+            measured = self.measure(recipe, calls, seeds)
         except UserError as problem:
-            self.failures[what] = "; ".join(str(problem).splitlines())
+            self.failures[name] = "; ".join(str(problem).splitlines())
             return None
-        if not math.isfinite(trial.distance(aim)):
-            self.failures[what] = f"{aim.name} is not finite"
+        if not math.isfinite(measured.distance(metric)):
+            self.failures[name] = f"{metric.name} is not finite"
             return None
-        return trial
+        return measured
 
 
-def _read(file: Path, recipe: Recipe) -> Trial:
+def _read(file: Path, recipe: Recipe) -> SamplerMeasurement:
     try:
         table = read_json(read_regular(file))
-        kept = {name: table[name] for name in ("key", "calls", "rows", "numbers", "seconds")}
-        return Trial(recipe=recipe, seeds=tuple(table["seeds"]), **kept)
+        found = SamplerEvaluation(*(table[name] for name in ("numbers", "calls", "rows", "seconds")))
+        return SamplerMeasurement(recipe, table["key"], tuple(table["seeds"]), found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}): remove it, and the candidate is measured again") from None

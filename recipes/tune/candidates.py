@@ -1,9 +1,9 @@
-"""What `sitkit tune` varies: keys of the sampler and the guidance with their values, and recipes that have them.
+"""The axes of a sampler search: keys of the sampler and the guidance with their values, and recipes that have them.
 
-A w belongs to an SDE, so that a value of `sampler.w` makes the sampler one; `ode` among them is w = 0.
+A value of `sampler.w` makes the sampler an SDE; the value `ode` is w = 0.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sitkit.objectives import LossCurve
@@ -12,30 +12,30 @@ from ..experiment.components import dump
 from ..experiment.overrides import with_settings
 from ..experiment.recipe import Guidance, Recipe, Sampler
 from ..experiment.settings import short_text, toml_value, trust_in_settings
-from ..study.definition import Axis, Variant
+from ..study.study_file import Axis, Variant
 from ..support.errors import UserError
 from ..support.names import did_you_mean
 from ..support.schema import Section
-from .default_values import NO_NOISE, USUAL, usual_values
+from .default_values import DEFAULTS, NO_NOISE, default_values
 
 W = "sampler.w"
 SECTIONS: dict[str, type[Section]] = {"sampler": Sampler, "guidance": Guidance}
 AUTOMATIC = ("sampler.solver=auto", "sampler.last=auto")
-"""What fits every kind of sampler."""
+"""Settings that fit every kind of sampler."""
 
 
 def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None, guided: bool = True) -> tuple[Axis, ...]:
-    """Return what is to be varied of a recipe.
+    """Return the axes of a search.
 
     Args:
-        texts: keys, several with commas between them, as `sampler.w`, each with its values if they are not to be the
-            usual ones, as `guidance.scale=1.0|1.5|2.0`; values are as `--set` has them.
-        recipe: the run's.
-        curve: its loss curve, if there are data to measure it on, of which some usual values are made.
-        guided: whether it has classes to guide by.
+        texts: keys, separated by commas, such as `sampler.w`, with their values unless those are the default ones,
+            such as `guidance.scale=1.0|1.5|2.0`; values are written as in `--set`.
+        recipe: the run's recipe.
+        curve: its loss curve, from which some default values follow; None without data.
+        guided: whether the run has classes.
 
     Raises:
-        UserError: a key or value is none, or is given twice.
+        UserError: a key or value is unknown, or is given twice.
     """
     parts = [part.strip() for text in texts for part in split(text, ",") if part.strip()]
     axes = tuple(_axis(part, recipe, curve, guided) for part in parts)
@@ -43,12 +43,12 @@ def read_axes(texts: Sequence[str], recipe: Recipe, curve: LossCurve | None, gui
         if [other.name for other in axes].count(axis.name) > 1:
             raise UserError(f"--over {axis.name} is given twice: put all its values into one, with | between them")
     if not axes:
-        raise UserError(f"--over names what to vary, such as {', '.join(USUAL)}")
+        raise UserError(f"--over names what to vary, such as {', '.join(DEFAULTS)}")
     return axes
 
 
 def split(text: str, separator: str) -> list[str]:
-    """Return the parts of a text between separators that stand in no brackets and no quotes."""
+    """Return the parts of a text between separators outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote or letter in "\"'":
@@ -65,27 +65,27 @@ def _axis(text: str, recipe: Recipe, curve: LossCurve | None, guided: bool) -> A
     key, given, values = (part.strip() for part in text.partition("="))
     section = SECTIONS.get(key.partition(".")[0])
     if section is None or "." not in key:
-        raise UserError(f"--over {key}: of a trained run keys of sampler and guidance can be varied, such as sampler.w")
+        raise UserError(f"--over {key}: only keys of sampler and guidance can be varied, such as sampler.w")
     if key == "sampler.steps":
-        raise UserError("--over sampler.steps: --calls says how many there are, as many of each solver as it allows")
+        raise UserError("--over sampler.steps: they follow from --calls")
     if (name := key.split(".")[1]) not in section.model_fields:
         known = [*section.model_fields]
         raise UserError(f"--over {key}: unknown key{did_you_mean(name, known)}; known: {', '.join(known)}")
     if section is Guidance and not guided:
-        raise UserError(f"--over {key}: this run has no classes, so that there is nothing to guide by")
+        raise UserError(f"--over {key}: this run has no classes, and guidance needs them")
     written = [value.strip() for value in split(values, "|") if value.strip()]
     variants = [variant(key, value) for value in written] or [
-        variant(key, toml_value(value), short_text(value)) for value in usual_values(key, curve)
+        variant(key, toml_value(value), short_text(value)) for value in default_values(key, curve)
     ]
     if not variants:
-        raise UserError(f"--over {key}: name its values, as {key}=...|...; there are usual ones of {', '.join(USUAL)}")
+        raise UserError(f"--over {key}: name its values, as {key}=...|...; {', '.join(DEFAULTS)} have default values")
     for one in variants if given else ():
         _check(one, key, recipe)
     return Axis(key, tuple(variants))
 
 
 def variant(key: str, value: str, name: str = "") -> Variant:
-    """Return a value, as `--set` has it, of a key."""
+    """Return a value of a key, written as in `--set`."""
     if key == W and value.strip("\"'") == NO_NOISE:
         return Variant(NO_NOISE, NO_NOISE, ("sampler.kind=ode",))
     noisy = ("sampler.kind=sde",) if key == W or key.startswith(f"{W}.") else ()
@@ -93,7 +93,7 @@ def variant(key: str, value: str, name: str = "") -> Variant:
 
 
 def _check(one: Variant, key: str, recipe: Recipe) -> None:
-    """Raise a problem if a value fits no kind of sampler."""
+    """Raise an error if a value fits no kind of sampler."""
     problems = []
     for kind in ("ode", "sde"):
         try:
@@ -105,16 +105,16 @@ def _check(one: Variant, key: str, recipe: Recipe) -> None:
 
 
 def changed(recipe: Recipe, *variants: Variant) -> Recipe:
-    """Return a recipe with other values; solver and last step are `auto` if they do not fit those, unless they are.
+    """Return a recipe with other values; its solver and last step become `auto` if they do not fit these.
 
-    What samples do not depend on is as usual, so that recipes of the same samples are the same: the w of an ODE, and
-    where and how there would be guidance if there were any.
+    Settings without effect get their default values, so that recipes with the same samples are equal: the w of an ODE,
+    and the guidance of scale 1.
 
     Raises:
-        UserError: the values do not go together.
+        UserError: the values cannot be combined.
     """
     settings = tuple(setting for one in variants for setting in one.settings)
-    trust = trust_in_settings(settings)  # they are of `--over`, or usual ones
+    trust = trust_in_settings(settings)  # the user has typed them, or they are defaults
     try:
         found = with_settings(recipe, settings, trust)
     except UserError:
@@ -129,15 +129,14 @@ def changed(recipe: Recipe, *variants: Variant) -> Recipe:
 
 
 def words(recipe: Recipe, keys: Sequence[str]) -> tuple[str, ...]:
-    """Return what a recipe has at some keys, in words."""
-    return tuple(_words(recipe, keys))
+    """Return the values of a recipe at some keys, as text."""
+    return tuple(_word(recipe, key) for key in keys)
 
 
-def _words(recipe: Recipe, keys: Sequence[str]) -> Iterator[str]:
-    table = recipe.model_dump(mode="json")
-    for key in keys:
-        value: Any = table
-        for part in key.split("."):
-            value = value.get(part, "-") if isinstance(value, dict) else "-"
-        noiseless = recipe.sampler.kind == "ode" and (key == W or key.startswith(f"{W}."))
-        yield NO_NOISE if noiseless else short_text(value)
+def _word(recipe: Recipe, key: str) -> str:
+    if recipe.sampler.kind == "ode" and (key == W or key.startswith(f"{W}.")):
+        return NO_NOISE
+    value: Any = recipe.model_dump(mode="json")
+    for part in key.split("."):
+        value = value.get(part, "-") if isinstance(value, dict) else "-"
+    return short_text(value)

@@ -1,4 +1,4 @@
-"""What `sitkit tune` tries of a key, unless it is told."""
+"""The values that `sitkit tune` tries of a key by default."""
 
 import math
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 from sitkit.objectives import LossCurve
 
 NO_NOISE = "ode"
-"""The word for w = 0 among diffusions: the ODE."""
+"""The name of w = 0 among values of w: the ODE."""
 CEILINGS = (1.0, 3.0)
-"""What `kl_eta` is to be at most where w_KL is large and the loss is its mean: sqrt(L / (2 eta))."""
+"""The upper limits of `kl_eta` where w_KL is large and the loss is its mean: sqrt(L / (2 eta))."""
 
-USUAL: Mapping[str, tuple[Any, ...]] = {
+DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "sampler.kind": ("ode", "sde"),
     "sampler.w": (
         NO_NOISE,
@@ -42,9 +42,9 @@ USUAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def usual_values(key: str, curve: LossCurve | None) -> tuple[Any, ...]:
-    """Return the usual values of a key, none of a key that has none; `kl_eta` needs a loss curve."""
-    values = USUAL.get(key, ())
+def default_values(key: str, curve: LossCurve | None) -> tuple[Any, ...]:
+    """Return the default values of a key, which may be none; `kl_eta` needs a loss curve."""
+    values = DEFAULTS.get(key, ())
     if key != "sampler.w" or curve is None:
         return values
     mean = math.fsum(curve.losses) / len(curve.losses)

@@ -1,90 +1,73 @@
-"""Plots of a tuning: quality against calls, and what was measured of each w against its bound."""
+"""The plots of a sampler search: quality against NFE, and the measurement of each w against its bound."""
 
-import io
-
-import matplotlib
-
-from ..study.statistics import Mean
-from .benchmark import Trial
-from .tune import Diffusions, Tuned
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .benchmark import SamplerMeasurement
+from .sampler_search import BoundComparison, SearchResult
 
-def frontier(tuned: Tuned) -> list[Trial]:
-    """Return the trials, of those with several numbers of calls, that none is better than with as few calls.
 
-    Whether by chance is not asked.
-    """
-    trials = [trial for line in tuned.lines.values() for trial in line.values()]
-    found: list[Trial] = []
-    for trial in sorted(trials, key=lambda trial: (trial.calls, trial.distance(tuned.aim))):
-        if not found or trial.distance(tuned.aim) < found[-1].distance(tuned.aim):
-            found.append(trial)
+def pareto_front(result: SearchResult) -> list[SamplerMeasurement]:
+    """Return the measurements with several NFE that none with as few NFE exceeds; significance is not tested."""
+    measurements = [one for line in result.lines.values() for one in line.values()]
+    found: list[SamplerMeasurement] = []
+    for one in sorted(measurements, key=lambda one: (one.found.calls, one.distance(result.metric))):
+        if not found or one.distance(result.metric) < found[-1].distance(result.metric):
+            found.append(one)
     return found
 
 
-def pareto(tuned: Tuned) -> bytes:
-    """Return a PNG of quality against calls."""
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), dpi=110, layout="constrained")
-    aim, places = tuned.aim, set()
-    if tuned.candidates:
-        x = [trial.calls for trial in tuned.candidates]
-        means = [trial.numbers[aim.name]["mean"] for trial in tuned.candidates]
-        axes.plot(x, means, "_", color="gray", markersize=9, label="candidates, by the samples that chose", zorder=1)
-    for name, line in tuned.lines.items():
-        trials = [*line.values()]
-        places |= {trial.calls for trial in trials}
-        means = [Mean.of(trial.values(aim)) for trial in trials]
+def quality_against_nfe(result: SearchResult) -> Figure:
+    """Return a plot of quality against NFE."""
+    figure, axes = _figure()
+    metric = result.metric
+    x = [one.found.calls for one in result.candidates]
+    y = [one.found.numbers[metric.name]["mean"] for one in result.candidates]
+    axes.plot(x, y, "_", color="gray", markersize=9, label="candidates, by the samples that chose", zorder=1)
+    for name, line in result.lines.items():
+        x = [one.found.calls for one in line.values()]
+        means = [one.values(metric).mean for one in line.values()]
         errors = [mean.error or 0.0 for mean in means]
-        label = f"{name}: {tuned.task.name(trials[0].recipe)}"
-        x = [trial.calls for trial in trials]
+        label = f"{name}: {result.task.name(next(iter(line.values())).recipe)}"
         axes.errorbar(x, [mean.value for mean in means], errors, label=label, marker="o", markersize=4, capsize=3, lw=1)
-    best = frontier(tuned)
-    means = [Mean.of(trial.values(aim)).value for trial in best]
-    axes.plot([t.calls for t in best], means, "o", mfc="none", mec="black", markersize=10, label="Pareto front")
+    best = pareto_front(result)
+    y = [one.values(metric).mean.value for one in best]
+    axes.plot([one.found.calls for one in best], y, "o", mfc="none", mec="black", markersize=10, label="Pareto front")
     axes.set_xscale("log")
-    axes.set_xticks(sorted(places), [str(place) for place in sorted(places)])
+    ticks = sorted({one.found.calls for line in result.lines.values() for one in line.values()})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.minorticks_off()
-    _real(axes, tuned)
-    axes.set(xlabel="network calls", ylabel=aim.name)
-    axes.grid(alpha=0.3)
+    if metric.real is not None:
+        axes.axhline(metric.real, color="gray", linestyle="--", linewidth=1, label="real images")
+    axes.set(xlabel="NFE", ylabel=metric.name)
     figure.legend(loc="outside lower center", fontsize="small")
-    return _png(figure)
+    return figure
 
 
-def bounds(tuned: Tuned, diffusions: Diffusions) -> bytes:
-    """Return a PNG of what was measured of each w against its bound."""
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), dpi=110, layout="constrained")
-    for place, one in enumerate(sorted(diffusions.found, key=lambda one: one.bound)):
-        mean = Mean.of(one.distances)
-        colour, marker, error = f"C{place % 10}", "os^v"[place // 10 % 4], mean.error or 0.0
+def distance_against_bound(result: SearchResult, bounds: BoundComparison) -> Figure:
+    """Return a plot of the measurement of each w against its bound."""
+    figure, axes = _figure()
+    for number, one in enumerate(sorted(bounds.found, key=lambda one: one.bound)):
+        mean = one.measured.distance
+        colour, marker, error = f"C{number % 10}", "os^v"[number // 10 % 4], mean.error or 0.0
         axes.errorbar(one.bound, mean.value, error, fmt=marker, color=colour, markersize=5, capsize=3, label=one.name)
-    if diffusions.ode:
-        value = Mean.of(diffusions.ode.distances).value
+    if bounds.ode:
+        value = bounds.ode.measured.distance.value
         axes.axhline(value, color="gray", linestyle="--", linewidth=1, label="ode: no bound")
     axes.set_xscale("log")
-    axes.set(xlabel="bound, nats", ylabel=distance_name(tuned))
-    axes.grid(alpha=0.3)
+    axes.set(xlabel="bound, nats", ylabel=distance_name(result))
     figure.legend(loc="outside right upper", fontsize="small")
-    return _png(figure)
+    return figure
 
 
-def distance_name(tuned: Tuned) -> str:
-    """Return what it is that is to be small."""
-    return f"{tuned.aim.name}, how far from real images" if tuned.aim.known else tuned.aim.name
+def distance_name(result: SearchResult) -> str:
+    """Return the name of the distance that is minimized."""
+    name = result.metric.name
+    return name if result.metric.real is None else f"{name}, distance from real images"
 
 
-def _real(axes: Axes, tuned: Tuned) -> None:
-    if tuned.aim.known:
-        axes.axhline(tuned.aim.real, color="gray", linestyle="--", linewidth=1, label="real images")
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    plt.close(figure)
-    return data.getvalue()
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes

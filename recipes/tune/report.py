@@ -1,187 +1,151 @@
-"""What is written of a tuning: `tune.json`, `tune.html`, its plots, and `sampler.toml`."""
+"""The files of a sampler search: `tune.json`, `tune.html`, its plots, and `sampler.toml`."""
 
-import base64
-import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.html_report import STYLE
 from ..experiment.sampler_files import sampler_toml
-from ..sampling.manifest import versions
-from ..storage.files import write_atomic
-from ..study.record import machine
-from ..study.statistics import BEYOND, Mean, false_share
-from ..study.tables import with_error
-from ..support.errors import UserError
-from .benchmark import Trial
+from ..storage.files import write_files
+from ..study.statistics import BEYOND, Estimate, false_rate
+from ..support.environment import machine, versions
+from ..support.html_pages import figure_png, render
 from .candidates import words
-from .plots import bounds, distance_name, frontier, pareto
-from .tune import CHOSEN, OWN, Diffusions, Tuned
+from .plots import distance_against_bound, distance_name, pareto_front, quality_against_nfe
+from .sampler_search import CHOSEN, OWN, BoundComparison, SearchResult
 
 SAMPLER = "sampler.toml"
-WHAT_BOUND = (
-    "The bound is 1/2 of the integral of (1 + w / w_KL)^2 L / w over the times {low:g} to {high:g}, with w_KL the "
-    "recipe's `kl` and L the squared error of the network's velocity on training images. It is one of exact SDEs. L "
-    "contains the variance of the velocity given the state, which no network can remove and which makes the bound "
-    "loose, by more for some w than for others: its order need not be that of the bound that is meant, with the excess "
-    "alone. Pairs are told apart by differences draw by draw beyond {beyond:g} standard errors; of pairs that are "
-    "equal in truth, one in {wrongly} would be with so many draws."
-)
+PARETO, BOUNDS = "pareto.png", "bounds.png"
 
 
-def summary(tuned: Tuned) -> list[str]:
-    """Return what was found, in a few lines."""
-    task, aim, chosen = tuned.task, tuned.aim, tuned.chosen
-    real = f"; real images {aim.real:.4g}" if aim.known else ""
-    lines = [
-        f"{aim.name}, with {task.calls} network calls at most, on {len(task.reporting)} draws of other seeds{real}:"
-    ]
+def summary(result: SearchResult) -> list[str]:
+    """Return the result in a few lines."""
+    task, metric, gain = result.task, result.metric, result.gain
+    real = "" if metric.real is None else f"; real images {metric.real:.4g}"
+    lines = [f"{metric.name}, with at most {task.calls} NFE, on {len(task.reporting)} draws of other seeds{real}:"]
     for name in (CHOSEN, OWN):
-        if name in tuned.lines:
-            lines.append(_said(name, tuned.lines[name][task.calls], tuned))
-    if tuned.gain is None:
+        if name in result.lines:
+            one = result.lines[name][task.calls]
+            cost = f"({one.found.calls} NFE, {one.found.rows} rows a sample)"
+            lines.append(f"{name}: {task.name(one.recipe)}: {one.values(metric).mean} {cost}")
+    if gain is None:
         lines.append("the run's own sampler is the best that was found")
     else:
-        told = f"{'beyond' if tuned.gain.beyond else 'no difference, for it is within'} {BEYOND:g} standard errors"
-        side = "nearer to" if tuned.gain.value >= 0 else "further from"
-        what = f"{side} {'real images' if aim.known else '0'} than the run's own"
-        size = with_error(Mean(abs(tuned.gain.value), tuned.gain.error))
-        lines.append(f"draw by draw {size} {what}, {told}")
-    if chosen.calls < task.calls:
-        lines.append(f"{chosen.calls} calls are what its steps come to: one more would exceed {task.calls}")
-    lines += [f"the bound: {tuned.diffusions.verdict.sentence}"] if tuned.diffusions else []
-    return [*lines, *(f"failed: {what}: {why}" for what, why in tuned.failures.items())]
+        side = f"{'nearer to' if gain.value >= 0 else 'farther from'} {'0' if metric.real is None else 'real images'}"
+        significance = "beyond" if gain.significant else "not significant, within"
+        size = Estimate(abs(gain.value), gain.error)
+        lines.append(f"draw by draw {size} {side} than the run's own, {significance} {BEYOND:g} standard errors")
+    if result.chosen.found.calls < task.calls:
+        lines.append(f"its steps make {result.chosen.found.calls} NFE: one more step would exceed {task.calls}")
+    lines += [f"the bound: {result.bounds.agreement.sentence}"] if result.bounds else []
+    return [*lines, *(f"failed: {what}: {why}" for what, why in result.failures.items())]
 
 
-def _said(name: str, trial: Trial, tuned: Tuned) -> str:
-    number = with_error(Mean.of(trial.values(tuned.aim)))
-    return f"{name}: {tuned.task.name(trial.recipe)}: {number} ({trial.calls} calls, {trial.rows} rows a sample)"
-
-
-def write(tuned: Tuned, out: Path, command: str) -> None:
-    """Write all of it into a folder.
+def write(result: SearchResult, out: Path, command: str) -> None:
+    """Write all files into a folder.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: they cannot be written.
     """
-    toml = sampler_toml(tuned.chosen.recipe, [f"`{command}`", *summary(tuned)[:3]])
-    plots = {"pareto.png": pareto(tuned)} | (
-        {"bounds.png": bounds(tuned, tuned.diffusions)} if tuned.diffusions and tuned.diffusions.found else {}
-    )
-    try:
-        for name, png in plots.items():
-            write_atomic(out / name, png)
-        write_atomic(out / SAMPLER, toml.encode())
-        write_atomic(out / "tune.json", (json.dumps(record(tuned, command), indent=2) + "\n").encode())
-        write_atomic(out / "tune.html", page(tuned, plots, toml, command).encode())
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from error
-
-
-def record(tuned: Tuned, command: str) -> dict[str, Any]:
-    """Return the content of `tune.json`."""
-    task, found = tuned.task, tuned.diffusions
-    trials = {
-        trial.key: trial for trial in (*tuned.candidates, *(t for line in tuned.lines.values() for t in line.values()))
+    toml = sampler_toml(result.chosen.recipe, [f"`{command}`", *summary(result)[:3]])
+    plots = {PARETO: figure_png(quality_against_nfe(result))}
+    if result.bounds and result.bounds.found:
+        plots[BOUNDS] = figure_png(distance_against_bound(result, result.bounds))
+    texts = {
+        SAMPLER: toml,
+        "tune.json": json.dumps(record(result, command), indent=2) + "\n",
+        "tune.html": page(result, plots, toml, command),
     }
+    write_files(out, {**plots, **{name: text.encode() for name, text in texts.items()}})
+
+
+def record(result: SearchResult, command: str) -> dict[str, Any]:
+    """Return the content of `tune.json`."""
+    task, metric, gain = result.task, result.metric, result.gain
+    reported = [one for line in result.lines.values() for one in line.values()]
+    seconds = {one.key: one.found.seconds for one in (*result.candidates, *reported)}
     return {
         "command": command,
         "versions": versions(),
         "machine": machine(),
-        "hours": sum(trial.seconds for trial in trials.values()) / 3600,
+        "hours": sum(seconds.values()) / 3600,
         "calls": task.calls,
         "over": {axis.name: [variant.name for variant in axis.variants] for axis in task.axes},
-        "number": {"name": tuned.aim.name, "real": tuned.aim.real if tuned.aim.known else None},
+        "number": {"name": metric.name, "real": metric.real},
         "seeds": {"choosing": [*task.choosing], "reporting": [*task.reporting]},
-        "candidates": [{"what": task.name(one.recipe), **one.describe()} for one in tuned.candidates],
+        "candidates": [{"what": task.name(one.recipe), **one.describe()} for one in result.candidates],
         "lines": {
-            name: [{"allowed": calls, **trial.describe()} for calls, trial in line.items()]
-            for name, line in tuned.lines.items()
+            name: [{"allowed": calls, **one.describe()} for calls, one in line.items()]
+            for name, line in result.lines.items()
         },
-        "pareto": [trial.key for trial in frontier(tuned)],
-        "chosen": tuned.chosen.key,
-        "gain": tuned.gain
-        and {"mean": tuned.gain.value, "standard_error": tuned.gain.error, "beyond": tuned.gain.beyond},
-        "diffusions": found and _diffusions(found),
-        "failed": [{"what": what, "why": why} for what, why in tuned.failures.items()],
+        "pareto": [one.key for one in pareto_front(result)],
+        "chosen": result.chosen.key,
+        "gain": gain and {**gain.describe(), "beyond": gain.significant},
+        "diffusions": result.bounds and _bounds_record(result.bounds),
+        "failed": [{"what": what, "why": why} for what, why in result.failures.items()],
     }
 
 
-def _diffusions(found: Diffusions) -> dict[str, Any]:
-    correlation = found.verdict.correlation
-    return {
-        "rows": [
-            {
-                "w": one.name,
-                "bound": one.bound if math.isfinite(one.bound) else None,
-                "distances": [*one.distances.values()],
-            }
-            for one in (*([found.ode] if found.ode else []), *found.found)
-        ],
-        "times": found.times,
-        "rank_correlation": None if math.isnan(correlation) else correlation,
-        "pairs": found.verdict.pairs,
-        "right": found.verdict.right,
-        "said": found.verdict.sentence,
-    }
-
-
-def page(tuned: Tuned, plots: dict[str, bytes], toml: str, command: str) -> str:
-    """Return the page as HTML."""
-    task, aim, keys = tuned.task, tuned.aim, tuned.task.keys
-    chosen, told = [*task.choosing], [*task.reporting]
-    title = html.escape(f"The sampler for {task.calls} calls")
-    parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(line)}</p>" for line in summary(tuned))]
-    parts.append(
-        f"<p>Candidates were chosen by samples of seeds {_range(chosen)}, of which their own table tells. All else is "
-        f"of seeds {_range(told)}; means ± standard errors over draws. Both are compared with the same real images, "
-        "and drawn from one trained network.</p>"
-    )
-    parts += ["<h2>Quality against calls</h2>", _picture(plots["pareto.png"], "quality against calls")]
+def _bounds_record(bounds: BoundComparison) -> dict[str, Any]:
     rows = [
-        (name, *words(trial.recipe, keys), str(trial.calls), str(trial.rows), with_error(Mean.of(trial.values(aim))))
-        for name, line in tuned.lines.items()
-        for trial in line.values()
+        {
+            "w": one.name,
+            "bound": one.bound if math.isfinite(one.bound) else None,
+            "distances": [*one.measured.distances.values()],
+        }
+        for one in bounds.all
     ]
-    parts.append(_table(("", *keys, "calls", "rows a sample", aim.name), rows))
-    ranked = sorted(tuned.candidates, key=lambda trial: trial.distance(aim))
-    rows = [(*words(one.recipe, keys), str(one.calls), f"{one.numbers[aim.name]['mean']:.4g}") for one in ranked]
-    parts += ["<h2>Candidates, the best first</h2>", _table((*keys, "calls", aim.name), rows)]
-    if found := tuned.diffusions:
-        low, high = found.times
-        wrongly = round(1 / false_share(len(task.reporting)))
-        said = WHAT_BOUND.format(low=low, high=high, beyond=BEYOND, wrongly=wrongly)
-        parts += ["<h2>Each w, without guidance</h2>", f"<p>{said}</p>"]
-        parts += [_picture(plots["bounds.png"], "each w against its bound")] if found.found else []
-        every = sorted([*found.found, *([found.ode] if found.ode else [])], key=lambda one: one.bound)
-        rows = [
-            (one.name, f"{one.bound:.4g}" if math.isfinite(one.bound) else "none", with_error(Mean.of(one.distances)))
-            for one in every
-        ]
-        parts.append(_table(("w", "bound, nats", distance_name(tuned)), rows))
-    parts += [f"<h2>{SAMPLER}</h2><pre>{html.escape(toml)}</pre>"]
-    parts.append(f"<pre>{html.escape(command)}\n{', '.join(f'{name} {one}' for name, one in versions().items())}</pre>")
-    style = STYLE + "td:last-child { color: inherit; font-size: inherit; text-align: right }"
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>{title}</title><style>{style}</style>\n" + "\n".join(parts) + "\n"
+    agreement = bounds.agreement
+    return {
+        "rows": rows,
+        "times": bounds.times,
+        "rank_correlation": None if math.isnan(agreement.correlation) else agreement.correlation,
+        "pairs": agreement.pairs,
+        "right": agreement.right,
+        "said": agreement.sentence,
+    }
+
+
+def page(result: SearchResult, plots: Mapping[str, bytes], toml: str, command: str) -> str:
+    """Return the page as HTML; `plots` are PNGs by file name."""
+    task, metric, keys = result.task, result.metric, result.task.keys
+    lines = [
+        (name, *words(one.recipe, keys), one.found.calls, one.found.rows, one.values(metric).mean)
+        for name, line in result.lines.items()
+        for one in line.values()
+    ]
+    candidates = [
+        (*words(one.recipe, keys), one.found.calls, f"{one.found.numbers[metric.name]['mean']:.4g}")
+        for one in sorted(result.candidates, key=lambda one: one.distance(metric))
+    ]
+    bounds = []
+    if result.bounds:
+        for one in sorted(result.bounds.all, key=lambda one: one.bound):
+            bound = f"{one.bound:.4g}" if math.isfinite(one.bound) else "none"
+            bounds.append((one.name, bound, one.measured.distance))
+    return render(
+        "tune/templates/tune.html",
+        title=f"The sampler for {task.calls} NFE",
+        summary=summary(result),
+        choosing=_range(task.choosing),
+        reporting=_range(task.reporting),
+        keys=[*keys],
+        metric=metric.name,
+        lines=lines,
+        candidates=candidates,
+        pareto=plots[PARETO],
+        bounds=bounds,
+        bound_plot=plots.get(BOUNDS),
+        times=result.bounds and result.bounds.times,
+        beyond=BEYOND,
+        false_pairs=round(1 / false_rate(len(task.reporting))),
+        distance=distance_name(result),
+        toml=toml,
+        command=command,
+        versions=versions(),
     )
 
 
 def _range(seeds: Sequence[int]) -> str:
     return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [_line("th", head), *(_line("td", row) for row in rows)]
-    return "\n".join(["<table>", *lines, "</table>"])
-
-
-def _line(tag: str, entries: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(entry)}</{tag}>" for entry in entries) + "</tr>"
-
-
-def _picture(png: bytes, what: str) -> str:
-    return f"<img alt='{what}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"

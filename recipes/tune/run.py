@@ -1,4 +1,4 @@
-"""From the words of `sitkit tune` to what it does, in a folder that one process at a time works in."""
+"""`sitkit tune`: read the options, search in a folder that one process at a time uses, and write the results."""
 
 import shlex
 import shutil
@@ -18,14 +18,14 @@ from ..runs.run import Run
 from ..sampling.generator import measure_loss_curve
 from ..storage.filesystems import lock
 from ..support.errors import UserError
-from .benchmark import LOG, Bench
+from .benchmark import LOG, SamplerBenchmark
 from .candidates import read_axes
+from .grid_search import MOST_COMBINATIONS, combinations
 from .report import SAMPLER, summary, write
-from .search import MOST_COMBINATIONS, combinations
-from .tune import Task, tune
+from .sampler_search import SamplerSearch, SearchTask
 
 WORK = "work"
-"""Where evaluation works: samples that are being drawn, and features of real images."""
+"""The folder of temporary files of evaluations."""
 
 
 def run_tune(
@@ -43,21 +43,21 @@ def run_tune(
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Search a sampler for a run, and write what is found.
+    """Search a sampler for a run, and write the results.
 
     Args:
-        run: whose newest checkpoint is sampled.
-        recipe: its recipe, with the sampler to start from, and the evaluation that is wanted.
+        run: the run, whose newest checkpoint is sampled.
+        recipe: its recipe, with the sampler to start from, and the evaluation.
         over: what is varied (`read_axes`).
-        calls: of the network for a batch, at most.
-        out: the folder; what was measured in it before is not measured again.
-        number: that is to be best; None for the first.
-        reference: what to compare with; None for what the data hold out.
-        seed: of the first draw.
-        batch: samples at once.
-        average: which average of the weights.
-        device: where.
-        say: is told what is found.
+        calls: the most NFE of a batch.
+        out: the folder; what is stored in it is not measured again.
+        number: the metric to optimize; None for the first.
+        reference: the images to compare with; None for the held-out images.
+        seed: the seed of the first draw.
+        batch: the number of samples at once.
+        average: which EMA of the weights.
+        device: where to compute.
+        say: reports results.
 
     Raises:
         UserError: there is nothing to measure, it cannot be measured, or the folder cannot be written.
@@ -68,31 +68,31 @@ def run_tune(
         if reference is None:
             raise UserError(f"{problem}; --reference names other images to compare with") from None
         split = run.data(recipe, images=False)
-        say(f"{problem}: so the loss is not measured, and no bound is shown of any w")
+        say(f"{problem}: so the loss is not measured, and there are no bounds of w")
     record = run.data_record()
     recipe = recipe.model_copy(update={"data": with_existing_paths(recipe.data, record.places if record else {})})
     curve, guided = None, bool(split.classes)
-    read_axes(over, recipe, None, guided)  # mistakes are told of before a network is loaded
+    read_axes(over, recipe, None, guided)  # errors are found before a network is loaded
     if not isinstance(split.training, AbsentImages):
         curve = measure_loss_curve(load_network(recipe, split, run.latest(), device, average), recipe, split)
-    task = Task(recipe, read_axes(over, recipe, curve, guided), calls, seed, number)
-    with _alone(out):
+    task = SearchTask(recipe, read_axes(over, recipe, curve, guided), calls, seed, number)
+    with _locked(out):
         config = EvaluationConfig(recipe.evaluation.features, reference, False, batch, device, out / WORK)
-        bench = Bench(run, split, config, average, out)
+        benchmark = SamplerBenchmark(run, split, config, average, out)
         each = "combinations" if combinations(task.axes) <= MOST_COMBINATIONS else "one key after the other"
         sizes = ", ".join(f"{axis.name}: {len(axis.variants)} values" for axis in task.axes)
         say(f"{sizes}; {each}; draws of each candidate: {len(task.choosing)}; see {out / LOG}")
-        tuned = tune(task, bench, curve, say)
-        write(tuned, out, shlex.join(["sitkit", *sys.argv[1:]]))
+        result = SamplerSearch(task, benchmark, say).run(curve)
+        write(result, out, shlex.join(["sitkit", *sys.argv[1:]]))
         shutil.rmtree(out / WORK, ignore_errors=True)
-    for line in summary(tuned):
+    for line in summary(result):
         say(line)
     say(f"{out / 'tune.html'}; sitkit sample {run.folder} --sampler {out / SAMPLER}")
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes out of it."""
+def _locked(out: Path) -> Iterator[None]:
+    """Create the folder, and lock it against other processes."""
     try:
         (out / "candidates").mkdir(parents=True, exist_ok=True)
         file = (out / ".lock").open("a")
@@ -100,5 +100,5 @@ def _alone(out: Path) -> Iterator[None]:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
     with file:
         if not lock(file):
-            raise UserError(f"{out} is being worked in by another process; wait for it, or give another --out")
+            raise UserError(f"{out} is in use by another process; wait for it, or give another --out")
         yield

@@ -1,4 +1,4 @@
-"""How many steps a sampler may take for its calls of the network not to exceed a number: tried, and counted."""
+"""How many steps a sampler may take within a number of network calls (NFE): found by counting them."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from ..sampling.generator import SampleGenerator
 from ..support.errors import UserError
 
 
-class _Stand(nn.Module):
-    """Stands for a network, and costs nothing."""
+class _FreeNetwork(nn.Module):
+    """Replaces a network where only its calls are counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,34 +24,34 @@ class _Stand(nn.Module):
         return self.weight * x
 
     def full(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return as many channels again, as of a network that learnt a variance."""
+        """Return twice as many channels, like a network with a learned variance."""
         return torch.cat([self(x, t), self(x, t)], dim=1)
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """Return a recipe whose sampler takes so many steps."""
+    """Return a recipe whose sampler takes a number of steps."""
     return recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"steps": steps})})
 
 
 def count_calls(recipe: Recipe, split: Split) -> int:
-    """Return how often a recipe's sampler calls a network that stands for the recipe's.
+    """Return the NFE of a recipe's sampler for a batch.
 
     Raises:
         UserError: the sampler cannot be used.
     """
-    if needs_loss_curve(recipe.sampler.w):  # which says nothing of calls, and is measured on images
+    if needs_loss_curve(recipe.sampler.w):  # it needs images, and does not change the NFE
         sampler = recipe.sampler.model_copy(update={"w": Sampler().w})
         recipe = recipe.model_copy(update={"sampler": sampler})
     bare = replace(split, decode=lambda x: x.to(torch.uint8))
     labels = torch.zeros(1, dtype=torch.int64) if split.classes else None
     try:
-        return SampleGenerator(_Stand(), recipe, bare, 0)(torch.zeros(1, dtype=torch.int64), labels).calls
+        return SampleGenerator(_FreeNetwork(), recipe, bare, 0)(torch.zeros(1, dtype=torch.int64), labels).calls
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
 def within(recipe: Recipe, split: Split, calls: int) -> Recipe:
-    """Return a recipe with as many steps as make no more than `calls` calls.
+    """Return a recipe with as many steps as make at most `calls` NFE.
 
     Raises:
         UserError: one step makes more, or the sampler cannot be used.
