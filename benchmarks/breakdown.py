@@ -1,4 +1,4 @@
-"""What is not the network: its share of a step of training, data from a cache of latents, and what imports take.
+"""Time outside the network: parts of a training step, latent caches as data, and imports.
 
 python benchmarks/breakdown.py step --size S --batch 8
 python benchmarks/breakdown.py data
@@ -30,14 +30,14 @@ from sitkit.recipes.training.batches import Batches
 from sitkit.recipes.training.process_group import ProcessGroup
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch.")]
 Batch = Annotated[int, typer.Option(min=1)]
 Rounds = Annotated[int, typer.Option(min=1)]
 ROUNDS = 7
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int, processor: bool) -> dict[str, list[float]]:
-    """Return the seconds of each call, round by round, after one round that is not counted."""
+    """Return the seconds of each call per round, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
@@ -55,30 +55,30 @@ def step(
     threads: Threads = 1,
     rounds: Rounds = ROUNDS,
 ) -> None:
-    """Print the parts of a step, and what is neither forward nor backward as a share of it."""
+    """Print the time of each part of a training step, and the part outside forward and backward."""
     setup = Setup("sitkit", size, batch, compiled=compiled, threads=threads)
     torch.set_num_threads(threads)
     made = parts(setup)
     take, state, seed = made.take, made.state, made.recipe.seed
-    pieces = made.batches(1)
-    piece = pieces[0]
-    eps = random_streams.noise(seed, random_streams.Stream.NOISE, piece.numbers, take.shape)
+    micro_batches = made.batches(1)
+    micro_batch = micro_batches[0]
+    eps = random_streams.noise(seed, random_streams.Stream.NOISE, micro_batch.numbers, take.shape)
 
     def passes() -> None:
         def field(x: Tensor, t: Tensor) -> Tensor:
-            output: Tensor = take.network(x, t, y=piece.y)
+            output: Tensor = take.network(x, t, y=micro_batch.y)
             return output
 
-        take.objective(field, piece.x, eps, piece.t).mean().backward()
+        take.objective(field, micro_batch.x, eps, micro_batch.t).mean().backward()
 
     passes()
     own: dict[str, Callable[[], object]] = {
         "data, times, labels": lambda: made.batches(1),
-        "noise": lambda: random_streams.noise(seed, random_streams.Stream.NOISE, piece.numbers, take.shape),
-        "gradient's norm": take.gradient_norm,
+        "noise": lambda: random_streams.noise(seed, random_streams.Stream.NOISE, micro_batch.numbers, take.shape),
+        "gradient norm": take.gradient_norm,
         "AdamW": state.optimizer.step,
-        "averages": lambda: state.ema_weights.update(1, state.network.parameters()),
-        "log": lambda: state.meters.sums_by_bin(piece.t, piece.t),
+        "EMA": lambda: state.ema_weights.update(1, state.network.parameters()),
+        "logging": lambda: state.meters.sums_by_bin(micro_batch.t, micro_batch.t),
     }
     calls = {"forward and backward": passes, **own, "whole step": lambda: take(1, made.batches(1))}
     times = interleaved(calls, rounds, processor=threads == 1)
@@ -92,7 +92,7 @@ def step(
 
 @app.command()
 def data(batch: Batch = 8, count: int = 4096, rounds: Rounds = ROUNDS, threads: Threads = 1) -> None:
-    """Print how many images a second come from a cache of latents, beside what a step of SiT-S/2 takes."""
+    """Print the images/s that a latent cache delivers and that a step of SiT-S/2 consumes."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         moments = np.memmap(Path(folder) / "moments", np.float16, "w+", shape=(count, 2, 2 * CHANNELS, 32, 32))
@@ -109,12 +109,12 @@ def data(batch: Batch = 8, count: int = 4096, rounds: Rounds = ROUNDS, threads: 
     for name, values in times.items():
         typer.echo(f"{name:24} {batch / statistics.median(values):10,.1f} images/s")
     ratios = [slow / fast for fast, slow in zip(*times.values(), strict=True)]
-    typer.echo(f"{statistics.median(ratios):.0f} times what the step takes")
+    typer.echo(f"{statistics.median(ratios):.0f} times what the step needs")
 
 
 @app.command()
 def imports(rounds: Rounds = ROUNDS) -> None:
-    """Print what the command line's help and the import of a library take, beside the least that they can."""
+    """Print the time of `sitkit --help` and of importing a library, relative to that of their main import."""
     python = sys.executable
     pairs = {
         "sitkit --help": ([python, "-m", "sitkit.recipes", "--help"], [python, "-c", "import typer"]),
@@ -133,7 +133,7 @@ def imports(rounds: Rounds = ROUNDS) -> None:
 
 
 def _run(command: list[str]) -> float:
-    """Return the processor's seconds of a command."""
+    """Return the processor seconds of a command."""
     before = _children()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return _children() - before

@@ -1,9 +1,9 @@
-"""The schedulers of diffusers, driven along any path and any grid.
+"""The schedulers of diffusers as sampling methods, for any path and any grid.
 
-A scheduler's `step` is called as its pipelines call it; only the noise levels that it steps along are given. Those for
-diffusions know the path alpha^2 + sigma^2 = 1, and see the states of another path divided by the root of its
-alpha^2 + sigma^2: one signal-to-noise ratio makes the same states up to that factor. They are given the data expected
-from the velocity. Their log-SNR must be finite: they start at t > 0, from sigma(t) eps.
+`step` of a scheduler is called as in the pipelines of diffusers; only the noise levels are set. Schedulers for
+diffusions assume a path with alpha^2 + sigma^2 = 1. States of other paths are divided by sqrt(alpha^2 + sigma^2):
+states of equal signal-to-noise ratio agree up to this factor. The schedulers get the data prediction of the velocity.
+They need a finite log-SNR: they start at t > 0, from sigma(t) eps.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from sitkit.samplers.log_snr import log_snr, time_from_log_snr
 
 @dataclass(frozen=True)
 class DiffusersSampler:
-    """A scheduler's name, how to draw by it, the equations that it solves, and what may be chosen."""
+    """A scheduler with its name, the equations that it solves, and its options."""
 
     name: str
     draw: Draw
@@ -32,11 +32,11 @@ class DiffusersSampler:
 
 
 Build = Callable[[Problem, Tensor, Options], Any]
-"""A scheduler for a problem, a grid and options."""
+"""Builds a scheduler for a problem, a grid and options."""
 
 
 def diffusion(build: Build) -> Draw:
-    """Drive a scheduler of the family of DPM-Solver from sigma(t) eps to the data."""
+    """Return a sampler: a scheduler for diffusions, from sigma(t) eps to the data."""
 
     @torch.no_grad()
     def draw(problem: Problem, x: Tensor, options: Options) -> Tensor:
@@ -52,7 +52,7 @@ def diffusion(build: Build) -> Draw:
 
 
 def follow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor:
-    """Return the state at the last of `times` that a scheduler for diffusions reaches from the state x at the first."""
+    """Integrate with a scheduler for diffusions, from state x at the first of `times` to the last."""
     path = problem.path
     alpha, sigma = path.alpha(times), path.sigma(times)
     factor = torch.sqrt(alpha**2 + sigma**2)
@@ -67,7 +67,7 @@ def follow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor
 
 
 def begin(scheduler: Any, sigmas: Tensor, marks: Tensor) -> None:
-    """Let a scheduler step along these noise levels; `marks` name the steps."""
+    """Set the noise levels of a scheduler; `marks` are the names of its steps."""
     scheduler.set_timesteps(len(marks))
     scheduler.sigmas, scheduler.timesteps = sigmas, marks
     scheduler.num_inference_steps = len(marks)
@@ -80,7 +80,7 @@ def scheduler_of(name: str) -> Any:
 
 
 def dpm_solver(problem: Problem, times: Tensor, options: Options) -> Any:
-    """DPM-Solver++, of the ODE or of the SDE of w = KL."""
+    """Build DPM-Solver++, for the ODE or for the SDE of w = KL."""
     return scheduler_of("DPMSolverMultistepScheduler")(
         prediction_type="sample",
         algorithm_type="dpmsolver++" if problem.w is None else "sde-dpmsolver++",
@@ -93,7 +93,7 @@ def dpm_solver(problem: Problem, times: Tensor, options: Options) -> Any:
 
 
 def unipc(problem: Problem, times: Tensor, options: Options) -> Any:
-    """UniPC, of the ODE."""
+    """Build UniPC, for the ODE."""
     return scheduler_of("UniPCMultistepScheduler")(
         prediction_type="sample",
         solver_order=int(options["order"]),
@@ -104,14 +104,14 @@ def unipc(problem: Problem, times: Tensor, options: Options) -> Any:
 
 
 def deis(problem: Problem, times: Tensor, options: Options) -> Any:
-    """DEIS, of the ODE."""
+    """Build DEIS, for the ODE."""
     return scheduler_of("DEISMultistepScheduler")(
         prediction_type="sample", solver_order=int(options["order"]), lower_order_final=options["final"] == "lower"
     )
 
 
 def sa_solver(problem: Problem, times: Tensor, options: Options) -> Any:
-    """SA-Solver, of the SDE of any w: its tau^2 is w over that of KL, taken as constant over a step."""
+    """Build SA-Solver, for the SDE of any w: tau^2 is w divided by KL, constant over a step."""
     path = problem.path
     levels = (path.sigma(times) / path.alpha(times))[:-1]
 

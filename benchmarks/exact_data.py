@@ -1,4 +1,4 @@
-"""Data whose fields are exact, drawn by seed: rings and mixtures in the plane, and mixtures near a subspace."""
+"""Data with exact fields, generated from a seed: rings and mixtures in the plane, and mixtures near a subspace."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sitkit.samplers import Field
 
 
 class World(Protocol):
-    """Data in D numbers."""
+    """A distribution in D dimensions with exact fields."""
 
     @property
     def size(self) -> int:
@@ -23,15 +23,15 @@ class World(Protocol):
         ...
 
     def velocity(self, path: Interpolant) -> Field:
-        """Return the exact field, which may take its time from the first row."""
+        """Return the exact field; all rows may share the time of the first."""
         ...
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return data, (count, D)."""
+        """Return samples of the data, (count, D)."""
         ...
 
     def directions(self) -> Tensor:
-        """Return unit vectors, (D, P), to look at the data along."""
+        """Return unit vectors (D, P) for projections."""
         ...
 
     def marginals(self, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,10 +40,10 @@ class World(Protocol):
 
 
 def velocity_at_one_time(mixture: Mixture, path: Interpolant) -> Field:
-    """Return the mixture's exact velocity, some times as fast as `Mixture.velocity`: all rows share the first's time.
+    """Return the exact velocity of a mixture, faster than `Mixture.velocity`: all rows share the time of the first.
 
     The log-densities of the components are then quadratic functions of the state, and their means linear ones, so
-    that matrix products over all states do the work.
+    that matmuls over all states suffice.
     """
     values, axes = torch.linalg.eigh(mixture.covariances)
     size = mixture.means.shape[1]
@@ -77,7 +77,7 @@ class Plane:
     size: int = 2
 
     def velocity(self, path: Interpolant) -> Field:
-        """Return the exact field, whose rows share the first one's time."""
+        """Return the exact field; all rows share the time of the first."""
         return velocity_at_one_time(self.mixture, path)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
@@ -109,11 +109,11 @@ class Manifold:
 
     @property
     def size(self) -> int:
-        """How many numbers the data have."""
+        """The dimension D."""
         return len(self.basis)
 
     def velocity(self, path: Interpolant) -> Field:
-        """Return the exact field, whose rows share the first one's time."""
+        """Return the exact field; all rows share the time of the first."""
         within = velocity_at_one_time(self.mixture, path)
 
         def field(x: Tensor, t: Tensor) -> Tensor:
@@ -127,13 +127,13 @@ class Manifold:
         return field
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return data, (count, D)."""
+        """Return samples of the data, (count, D)."""
         z = self.off * torch.randn(count, self.size, generator=generator, dtype=torch.float64)
         z[:, :4] = self.mixture.draw(count, generator)
         return z @ self.basis.T
 
     def whole(self) -> Mixture:
-        """Return the same as a mixture in all dimensions."""
+        """Return the distribution as a mixture in all dimensions."""
         along = self.basis[:, :4]
         across = torch.eye(self.size, dtype=torch.float64) - along @ along.T
         inside = along @ self.mixture.covariances @ along.T
@@ -198,13 +198,13 @@ WORLDS: dict[str, Callable[[int], World]] = {"ring": ring, "mixture": mixture, "
 
 
 def build(name: str) -> World:
-    """Return the world of a name such as ring-0."""
+    """Return the distribution of a name such as ring-0."""
     kind, _, seed = name.rpartition("-")
     return WORLDS[kind](int(seed))
 
 
 class SlicedCramerDistance:
-    r"""The sliced Cramer distance of samples to the world's own law, which is exact.
+    r"""The sliced Cramer distance of samples to the exact distribution.
 
     The root of the mean, over fixed directions, of $\int (F_N - F)^2$ along each, where F is the law's distribution
     function: of half the energy distance (Szekely and Rizzo, 2013). The square is what an infinite number of samples
@@ -235,6 +235,6 @@ class SlicedCramerDistance:
         return float(np.sqrt(np.mean((gaps**2).sum(1) * self.width.numpy())))
 
     def floor(self, count: int) -> float:
-        """Return the root of the mean square distance of `count` fresh data."""
+        """Return the root mean square distance of `count` exact samples."""
         variance = (self.below * (1 - self.below)).sum(1) * self.width.numpy()
         return float(np.sqrt(variance.mean() / count))

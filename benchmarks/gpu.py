@@ -1,20 +1,20 @@
-"""All that sitkit does on a GPU, checked and measured by one command, in ten minutes.
+"""Checks and measurements of sitkit on a GPU, by one command, in ten minutes.
 
     python benchmarks/gpu.py run                                  # everything, on cuda
-    python benchmarks/gpu.py run --only library --only speed      # these sections, whether they are done or not
-    python benchmarks/gpu.py run --device cpu --quick             # tries the checks themselves where there is no GPU
+    python benchmarks/gpu.py run --only library --only speed      # only these sections, also if they are done
+    python benchmarks/gpu.py run --device cpu --quick             # tests the checks without a GPU
 
-| section | what it finds |
+| section | contents |
 | --- | --- |
-| `library` | each part of the libraries on the GPU against the CPU, precisions, waits for the device |
-| `speed` | SiT-XL/2 at batch 32: images/s, MFU and memory, in bf16 compiled, bf16 and TF32, beside others |
-| `training` | training whole, again and in halves, to the bit or not; samples and bits on GPU and CPU |
-| `processes` | DDP and FSDP2: NCCL in a world of one, and two processes that share a GPU by gloo |
-| `suite` | the tests, for as long as there is time |
+| `library` | each part of the libraries on the GPU against the CPU, precisions, synchronizations with the device |
+| `speed` | SiT-XL/2 at batch 32: images/s, MFU and memory, in bf16 compiled, bf16 and TF32, and other libraries |
+| `training` | training, repeated and resumed, whether equal to the bit; samples and bits/dim on GPU and CPU |
+| `processes` | DDP and FSDP2: NCCL with one process, gloo with two processes on one GPU |
+| `suite` | the tests, in the remaining time |
 
-Each section is a process with a time limit, so that none can take the others with it. Findings are appended to
-`findings.jsonl` as they come, and `gpu.md` is a page of them. A section that has ended is not run again unless
-`--only` names it; so the same command goes on where it was stopped.
+Each section is a process with a time limit, so that a failure does not affect the others. Findings go to
+`findings.jsonl`, and `gpu.md` is a page of them. A section that has ended is only run again if `--only` names it, so
+the same command resumes after a stop.
 """
 
 import os
@@ -34,7 +34,7 @@ from gpu_findings import Findings
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 ROOT = Path(__file__).parents[1]
 SECTIONS = {"library": 90.0, "speed": 200.0, "training": 150.0, "processes": 90.0, "suite": 600.0}
-"""The sections in the order of their worth, and the seconds that each may take; of all, `--minutes`."""
+"""The sections by priority, and the time limit of each in seconds; `--minutes` limits all together."""
 Out = Annotated[Path, typer.Option(help="The folder of findings.")]
 Device = Annotated[str, typer.Option(help="cuda, or cpu to try the checks.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Everything small.")]
@@ -45,10 +45,10 @@ def run(
     out: Out = Path("runs/gpu"),
     device: Device = "cuda",
     quick: Quick = False,
-    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SECTIONS)}; may be repeated.")] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="For all sections together.")] = 10.0,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(SECTIONS)}; may be repeated.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time limit of all sections together.")] = 10.0,
 ) -> None:
-    """Run the sections that have not ended, or those that are named."""
+    """Run all sections that have not ended, or the given ones."""
     for name in only or ():
         if name not in SECTIONS:
             raise SystemExit(f"error: no section '{name}'; known: {', '.join(SECTIONS)}")
@@ -59,7 +59,7 @@ def run(
     for name in only or [section for section in SECTIONS if section not in ended]:
         left = end - time.monotonic()
         if left < 5:
-            typer.echo(f"{name}: no time is left; the same command goes on with it")
+            typer.echo(f"{name}: no time is left; run the same command again to continue")
             continue
         gpu_findings.forget(out, name)
         seconds = min(left, SECTIONS[name] * (1 if device == "cuda" else 5))
@@ -105,7 +105,7 @@ def section(
 
 
 def machine(device: str) -> dict[str, str]:
-    """Return what is measured on: device, driver and versions."""
+    """Return device, driver and versions."""
     told = {"torch": torch.__version__, "python": sys.version.split()[0], "command": "python benchmarks/gpu.py run"}
     if device == "cpu":
         return {"device": "cpu", **told}

@@ -1,4 +1,4 @@
-"""Every part of the libraries that takes tensors, as a function of the device that computes it."""
+"""Cases for the comparison of GPU and CPU: every component of the libraries as a function of the device."""
 
 from collections.abc import Callable
 from functools import partial

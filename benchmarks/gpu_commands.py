@@ -1,4 +1,4 @@
-"""Runs of the command line for the checks on a GPU, and what they leave behind."""
+"""Runs commands of `sitkit` for the checks on a GPU, and reads their results."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from sitkit.recipes.runs.run import Run
 
 
 def sitkit(folder: Path, *words: object, timeout: float = 120) -> tuple[float, str]:
-    """Run a command in a folder, and return its seconds and what it said.
+    """Run a command in a folder, and return its seconds and output.
 
     Raises:
         RuntimeError: it failed.
@@ -28,7 +28,7 @@ def sitkit(folder: Path, *words: object, timeout: float = 120) -> tuple[float, s
 
 
 def sets(*settings: str) -> list[str]:
-    """Return settings as words of a command."""
+    """Return settings as arguments of a command."""
     return [word for one in settings for word in ("--set", one)]
 
 
@@ -39,5 +39,5 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """Return what a run has recorded."""
+    """Return the metrics of a run."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What checks on a GPU have found: JSON lines, one a finding, and a Markdown page of them."""
+"""Findings of the checks on a GPU: a file of JSON lines, and a Markdown page."""
 
 import json
 import time
@@ -18,9 +18,9 @@ class Findings:
 
     Args:
         folder: where the file is.
-        section: whose findings these are.
-        device: `cuda`, or `cpu` to try the checks where there is no GPU.
-        quick: whether everything is small, to try the checks themselves.
+        section: the section of the findings.
+        device: `cuda`, or `cpu` to test the checks without a GPU.
+        quick: whether everything is small, to test the checks.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Findings:
         print(json.dumps(finding, default=str)[:300], flush=True)
 
     def guard(self, what: str, check: Callable[[], None]) -> None:
-        """Run a check; if it fails, that is a finding, and others go on."""
+        """Run a check; a failure becomes a finding."""
         start = time.monotonic()
         try:
             check()
@@ -48,21 +48,21 @@ class Findings:
 
 
 def read(folder: Path) -> list[Finding]:
-    """Return all findings in a folder, without a last line that was cut short."""
+    """Return all findings of a folder, without an incomplete last line."""
     file = folder / FINDINGS
     content = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def forget(folder: Path, section: str) -> None:
-    """Drop the findings of a section, which is run again."""
+    """Delete the findings of a section that is run again."""
     kept = [finding for finding in read(folder) if finding["section"] != section]
     if folder.exists():
         (folder / FINDINGS).write_text("".join(json.dumps(finding) + "\n" for finding in kept))
 
 
 def page(folder: Path) -> str:
-    """Return a Markdown page of all findings: a table a section, failures in bold."""
+    """Return a Markdown page of all findings: a table per section, failures in bold."""
     lines: list[str] = []
     section = None
     for finding in read(folder):

@@ -1,4 +1,4 @@
-"""The section `library` of `gpu.py`: each part of the libraries on the GPU, against the same on the CPU."""
+"""The section `library` of `gpu.py`: every component of the libraries on the GPU, compared with the CPU."""
 
 import copy
 import traceback
@@ -20,7 +20,7 @@ from sitkit.recipes.support.torch_settings import float32_math
 from sitkit.samplers import ClassifierFree, Conditional, Field, Sigma, plan, sample
 
 BOUND = 1e-3
-"""The relative difference from which a case is told of as failed; adaptive solvers stop at 1e-5 by themselves."""
+"""Relative differences from here on are failures; the tolerance of adaptive solvers is 1e-5."""
 
 
 def check(findings: Findings, seconds: float) -> None:

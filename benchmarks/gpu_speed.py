@@ -1,4 +1,4 @@
-"""The section `speed` of `gpu.py`: SiT-XL/2 beside a plain reading of the paper and diffusers, by `throughput.py`."""
+"""The section `speed` of `gpu.py`: SiT-XL/2 compared with a plain implementation and diffusers, by `throughput.py`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from gpu_findings import Findings
 from shapes import Setup
 
 PEAKS = {"bf16": 989.4e12, "tf32": 494.7e12, "float32": 66.9e12}
-"""Operations a second of an H100 or H200 (SXM), dense, by their data sheets. MFU is told as a share of them."""
+"""Dense peak operations per second of an H100 or H200 (SXM), from their data sheets, for MFU."""
 
 GROUPS = (
     ("bf16", True, ("matrix", "sitkit")),
@@ -19,7 +19,7 @@ GROUPS = (
     ("bf16", True, ("plain", "diffusers")),
     ("bf16", False, ("plain", "diffusers")),
 )
-"""Precision, whether blocks are compiled, and who is timed, in the order of their worth: time may be over."""
+"""Precision, whether blocks are compiled, and the networks, by priority: the time is limited."""
 
 
 def check(findings: Findings, seconds: float) -> None:
@@ -48,14 +48,14 @@ def _times(findings: Findings) -> Path:
 
 
 def _figures(setup: Setup, times: dict[str, Any]) -> dict[str, Any]:
-    """Return what a table shows of the times of a setup."""
+    """Return the values of the table for a setup."""
     forward, work = median(times["forward"]), setup.operations()
     if setup.network == "matrix":
         return {"teraflops": round(work / forward / 1e12, 1)}
     step = median(times["step"])
     return {
         "training images/s": round(setup.batch / step, 1),
-        "sampling images/s, a call": round(setup.batch / forward, 1),
+        "sampling images/s, per network call": round(setup.batch / forward, 1),
         "step ms": round(1e3 * step, 2),
         "MFU": round(3 * work / step / PEAKS[setup.mode], 4),
         "MFU, forward": round(work / forward / PEAKS[setup.mode], 4),

@@ -1,4 +1,4 @@
-"""The section `suite` of `gpu.py`: the tests, on as many cores as there are; commands in them take the GPU."""
+"""The section `suite` of `gpu.py`: the tests, on all cores; commands in them use the GPU."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from gpu_findings import Findings
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = ("test_wheel.py", "test_hf.py", "test_benchmarks.py", "test_throughput.py", "test_gpu_checks.py")
-"""What builds, needs a network or other packages, or times CPUs."""
+"""Tests that build packages, need a network or other packages, or time CPUs."""
 QUICK = "test_philox.py"
 
 
 def check(findings: Findings, seconds: float) -> None:
-    """Run the tests but for those of many processes, for as long as there is time."""
+    """Run all tests that are not slow, in the remaining time."""
     workers = max(1, (os.cpu_count() or 2) - 1)
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "not processes", "--tb", "short", "-p", "no:cacheprovider"]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "--tb", "short", "-p", "no:cacheprovider"]
     words += ["--numprocesses", str(workers), "--dist", "loadfile"] if not findings.quick else []
     words += [f"--ignore=tests/{name}" for name in LEFT_OUT]
     words.append(f"tests/{QUICK}" if findings.quick else "tests")

@@ -1,4 +1,4 @@
-"""The section `training` of `gpu.py`: digits, trained whole, again and in halves; then sampled and measured."""
+"""The section `training` of `gpu.py`: digits trained, trained again, and resumed; then sampled and evaluated."""
 
 import shutil
 import tempfile
@@ -16,9 +16,12 @@ MODES = {
     "float32": (),
     "bf16": ("train.precision=bf16",),
     "tf32": ("train.precision=tf32",),
-    "recomputed in two pieces": ("compute.activation_checkpointing=true", "compute.gradient_accumulation=2"),
+    "activation checkpointing, two micro-batches": (
+        "compute.activation_checkpointing=true",
+        "compute.gradient_accumulation=2",
+    ),
 }
-"""Settings by name, in the order of their worth; the first is trained on the CPU as well."""
+"""Settings by name and priority; the first is also trained on the CPU."""
 SAMPLERS = {
     "ODE": (),
     "SDE": ("sampler.kind=sde",),
@@ -27,7 +30,7 @@ SAMPLERS = {
 
 
 def check(findings: Findings, seconds: float) -> None:
-    """Train, and tell whether runs repeat to the bit; compare losses, samples and bits with those of the CPU."""
+    """Train, and record whether runs are equal to the bit; compare losses, samples and bits/dim with the CPU."""
     folder = Path(tempfile.mkdtemp(prefix="gpu-training-"))
     try:
         first, *others = MODES
@@ -56,7 +59,7 @@ def _run(folder: Path, name: str, which: str) -> Path:
 
 
 def _repeat(findings: Findings, folder: Path, name: str) -> None:
-    """Train whole, again, and in two halves, and compare the checkpoints."""
+    """Train, train again, and train in two halves, and compare the checkpoints."""
     seconds = []
     for which in ("whole", "again", "halves"):
         words = (
@@ -77,7 +80,7 @@ def _repeat(findings: Findings, folder: Path, name: str) -> None:
     differing = sorted(part for part in whole if not whole[part] == again[part] == halves[part])
     findings.write(
         f"training, {name}",
-        **({"repeats to the bit": whole == again, "goes on to the bit": whole == halves}),
+        **({"repeats to the bit": whole == again, "resumes to the bit": whole == halves}),
         **({"failed": f"not to the bit: {', '.join(differing)}"} if promised and differing else {}),
         seconds=seconds,
         loss=round(last["loss"], 4),

@@ -1,4 +1,4 @@
-"""Grids of times, by name: those in use for flows (even, clustered, shifted) and for diffusions (log-SNR, Karras)."""
+"""Time grids by name, as used for flows (even, clustered, shifted) and for diffusions (log-SNR, Karras)."""
 
 from collections.abc import Callable
 

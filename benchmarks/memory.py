@@ -1,8 +1,8 @@
-"""The most memory that drawing, exporting and measuring samples take, as there are more of them.
+"""Peak memory of sampling, export and evaluation for increasing numbers of samples.
 
-Each command runs in a process of its own, whose peak of resident memory the system tells. The runs are the preset
-`digits`, of which a few steps are trained, for weights do not matter here, and the same on the latents of a small
-random autoencoder, which samples are decoded by.
+Each command runs in a separate process, and the system reports its peak resident memory. There are two runs: the preset
+`digits`, trained for a few steps because weights do not matter here, and the same with the latents of a small random
+autoencoder, which decodes the samples.
 
     python benchmarks/memory.py --out runs/memory --counts 1000 20000
 """
@@ -30,7 +30,7 @@ MIB = 2**20
 
 
 def peak(*words: object) -> float:
-    """Return the most memory, in MiB, that a command of sitkit held.
+    """Return the peak memory of a `sitkit` command in MiB.
 
     Raises:
         SystemExit: it failed.
@@ -44,7 +44,7 @@ def peak(*words: object) -> float:
 
 
 def autoencoder(folder: Path) -> Path:
-    """Write a small autoencoder at random: 3 channels to 2, half the side."""
+    """Write a small random autoencoder: 3 channels to 2, half the side length."""
     torch.manual_seed(0)
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     widths = {"block_out_channels": (16, 32), "latent_channels": 2, "norm_num_groups": 2, "layers_per_block": 1}
@@ -53,7 +53,7 @@ def autoencoder(folder: Path) -> Path:
 
 
 def runs(out: Path) -> dict[str, Path]:
-    """Train both runs, or go on with them, and return their folders."""
+    """Train both runs, or resume them, and return their folders."""
     pixels, latents = out / "pixels", out / "latents"
     peak("train", "digits", "--out", pixels, *TRAINED)
     vae = out / "vae"
@@ -67,7 +67,7 @@ def runs(out: Path) -> dict[str, Path]:
 
 
 def measure(run: Path, out: Path, count: int) -> dict[str, float]:
-    """Return the peaks of the commands that make so many samples and their numbers."""
+    """Return the peak memory of the commands that generate, export and evaluate `count` samples."""
     samples = out / f"{run.name}-{count}"
     return {
         "sample": peak("sample", run, "--samples", count, "--out", samples),
@@ -77,7 +77,7 @@ def measure(run: Path, out: Path, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, and print a table; the figures stand in `memory.json`."""
+    """Measure, print a table, and write the values to `memory.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 20_000])

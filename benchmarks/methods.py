@@ -1,4 +1,4 @@
-"""The samplers that are compared, each with the choices that it leaves to its user."""
+"""The compared sampling methods, with their options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,22 +33,22 @@ TOLERANCES = tuple(10 ** (-k / 2) for k in range(-2, 15))
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler, the equations that it solves ("ode", "sigma", "kl"), and what may be chosen for each."""
+    """A sampling method, the equations that it solves ("ode", "sigma", "kl"), and its options."""
 
     name: str
     draw: Draw
     solves: tuple[str, ...]
     axes: Axes = field(default_factory=dict)
     more: Mapping[str, Axes] = field(default_factory=dict)
-    """What else may be chosen for some of the equations."""
+    """Further options for some of the equations."""
 
     def choices(self, w: str) -> Axes:
-        """Return what may be chosen to solve the equation named w."""
+        """Return the options for the equation w."""
         return {**self.axes, **self.more.get(w, {})}
 
 
 def planned(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """Sample as this library would, left to itself."""
+    """Sample with `plan` and its defaults."""
     chosen = plan(
         problem.velocity,
         problem.path,
@@ -61,7 +61,7 @@ def planned(problem: Problem, x: Tensor, options: Options) -> Tensor:
 
 
 def one_step(solver: Callable[[Any], OneStep], cost: int) -> Draw:
-    """A one-step solver of the ODE on a grid."""
+    """Return a sampler: a one-step solver of the ODE on a grid."""
 
     def draw(problem: Problem, x: Tensor, options: Options) -> Tensor:
         times = grid(str(options["grid"]), problem.path, problem.steps(cost), 0.0, 1.0)
@@ -71,13 +71,13 @@ def one_step(solver: Callable[[Any], OneStep], cost: int) -> Draw:
 
 
 def official_ode(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """SiT's Heun, on an even grid."""
+    """Sample with Heun on an even grid, as the official code of SiT does."""
     return sample(Heun(problem.velocity), x, torch.linspace(0, 1, problem.steps(2) + 1, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
 class OfficialSDE(SDE):
-    """SiT's own drift: one call for the velocity and another for the score."""
+    """The drift of the official code of SiT: one call for the velocity and another for the score."""
 
     def __call__(self, x: Tensor, t: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return the drift and w."""
@@ -87,7 +87,7 @@ class OfficialSDE(SDE):
 
 
 def official_sde(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """SiT's Euler and Maruyama: an even grid that ends at .96, and a step without noise."""
+    """Sample with Euler-Maruyama as the official code: an even grid to .96, and a last step without noise."""
     assert problem.w is not None
     low = 1e-3 if isinstance(problem.w, samplers.KL) else 0.0
     sde = OfficialSDE(problem.velocity, problem.path, problem.w)
@@ -96,11 +96,11 @@ def official_sde(problem: Problem, x: Tensor, options: Options) -> Tensor:
 
 
 Advance = Callable[[Tensor, Tensor], Tensor]
-"""(x, times) to the state at the last time."""
+"""Maps (x, times) to the state at the last time."""
 
 
 def stochastic(solve: Callable[[SDE, Problem, Options], tuple[Advance, int, int]]) -> Draw:
-    """A solver of the SDE, with its calls a step and besides, on a grid, and a last step of a chosen kind."""
+    """Return a sampler: an SDE solver on a grid, and a last step; `solve` returns its calls per step and besides."""
 
     def draw(problem: Problem, x: Tensor, options: Options) -> Tensor:
         assert problem.w is not None
@@ -136,7 +136,7 @@ def _torchsde(sde: SDE, problem: Problem, options: Options) -> tuple[Advance, in
 
 
 def torchdiffeq_fixed(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """Fixed steps of torchdiffeq."""
+    """Sample with a fixed-step method of torchdiffeq."""
     import torchdiffeq  # noqa: PLC0415 (it takes a second)
 
     method = str(options["method"])
@@ -149,7 +149,7 @@ def torchdiffeq_fixed(problem: Problem, x: Tensor, options: Options) -> Tensor:
 
 
 def torchdiffeq_adaptive(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """Dormand and Prince's method, with the smallest tolerance that the calls allow."""
+    """Sample with dopri5 of torchdiffeq at a given tolerance."""
     import torchdiffeq  # noqa: PLC0415 (it takes a second)
 
     tolerance = float(options["tolerance"])
@@ -167,7 +167,7 @@ def torchdiffeq_adaptive(problem: Problem, x: Tensor, options: Options) -> Tenso
 
 
 def flow_matching(problem: Problem, x: Tensor, options: Options) -> Tensor:
-    """Meta's ODESolver, by its step size."""
+    """Sample with ODESolver of flow_matching at a fixed step size."""
     method = str(options["method"])
     steps = problem.steps({"midpoint": 2, "heun3": 3, "rk4": 4}[method])
     solver = import_module("flow_matching.solver").ODESolver(lambda x, t: problem.velocity(x, t.expand(len(x))))

@@ -1,4 +1,4 @@
-"""What samplers do besides calling the network, as a share of a forward pass of SiT-S/2."""
+"""The time of samplers without the network, relative to a forward pass of SiT-S/2."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ STEPS, BATCH, ROUNDS = 20, 8, 5
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Return how long a function takes, the median of some runs after one more."""
+    """Return the median seconds of a function, after a warm-up run."""
     run()
     taken = []
     for _ in range(ROUNDS):
@@ -27,17 +27,17 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def free(x: Tensor, t: Tensor) -> Tensor:
-    """Stand in for a network that costs nothing."""
+    """Stand in for the network, at no cost."""
     return x
 
 
 @torch.no_grad()
 def main() -> None:
-    """Print the seconds of a forward pass, and each sampler's own seconds a step beside them."""
+    """Print the seconds of a forward pass, and the time per step of each sampler without the network."""
     path, x = Linear(), torch.randn(BATCH, 4, 32, 32)
     network = sit_s(2, input_size=32, in_channels=4, num_classes=1000).eval()
     forward = seconds(lambda: network(x, torch.full((BATCH,), 0.5), torch.zeros(BATCH, dtype=torch.long)))
-    print(f"SiT-S/2, batch {BATCH}, {torch.get_num_threads()} threads: {forward:.4f} s a forward pass")
+    print(f"SiT-S/2, batch {BATCH}, {torch.get_num_threads()} threads: {forward:.4f} s per forward pass")
     times = torch.linspace(0, 0.96, STEPS + 1)
 
     def planned(field: Field, w: Sigma | None) -> Tensor:
@@ -52,7 +52,7 @@ def main() -> None:
     }
     for name, run in runs.items():
         own = seconds(run) / STEPS
-        print(f"{name:16} {own * 1e3:.3f} ms a step, {own / forward:.2%} of it")
+        print(f"{name:16} {own * 1e3:.3f} ms per step, {own / forward:.2%} of a forward pass")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Error against network calls, drawn."""
+"""Plots of error against NFE."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ COLUMNS = 4
 
 
 def draw(task: str, rows: list[dict[str, Any]], file: Path) -> None:
-    """Draw a task's panels; what cannot be told from no error is drawn hollow, at the end of its interval."""
+    """Plot the panels of a task; an error that is not significant is a hollow point at the end of its interval."""
     equations = [w for w in ("ode", "sigma", "kl") if any(row["w"] == w for row in rows)]
     paths = [path for path in ("linear", "gvp") if any(row["path"] == path for row in rows)]
     names = sorted({row["contender"] for row in rows}, key=lambda name: (name != "sitkit", name))
@@ -48,7 +48,7 @@ def draw(task: str, rows: list[dict[str, Any]], file: Path) -> None:
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     for axis in axes[-1]:
-        axis.set_xlabel("network calls")
+        axis.set_xlabel("NFE")
     handles: dict[str, Artist] = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))

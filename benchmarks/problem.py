@@ -1,4 +1,4 @@
-"""What a method is given, and how its calls are counted."""
+"""The sampling problem that a method solves within a given NFE."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from sitkit.interpolants import Interpolant
 from sitkit.samplers import Counted, Diffusion, Field
 
 Options: TypeAlias = dict[str, str | float]
-"""The choices that a method leaves to its user, as JSON knows them."""
+"""The options of a method, as in JSON."""
 
 Axes: TypeAlias = dict[str, Sequence[str | float]]
-"""The values of each choice that are tried, the default first."""
+"""The candidates for each option, the default first."""
 
 
 class OverBudget(Exception):
-    """A method asks for more network calls than it has."""
+    """A method needs more NFE than allowed."""
 
 
 class Budget(Counted):
-    """A field that is counted, and refuses the call after the last."""
+    """A field that counts its calls and refuses more than allowed."""
 
     def __init__(self, field: Field, calls: int):
         super().__init__(field)
@@ -41,7 +41,7 @@ class Budget(Counted):
 
 @dataclass(frozen=True)
 class Problem:
-    """A velocity to follow from noise to data within `calls` calls: the ODE, or the SDE of w."""
+    """The ODE of a velocity, or its SDE of w, to be solved from noise to data within `calls` NFE."""
 
     velocity: Field
     path: Interpolant
@@ -54,7 +54,7 @@ class Problem:
         return torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
 
     def steps(self, cost: int, spent: int = 0) -> int:
-        """Return how many steps of so many calls can be made, if some are spent otherwise.
+        """Return the number of steps at `cost` calls each, if `spent` calls are needed otherwise.
 
         Raises:
             OverBudget: none.

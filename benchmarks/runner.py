@@ -1,4 +1,4 @@
-"""Running a benchmark cell by cell: what is finished is never run again."""
+"""Runs a benchmark cell by cell; finished cells are not run again."""
 
 import json
 import math
@@ -18,12 +18,12 @@ from sitkit.recipes.support.progress import Advance
 
 Record = dict[str, Any]
 SEARCHED = 50
-"""With more calls only what was best with fewer is tried."""
+"""Above this NFE only the options that were best at lower NFE are tried."""
 KEYS = ("task", "world", "path", "w", "contender", "options", "calls", "seed", "count")
 
 
 class RecordStore:
-    """A file of one JSON object a line; a last line that was cut short is dropped."""
+    """Records in a file, one JSON object per line; an incomplete last line is removed."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -37,7 +37,7 @@ class RecordStore:
                 self._keep(json.loads(line))
 
     def find(self, cell: Record) -> Record | None:
-        """Return the record of a cell, if it is there."""
+        """Return the record of a cell, if it exists."""
         return self.records.get(_key(cell))
 
     def add(self, record: Record) -> None:
@@ -48,7 +48,7 @@ class RecordStore:
         self._keep(record)
 
     def forget(self, method: str) -> int:
-        """Drop a method's records, as when its code has changed, and return how many those were."""
+        """Delete the records of a method whose code has changed, and return their number."""
         kept = {key: record for key, record in self.records.items() if record["contender"] != method}
         dropped = len(self.records) - len(kept)
         self.records = kept
@@ -65,13 +65,18 @@ def _key(record: Record) -> str:
 
 @dataclass(frozen=True)
 class BenchmarkRunner:
-    """A store, and how thoroughly options are searched for."""
+    """Runs tasks and stores their records.
+
+    Args:
+        store: the records.
+        searches: whether options are searched for.
+    """
 
     store: RecordStore
     searches: bool = True
 
     def run(self, task: Task, methods: Iterable[Method], advance: Advance) -> None:
-        """Run a task: for each panel, method and number of calls the search for options, then the seeds."""
+        """Run a task: for each panel, method and NFE search for options, then run all seeds."""
         for setting in task.settings():
             for method in methods:
                 if setting.w not in method.solves:
@@ -82,7 +87,7 @@ class BenchmarkRunner:
                     advance(1, note=f"{setting.world} {setting.path} {setting.w} {method.name}, {calls} calls")
 
     def _run_cells(self, task: Task, setting: Setting, method: Method, calls: int, chosen: list[Options]) -> None:
-        """Run the search for options and the seeds, and add to `chosen` what was found best."""
+        """Search for options, run all seeds, and append the best options to `chosen`."""
         sizes, axes = task.sizes(setting), method.choices(setting.w)
 
         def error(options: Options) -> float:
@@ -99,7 +104,7 @@ class BenchmarkRunner:
             self.cell(task, setting, method, options, calls, seed, sizes.count)
 
     def _borrowed(self, task: Task, setting: Setting, method: Method, calls: int) -> list[Options]:
-        """Return what was best elsewhere, at the nearest number of calls."""
+        """Return the best options of other tasks, at the nearest NFE."""
         found = []
         for other in task.borrows:
             alike = [
@@ -125,7 +130,7 @@ class BenchmarkRunner:
         seed: int,
         count: int,
     ) -> Record:
-        """Return the record of a cell, which is run if it is not there; its error is None where it cannot be had."""
+        """Return the record of a cell, run if missing; its error is None if it needs more NFE or is not finite."""
         cell: Record = {
             "task": task.name,
             **asdict(setting),
@@ -159,7 +164,7 @@ def default_options(axes: Axes) -> Options:
 
 
 def search(axes: Axes, start: Options, error: Callable[[Options], float], passes: int) -> Options:
-    """Return options of little error: each choice in turn, the others kept, until nothing changes."""
+    """Return options of low error by coordinate search: one choice at a time, until nothing changes."""
     best = start
     for _ in range(passes):
         before = best

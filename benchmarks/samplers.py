@@ -1,10 +1,10 @@
-"""Error against network calls, for this library's samplers and others.
+"""Error against NFE of the samplers of sitkit and of other libraries.
 
     python benchmarks/samplers.py run --task plane --task manifold
     python benchmarks/samplers.py run --task digits --task mnist5k
     python benchmarks/samplers.py plot
 
-`run` goes on where it was interrupted. Options are searched for on a seed of their own.
+`run` resumes after an interruption. The options of each method are chosen on a separate seed.
 """
 
 import json
@@ -39,11 +39,11 @@ NETWORK_METHODS = (
     "diffusers SDE-DPM-Solver++",
     "diffusers SA-Solver",
 )
-"""Who runs on trained networks, whose calls cost a thousand times more."""
+"""The methods that run on trained networks, which cost a thousand times more per evaluation."""
 
 
 class TaskOptions(TypedDict, total=False):
-    """What is chosen of a task."""
+    """The options of a task."""
 
     quick: bool
     worlds: int
@@ -53,13 +53,13 @@ class TaskOptions(TypedDict, total=False):
 
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Out = Annotated[Path, typer.Option(help="The folder of the summary and the pictures.")]
-Results = Annotated[Path, typer.Option(help="The file of finished cells.")]
+Out = Annotated[Path, typer.Option(help="The folder of the summary and the plots.")]
+Results = Annotated[Path, typer.Option(help="The file of finished measurements.")]
 Tasks = Annotated[list[str], typer.Option("--task", help="May be repeated.")]
-Worlds = Annotated[int, typer.Option(help="Of each kind of exact data.")]
-Count = Annotated[int, typer.Option(help="Samples a seed of a trained network; 0 for the default_options number.")]
-Calls = Annotated[list[int] | None, typer.Option(help="Numbers of network calls; may be repeated.")]
-Quick = Annotated[bool, typer.Option(help="Everything, tiny.")]
+Worlds = Annotated[int, typer.Option(help="Data sets of each kind of exact data.")]
+Count = Annotated[int, typer.Option(help="Samples per seed of a trained network; 0 for the default.")]
+Calls = Annotated[list[int] | None, typer.Option(help="NFE; may be repeated.")]
+Quick = Annotated[bool, typer.Option(help="A tiny run of everything.")]
 OUT, RESULTS = Path("docs/benchmarks/samplers"), Path("runs/benchmarks/samplers.jsonl")
 
 
@@ -96,7 +96,7 @@ def build(
 
 
 def methods_of(task: str, names: Sequence[str]) -> list[Method]:
-    """Return the methods of a task: those named, or all that are worth their time."""
+    """Return the methods of a task: those of the given names, or the default ones."""
     wanted = names or (NETWORK_METHODS if task in TASKS[2:] else [one.name for one in METHODS])
     return [one for one in METHODS if one.name in wanted]
 
@@ -110,11 +110,11 @@ def run(
     worlds: Worlds = 1,
     count: Count = 0,
     calls: Calls = None,
-    device: Annotated[str, typer.Option(help="Where networks run.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Of torch.")] = 1,
+    device: Annotated[str, typer.Option(help="Device of the networks.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 1,
     quick: Quick = False,
 ) -> None:
-    """Run what is not finished yet, then summarise and draw."""
+    """Run all missing measurements, then summarise and plot."""
     torch.set_num_threads(threads)
     choices: TaskOptions = {"quick": quick, "worlds": worlds, "count": count, "calls": calls, "device": device}
     store = RecordStore(results)
@@ -129,7 +129,7 @@ def run(
             with progress(name, groups, unit="groups") as advance:
                 runner.run(one, methods, advance)
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        typer.echo("interrupted; run the same command again to resume", err=True)
         raise typer.Exit(130) from None
     except UserError as problem:
         typer.echo(f"samplers: {problem}", err=True)
@@ -147,7 +147,7 @@ def plot(
     calls: Calls = None,
     quick: Quick = False,
 ) -> None:
-    """Summarise and draw what is finished."""
+    """Summarise and plot the finished measurements."""
     choices: TaskOptions = {"quick": quick, "worlds": worlds, "count": count, "calls": calls}
     write(RecordStore(results), out, {name: build(name, **choices) for name in task})
 
@@ -172,15 +172,15 @@ def show(
 
 @app.command()
 def forget(
-    method: Annotated[str, typer.Argument(help="Whose code has changed.")],
+    method: Annotated[str, typer.Argument(help="Its code has changed.")],
     results: Results = RESULTS,
 ) -> None:
-    """Drop a method's finished cells."""
-    typer.echo(f"{RecordStore(results).forget(method)} cells dropped")
+    """Delete the measurements of a method."""
+    typer.echo(f"{RecordStore(results).forget(method)} measurements deleted")
 
 
 def write(store: RecordStore, out: Path, tasks: Mapping[str, Task]) -> None:
-    """Write the summary, in which other tasks are kept, and a picture of each task."""
+    """Update the rows of these tasks in the summary, and plot each task."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "summary.json"
     rows = json.loads(file.read_text()) if file.exists() else []

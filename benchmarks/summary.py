@@ -1,4 +1,4 @@
-"""From cells to numbers: for each panel, method and number of calls the mean error over seeds."""
+"""Summaries of records: for each panel, method and NFE the mean error over seeds."""
 
 import math
 from collections import defaultdict
@@ -14,12 +14,12 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def summarise(task: Task, records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Return a row for each path, equation, method and number of calls.
+    """Return a row for each path, equation, method and NFE.
 
     Squares of errors (Frechet distances as they are, for they are squares already) are averaged over worlds and seeds,
     less the square of the floor; the row's error is the root, `low` and `high` are those of the 95 % interval over
-    seeds. Where `low` is 0 no error was found, and `high` is what can be said. Cells of options that are not the best
-    are left out.
+    seeds. If `low` is 0, no error was detected, and `high` is an upper bound. Only cells of the best options
+    count.
     """
     settings = set(task.settings())
     cells: dict[tuple[Setting, str, int], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
@@ -77,7 +77,7 @@ def _interval(powers: list[float], power: int) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]], path: str, w: str, calls: tuple[int, ...]) -> str:
-    """Return a panel in Markdown: methods down, calls across, sorted by the sum of logarithms."""
+    """Return a panel in Markdown: methods in rows, NFE in columns, sorted by mean log error."""
     found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
         if (row["path"], row["w"]) == (path, w):

@@ -1,4 +1,4 @@
-"""What is sampled, and how far from right the samples are."""
+"""Benchmark tasks: what is sampled, and the error of samples."""
 
 import hashlib
 import time
@@ -36,7 +36,7 @@ SEARCH_SEED = 1_000
 
 @dataclass(frozen=True)
 class Setting:
-    """A panel of the benchmark, for one world."""
+    """A panel of the benchmark, for one data set."""
 
     world: str
     path: str
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many samples and seeds a result has, and how many samples the search for options."""
+    """Numbers of samples and seeds of a result, and of samples in the search for options."""
 
     count: int
     seeds: int
@@ -53,21 +53,21 @@ class Sizes:
 
 
 class Task(Protocol):
-    """Something to sample."""
+    """A task to sample."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name."""
         ...
 
     @property
     def borrows(self) -> tuple[str, ...]:
-        """The tasks whose best options are all that is tried here; none if options are searched for."""
+        """Tasks whose best options are the only candidates; empty if options are searched for."""
         ...
 
     @property
     def power(self) -> int:
-        """The power of errors that is averaged, and from which that of the floor is taken."""
+        """The power in which errors are averaged, after that of the floor is subtracted."""
         ...
 
     def settings(self) -> list[Setting]:
@@ -75,31 +75,31 @@ class Task(Protocol):
         ...
 
     def calls(self, setting: Setting) -> tuple[int, ...]:
-        """Return the numbers of network calls."""
+        """Return the values of NFE."""
         ...
 
     def sizes(self, setting: Setting) -> Sizes:
-        """Return how much is drawn."""
+        """Return the numbers of samples and seeds."""
         ...
 
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a method, and the calls that it made.
+        """Return the error of a method, and its NFE.
 
         Raises:
-            OverBudget: it wants more than it has.
+            OverBudget: it needs more NFE.
         """
         ...
 
     def floor(self, setting: Setting) -> float:
-        """Return the error that exact samples would have, in the root of the mean of squares."""
+        """Return the root mean square error of exact samples."""
         ...
 
 
 @dataclass(frozen=True)
 class ExactTask:
-    """Worlds whose fields are known: by the ODE the distance to the converged end, by an SDE that between laws."""
+    """Data with exact fields. The error is the distance to the converged end (ODE) or between distributions (SDE)."""
 
     name: str
     worlds: tuple[str, ...]
@@ -116,17 +116,17 @@ class ExactTask:
         return [Setting(world, path, w) for w in self.equations for world in self.worlds for path in self.paths]
 
     def calls(self, setting: Setting) -> tuple[int, ...]:
-        """Return the numbers of network calls."""
+        """Return the values of NFE."""
         return self.grid or (ODE_CALLS if setting.w == "ode" else SDE_CALLS)
 
     def sizes(self, setting: Setting) -> Sizes:
-        """Return how much is drawn."""
+        """Return the numbers of samples and seeds."""
         return self.ode if setting.w == "ode" else self.sde
 
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a method, and the calls that it made."""
+        """Return the error of a method, and its NFE."""
         path = PATHS[setting.path]
         world = world_of(setting.world)
         budget = Budget(world.velocity(path), calls)
@@ -138,7 +138,7 @@ class ExactTask:
         return _sliced(setting.world)(draw(problem, x.float(), options)), budget.calls
 
     def floor(self, setting: Setting) -> float:
-        """Return what fresh data are away from their law."""
+        """Return the distance of exact samples from the distribution of the data."""
         return 0.0 if setting.w == "ode" else _sliced(setting.world).floor(self.sde.count)
 
 
@@ -152,14 +152,14 @@ def _sliced(world: str) -> SlicedCramerDistance:
 
 @cache
 def converged(world: str, count: int, seed: int, steps: int = 200) -> Tensor:
-    """Return the end of the ODE from the noise of a seed, (count, D) float64; it is the same along every path."""
+    """Return the converged end of the ODE from the noise of a seed, (count, D) float64, equal for all paths."""
     path = Linear()
     x = _start(count, world_of(world).size, seed)
     return sample(RK4(world_of(world).velocity(path)), x, grid("both", path, steps, 0.0, 1.0))
 
 
 def distance(x: Tensor, y: Tensor) -> float:
-    """Return the root of the mean square distance of points (N, *)."""
+    """Return the root mean square distance of points (N, *)."""
     return float((x.double() - y.double()).flatten(1).square().sum(1).mean().sqrt())
 
 
@@ -173,7 +173,7 @@ def _generator(seed: int, stream: int, device: str = "cpu") -> torch.Generator:
 
 @dataclass(frozen=True)
 class NetworkTask:
-    """A trained network, unguided, every class in turn."""
+    """A trained network without guidance, all classes in turn."""
 
     name: str
     folder: Path
@@ -182,7 +182,7 @@ class NetworkTask:
     frechet: bool
     """Whether the error is the Frechet distance of pixels to held-out images, or the distance to the converged end."""
     cache: Path
-    """Where converged ends are kept."""
+    """Folder of cached converged ends."""
     grid: tuple[int, ...] = NETWORK_CALLS
     device: str = "cpu"
     batch: int = 1_000
@@ -190,11 +190,11 @@ class NetworkTask:
 
     @property
     def power(self) -> int:
-        """The power of errors that is averaged: Frechet distances are squares already."""
+        """The power in which errors are averaged: Frechet distances are already squares."""
         return 1 if self.frechet else 2
 
     def seconds(self, equations: Iterable[str]) -> float:
-        """Return about how long it takes to run methods that solve these equations, once for each."""
+        """Return the approximate seconds to run one method for each of these equations."""
         x, field = next(_trained(self.folder, self.device).batches(self.batch, 0, self.batch))
         with torch.no_grad():
             field(x, torch.full((len(x),), 0.5, device=x.device))
@@ -208,17 +208,17 @@ class NetworkTask:
         return [Setting(self.name, "linear", w) for w in self.equations]
 
     def calls(self, setting: Setting) -> tuple[int, ...]:
-        """Return the numbers of network calls."""
+        """Return the values of NFE."""
         return self.grid
 
     def sizes(self, setting: Setting) -> Sizes:
-        """Return how much is drawn."""
+        """Return the numbers of samples and seeds."""
         return self.size
 
     def measure(
         self, setting: Setting, draw: Draw, options: Options, calls: int, seed: int, count: int
     ) -> tuple[float, int]:
-        """Return the error of a method, and the calls that it made for one batch."""
+        """Return the error of a method, and its NFE."""
         trained = _trained(self.folder, self.device)
         noise = _generator(seed, 1, self.device)
         made, pieces = 0, []
@@ -236,7 +236,7 @@ class NetworkTask:
         return frechet_distance(*moments(to_pixels(end).flatten(1).float() / 255), *trained.heldout), made
 
     def floor(self, setting: Setting) -> float:
-        """Return 0: what these errors would be without any error of the network is not known."""
+        """Return 0: the floor is unknown for a trained network."""
         return 0.0
 
     def _converged(self, count: int, seed: int) -> Tensor:
@@ -255,7 +255,7 @@ class NetworkTask:
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A run's newest network."""
+    """The latest network of a run."""
 
     network: torch.nn.Module
     path: Interpolant
@@ -277,7 +277,7 @@ class TrainedNetwork:
 
 
 def _single(model: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a model that takes times of any precision."""
+    """Return a model that accepts times of any precision."""
     return lambda x, t: model(x, t.to(x.dtype))
 
 

@@ -2,7 +2,7 @@
 
 An idle thread spins for a while, and then sleeps. On a quiet machine spinning saves the cost of waking up. On a busy
 machine it takes a processor from the threads that it waits for: libgomp spins 300,000 times by default, and a training
-step of a small network then takes up to 25 times as long. `docs/benchmarks/load.md` has the measurements.
+step of a small network then takes up to 20 times as long. `docs/benchmarks/load.md` has the measurements.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables with which a user sets how threads wait: of OpenMP, of GNU's and of LLVM's or Intel's library."""
 QUIET: dict[str, str] = {}
-"""Torch's defaults: with fewer spins a training step of a small network takes up to 1.2 times as long."""
+"""Torch's defaults: with fewer spins a training step of a small network takes up to 1.6 times as long."""
 BUSY = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
 """libgomp goes by the second, other libraries by the first."""
 
