@@ -150,7 +150,7 @@ def test_ancestral_noise_is_keyed_by_the_sample_number(tmp_path: Path) -> None:
     run, settings = convert(tmp_path, "dit"), ["sampler.solver=ancestral", "sampler.steps=3"]
     whole, part = (states(run, "sampler.kind=sde", *settings, count=count) for count in (3, 2))
     assert_near(part, whole[:2])
-    with pytest.raises(UserError, match="solver 'ancestral' does not solve"):
+    with pytest.raises(UserError, match="solver 'ancestral' does not fit kind"):
         states(run, *settings)
 
 

@@ -193,7 +193,7 @@ FILES = [
     ("[sampler]\nstepz = 3", "sampler.stepz: unknown key (did you mean 'steps'?)"),
     ("[sampelr]\nsteps = 3", "sampelr: unknown key (did you mean 'sampler'?)"),
     ("[sampler]\nw = {kind = 'sigma', c = 1.0}", "sampler.w.c: unknown key"),
-    ("[sampler]\nkind = 'sde'\nlast = 'none'\nsolver = 'heun'", "does not solve"),
+    ("[sampler]\nkind = 'sde'\nlast = 'none'\nsolver = 'heun'", "does not fit kind"),
     ("[train]\nsteps = 3", "train: unknown key"),
     ("sampler = 3", "should be a table"),
     ("[sampler", "is not TOML"),
