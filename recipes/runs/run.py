@@ -227,9 +227,9 @@ class Run:
         """
         for file in (self.metrics_file, self.skipped_file):
             if file.exists():
-                kept = [json.dumps(record) + "\n" for record in read_records(file) if record["step"] <= step]
+                lines = [json.dumps(record) + "\n" for record in read_records(file) if record["step"] <= step]
                 try:
-                    write_atomic(file, "".join(kept).encode())
+                    write_atomic(file, "".join(lines).encode())
                 except OSError as error:
                     raise UserError(f"{file} cannot be written: {error.strerror}") from error
 

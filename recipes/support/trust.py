@@ -46,8 +46,8 @@ class Trust:
         """
         if not self.everything and name not in self.names:
             raise UserError(
-                f"'{name}' is code outside of sitkit, which runs only if you ask for it: if you trust this code and the "
-                "source of its name, add --trust (in Python, trust=True)"
+                f"'{name}' is code outside of sitkit, which runs only if you ask for it: if you trust this code and "
+                "the source of its name, add --trust (in Python, trust=True)"
             )
 
     def load(self, name: str) -> Any:
