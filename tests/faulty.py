@@ -97,7 +97,7 @@ def die_saving(step: int, copies: str) -> None:
 
     def save_alone(writer: CheckpointWriter, state: TrainingState) -> None:
         save(writer, state)
-        writer.wait()  # so that what is forked holds no lock that another thread would have to release
+        writer.wait()  # so that a fork inherits no lock that another thread holds
 
     setattr(CheckpointWriter, "_write", write)  # noqa: B010 (mypy allows no other way)
     setattr(CheckpointWriter, "save", save_alone)  # noqa: B010
@@ -203,7 +203,7 @@ def signals(step: int, *numbers: int) -> None:
     def send(take_step: TrainingStep, at: int, *args: Any, **kwargs: Any) -> None:
         if at == step:
             for number in numbers:
-                signal.raise_signal(number)  # heard before the next one, as `os.kill` would not have it
+                signal.raise_signal(number)  # handled before the next one, unlike with `os.kill`
 
     _before(TrainingStep, "__call__", send)
 

@@ -185,7 +185,7 @@ def become(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
-    gc.freeze()  # or every fork would copy what its collections touch
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # SIGINT is ignored if tests run in the background
+    gc.freeze()  # or garbage collection in each fork would copy its pages
     if work := serve():
         become(work)

@@ -75,7 +75,9 @@ def watched(model: Any, then: Callable[[list[int]], None] = lambda numbers: None
 
     def watch(states: Tensor) -> Any:
         found = to_pixels(states[:, 0, 0, 0]).tolist()
-        if found == list(range(found[0], min(found[0] + len(found), COUNT))):  # a mirror image begins with chance
+        if found == list(
+            range(found[0], min(found[0] + len(found), COUNT))
+        ):  # a flipped image starts with another pixel
             numbers.extend(found)
             then(found)
         return encode_states(states)

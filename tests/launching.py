@@ -55,7 +55,7 @@ def finish(words: Sequence[str], log: Path, timeout: float = 240) -> int:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a command and all its descendants."""
-    for pid in (process.pid, *descendants(process.pid)):  # torchrun gives its workers sessions of their own
+    for pid in (process.pid, *descendants(process.pid)):  # torchrun starts its workers in new sessions
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()

@@ -126,7 +126,7 @@ def _check_devices(function: Any, args: Any, tensors: list[Tensor], on_gpu: bool
     strangers = [one for one in tensors if not isinstance(one, OnGPU)]
     if not on_gpu or not strangers or function in COPIES:
         return
-    if function in INDEXED:  # indices may be on the CPU, and are then copied
+    if function in INDEXED:  # indices may be on the CPU and are copied
         values = [*args[2:3]]
         if all(isinstance(one, OnGPU) or not isinstance(one, Tensor) or not one.ndim for one in [args[0], *values]):
             WAITS[f"{function} with indices of the CPU {_place()}"] += 1

@@ -66,7 +66,7 @@ def test_the_field_is_never_asked_beyond_the_interval(method: str, ends: tuple[f
     adaptive(velocity, torch.randn(4, 2, dtype=torch.float64), *ends, method=method)
     assert min(asked) >= min(ends)
     assert max(asked) <= max(ends)
-    slow = Counted(lambda x, t: velocity(x, t) * 1e-9)  # whose first step is guessed to be very long
+    slow = Counted(lambda x, t: velocity(x, t) * 1e-9)  # whose first step is estimated to be very long
     adaptive(slow, torch.randn(4, 2, dtype=torch.float64), *ends, method=method)
     assert min(asked) >= min(ends)
     assert max(asked) <= max(ends)

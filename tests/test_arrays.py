@@ -154,7 +154,7 @@ def test_entries_that_lie_are_one_line(tmp_path: Path) -> None:
         (changed(10, b"\x0e"), "by another method than deflate"),
         (changed(20, b"\x00\x00\x00\x7f" * 2), "fewer bytes than its entry says"),  # 2 GB, packed and not
         (changed(24, b"\x00\x00\x00\x7f"), "fewer bytes than its entry says"),
-        (changed(46, b"b"), "it is damaged"),  # another name than the one beside the content
+        (changed(46, b"b"), "it is damaged"),  # another name than in the header of the content
         (plain.replace(bytes(24), bytes(23) + b"\1"), "Bad CRC"),
     ):
         (tmp_path / "a.npz").write_bytes(content)

@@ -70,7 +70,7 @@ def test_bits_are_those_of_the_exact_density_and_of_the_bins(tmp_path: Path) -> 
     expected = math.log2(127.5) - each / 4 / math.log(2)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
     assert abs(float((found - expected).mean())) < 1e-4
-    gaps = found - bits_of_bins(images)  # what a bin's probability costs, but for where in the bin the noise fell
+    gaps = found - bits_of_bins(images)  # the bin's bits, up to the place of the noise in the bin
     error = float(gaps.std()) / 96**0.5
     assert 1e-4 < error < 5e-3
     assert abs(float(gaps.mean())) < 4 * error

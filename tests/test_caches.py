@@ -164,7 +164,7 @@ def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -
     (network,), ((key, cell),) = study.grid.networks, study.grid.cells.items()
 
     def do(*keys: str) -> float:
-        folder = StudyFolder.make(tmp_path / "out", None)  # knows nothing yet of what there is
+        folder = StudyFolder.make(tmp_path / "out", None)  # no cache exists yet
         for one in keys:
             compute(one, study.grid, folder, torch.device("cpu"), 64)
         return float(folder.measured(cell)["numbers"]["Frechet distance of pixels"]["mean"])
@@ -183,5 +183,5 @@ def test_a_cell_of_a_study_is_one_of_the_images_that_are_there(tmp_path: Path) -
     assert not done()
     with pytest.raises(UserError, match="was created with other data"):
         do(key)
-    train.rename(tmp_path / "moved")  # of data that are not there nothing can be told
+    train.rename(tmp_path / "moved")  # missing data cannot be compared
     assert done()

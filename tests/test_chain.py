@@ -89,7 +89,7 @@ def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpol
         times = torch.linspace(0.1, 0.95, steps + 1, dtype=torch.float64)
         errors.append(float((sample(DDIM(velocity, path), x, times) - exact).abs().max()))
     assert slope(grids, errors) == pytest.approx(1, abs=0.15)
-    # of the family with variance w between DDIM's (none) and the posterior's, both ends from one formula
+    # both ends of the family of variances between DDIM's 0 and the posterior's, from one formula
     t, s = doubles(0.4, 0.6)
     v = velocity(x, t.expand(3))
     data, noise = path.data_from_velocity(v, x, t), path.noise_from_velocity(v, x, t)
@@ -171,7 +171,7 @@ def test_the_last_bound_is_a_distribution_over_pixels(centre: float) -> None:
     eps = (centre - PATH.alpha(t)[0] * values) / PATH.sigma(t)[0]  # the same state for each of them
     _, bits = Hybrid(PATH).terms(lambda x, t: torch.cat([0 * x + 0.2, 0 * x + 0.5], 1), values, eps, t)
     assert (2**-bits).sum() == pytest.approx(1, abs=1e-6)
-    assert float(bits.max()) == pytest.approx(12 * math.log2(10))  # where the normal distribution has nothing to say
+    assert float(bits.max()) == pytest.approx(12 * math.log2(10))  # where the normal distribution gives no information
 
 
 def test_the_path_is_never_asked_outside_its_interval() -> None:
@@ -189,7 +189,7 @@ def test_chains_refuse_bad_arguments() -> None:
     x, eps, t = batch(3)
     with pytest.raises(ValueError, match=r"noise and variance range .* got \(3, 1, 2, 2\)"):
         Hybrid(PATH)(lambda x, t: x, x, eps, t)
-    numbers = x.flatten(1)[:, 0]  # have no channels to be twice as many
+    numbers = x.flatten(1)[:, 0]  # have no channels to double
     with pytest.raises(ValueError, match=r"noise and variance range .* got \(3,\)"):
         Hybrid(PATH)(lambda x, t: x, numbers, numbers, t)
     with pytest.raises(ValueError, match=r"noise and variance range .* got \(3,\)"):

@@ -63,7 +63,7 @@ def test_metrics_are_side_by_side_and_differing_settings_below(tmp_path: Path) -
         ["recipe.sampler.steps", "3", "250"],
         ["recipe.sampler.w.c", "null", "1.0"],
         ["recipe.sampler.w.kind", '"sigma"', '"constant"'],
-        ["made_by.torch", '"2"', '"3"'],  # last, for numbers depend on it by rounding only
+        ["made_by.torch", '"2"', '"3"'],  # last, because metrics depend on it only by rounding
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_difference_of_two_standard_errors_is_not_marked(tmp_path: Path) -> No
     for name, shift, marked in (("b", 2.8, False), ("c", 2.9, True)):
         lines = compared(one, report(tmp_path / name, {"FID": number(shift, 2 + shift), "alone": number(9.0)}))
         assert (lines[1][-1] == "*") == marked
-        assert lines[2][-1] == "+9"  # of one draw each nothing is known
+        assert lines[2][-1] == "+9"  # no standard error of one draw each
 
 
 @pytest.mark.parametrize(

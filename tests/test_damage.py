@@ -54,7 +54,10 @@ def test_every_damage_to_every_file_is_named(straight: Path, tmp_path: Path) -> 
             assert checkpoints.newest(folder, said.append) == folder / "step-00000006"
             assert len(said) == 1
             named = said[0].split(" is damaged (")[0]
-            assert named == str(newest / name) or (name, harm) == ("manifest.json", "flip")  # then the file it is of
+            assert named == str(newest / name) or (name, harm) == (
+                "manifest.json",
+                "flip",
+            )  # then the file that it describes
             assert said[0].endswith("; the checkpoint before it is used")
             shutil.rmtree(folder)
 
@@ -117,7 +120,9 @@ def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_
     """The checkpoints of steps 4 and 6 are damaged, one is to be kept, and an interrupt follows step 3."""
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run, "checkpoint.keep=3"), log) == 0
-    (run / "checkpoints/step-00000007").rename(run / "checkpoints/step-00000005")  # by another's name: damaged, too
+    (run / "checkpoints/step-00000007").rename(
+        run / "checkpoints/step-00000005"
+    )  # under the name of another: damaged, too
     for step in (4, 6):
         damage(run / f"checkpoints/step-0000000{step}/ema.safetensors", "cut")
     assert finish(words(tmp_path / "two", steps=2), log) == 0

@@ -108,7 +108,7 @@ def test_crop_of_an_image_of_that_size_is_the_image() -> None:
 
 
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    # what a camera stores of an upright image, by Exif's orientation: the first row and column are the scene's ...
+    # what a camera stores for an upright image with each Exif orientation: its first row and column are the scene's
     1: lambda upright: upright,  # top, left
     2: lambda upright: upright[:, ::-1],  # top, right
     3: lambda upright: upright[::-1, ::-1],  # bottom, right

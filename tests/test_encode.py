@@ -119,7 +119,7 @@ def test_killed_at_any_moment_it_resumes(cache: Path, autoencoder: Path, tmp_pat
         process.start()
         process.join(60)
         again = {int(line) // BLOCK for line in log.read_text().splitlines()[before:]}
-        assert not marked & again  # what is finished is not encoded again
+        assert not marked & again  # finished blocks are not encoded again
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
@@ -194,7 +194,7 @@ def test_unreadable_images_stop_at_the_end_of_their_block(autoencoder: Path, tmp
     assert str(caught.value).splitlines()[1:] == ["  images/5.png is no image", "  images/7.png is no image"]
     model = vae.load(str(autoencoder))
     numbers = watched(model)
-    write(out, autoencoder, model=model)  # they were mended
+    write(out, autoencoder, model=model)  # repaired
     assert min(numbers) == 4
 
 

@@ -105,7 +105,7 @@ def test_weak_order_for_every_path_and_w(path: Interpolant, w: str) -> None:
 @pytest.mark.parametrize("w", EVERY_W)
 def test_every_w_keeps_the_data_from_end_to_end(path: Interpolant, w: str) -> None:
     times = power(path, 80, interval=(first_time(path), 1.0))
-    order = 2 if w == "constant" else 3  # which forgets the state near the data
+    order = 2 if w == "constant" else 3  # it loses the state near the data
     variance = final_variance(WORLD, path, EVERY_W[w](path), times, order, True)
     assert variance**0.5 == pytest.approx(WORLD.std, rel=4e-2)
 

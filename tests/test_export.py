@@ -40,7 +40,7 @@ def test_labels_are_the_numeric_names_of_classes(drawn: SampleFolder, tmp_path: 
 
 
 def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
-    (tmp_path / "png").mkdir()  # empty, and what a kill has left
+    (tmp_path / "png").mkdir()  # an empty folder, and a temporary one of a killed command
     (tmp_path / ".png.tmp").mkdir()
     (tmp_path / ".png.tmp/half.png").write_bytes(b"half")
     assert sitkit("export", drawn.folder, "--out", tmp_path / "png")[0] == 0

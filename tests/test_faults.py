@@ -71,7 +71,7 @@ def test_a_signal_saves_first(straight: Path, tmp_path: Path, number: int) -> No
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("signals", 4, number)) == 130
     assert last_words(log) == "sitkit: interrupted; the same command goes on from here"
-    assert good(run) == [4, 5]  # with what is counted for the record of step 6
+    assert good(run) == [4, 5]  # with the meters for the logged line of step 6
     goes_on(run, straight, log)
 
 
@@ -88,7 +88,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("signals", 5, *numbers)) == code
-    assert good(run) in ([2], [2, 4])  # that of step 4 was being written
+    assert good(run) in ([2], [2, 4])  # the checkpoint of step 4 was being written
     goes_on(run, straight, log)
 
 

@@ -151,7 +151,7 @@ def test_effnet_takes_the_whole_image_at_any_size() -> None:
     torch.testing.assert_close(extractor(pixels).probs, logits.softmax(1), rtol=1e-4, atol=1e-7)
     stripes = torch.zeros(1, 3, 896, 896, dtype=torch.uint8)
     stripes[..., ::2] = 254
-    even = torch.full((1, 3, 224, 224), 127, dtype=torch.uint8)  # what stripes come to, if none are left out
+    even = torch.full((1, 3, 224, 224), 127, dtype=torch.uint8)  # the result for stripes if none are left out
     torch.testing.assert_close(extractor(stripes).pooled, extractor(even).pooled, rtol=0.1, atol=0.05)
 
 

@@ -50,7 +50,9 @@ def test_training_works_without_locks_flushes_and_renamed_folders(
     code, said = sitkit(*words, "--set", "checkpoint.every=8")
     assert code == 0
     for line in ("has no locks", "cannot flush a folder to the disk", "cannot rename folders"):
-        assert said.count(line) == (2 if line.startswith("cannot flush") else 1)  # of checkpoints, and within one
+        assert said.count(line) == (
+            2 if line.startswith("cannot flush") else 1
+        )  # of the folder of checkpoints, and within one
     folder = tmp_path / "run" / "checkpoints"
     assert [file.name for file in folder.iterdir()] == ["step-00000024"]
     checkpoints.verify(folder / "step-00000024")

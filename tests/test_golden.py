@@ -190,7 +190,7 @@ def test_a_step_of_the_chain() -> None:
         assert_equal(mean[0], CHAIN["step.mean"][row], SINGLE)
         if (
             timestep
-        ):  # in the last step the official code bounds the variance by the step's before, and then adds no noise
+        ):  # in the last step the official code bounds the variance by that of the step before, and adds no noise
             assert_equal(log_variance[0], CHAIN["step.log_variance"][row], SINGLE)
             assert_equal(log_variance[0].exp(), CHAIN["step.variance"][row], SINGLE)
         data = CHAIN_PATH.data_from_velocity(Hybrid(CHAIN_PATH).field(chain_network)(x, t[None]), x, t)

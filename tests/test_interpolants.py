@@ -102,7 +102,7 @@ def test_all_six_conversions_recover_the_mixed_quantities(path, shape, dtype, se
     torch.testing.assert_close(path.noise_from_velocity(velocity, x_t, t), eps, rtol=near, atol=near)
     torch.testing.assert_close(path.score_from_velocity(velocity, x_t, t), score, rtol=near, atol=near)
     torch.testing.assert_close(path.data_from_velocity(velocity, x_t, t), x, rtol=near, atol=near)
-    if dtype == torch.float64:  # in float32 the way back loses what 1 / alpha and 1 / sigma multiply
+    if dtype == torch.float64:  # in float32 the inverse amplifies rounding by 1 / alpha and 1 / sigma
         torch.testing.assert_close(path.velocity_from_noise(eps, x_t, t), velocity, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(path.velocity_from_score(score, x_t, t), velocity, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(path.velocity_from_data(x, x_t, t), velocity, rtol=1e-7, atol=1e-7)
@@ -132,7 +132,7 @@ def test_given_derivatives_are_those_of_forward_mode(path: Interpolant) -> None:
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     torch.testing.assert_close(path.alpha_dot(t), Interpolant.alpha_dot(path, t))
     torch.testing.assert_close(path.sigma_dot(t), Interpolant.sigma_dot(path, t))
-    path.alpha_dot(torch.tensor(0.5).expand(4))  # a view, which forward mode by itself refuses
+    path.alpha_dot(torch.tensor(0.5).expand(4))  # a view, which forward mode refuses
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)

@@ -56,7 +56,7 @@ def test_reading_and_decoding_are_the_autoencoders(cache: Path, autoencoder: Pat
         wanted = (127.5 * model.decode(moments[numbers, 0, :2]).sample + 128).clamp(0, 255).floor()
     read = split.training.read(numbers)
     assert read.dtype == torch.uint8
-    assert (read - wanted).abs().max() <= 1  # what is scaled and scaled back is rounded
+    assert (read - wanted).abs().max() <= 1  # scaling and back rounds
     assert wanted.std() > 5
     states = torch.randn(5, 2, 4, 4)
     whole = split.decode(states)

@@ -37,5 +37,5 @@ def test_a_busy_program_is_seen_and_ends() -> None:
         before, all_before = load.process_ticks(pid), load.machine_ticks()
         while load.process_ticks(pid) < before + 5:
             pass
-        assert load.machine_ticks() - all_before >= 4  # rounded, as the process's are
+        assert load.machine_ticks() - all_before >= 4  # rounded, as those of the process are
     assert not Path(f"/proc/{pid}").exists()

@@ -75,7 +75,7 @@ def test_skipped_steps_are_reported_and_training_continues(tmp_path: Path) -> No
         rows = {int(line.split()[0]): line.split()[-1] for line in lines if line.split()[0].isdigit()}
         assert sorted(rows) == [*numbers]
         assert {number for number, loss in rows.items() if loss == "nan"} == ({17, 20} if step == 3 else set())
-        assert [*rows][:2] == [17, 20] or step == 6  # those of the worst loss first
+        assert [*rows][:2] == [17, 20] or step == 6  # the worst loss first
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])

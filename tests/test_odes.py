@@ -184,7 +184,7 @@ def test_ends_are_passed_as_exact_ends(trained: Interpolant) -> None:
     field = read_along(velocity, trained, Linear())
     if trained.alpha_dot(torch.zeros(())) > 0:
         field(torch.randn(2, 2), torch.tensor([0.0, 1.0]))
-    else:  # the velocity at t = 0 says nothing of the data
+    else:  # the velocity at t = 0 does not determine the data
         with pytest.raises(ValueError, match="conversion from velocity to data is not finite at t = 0"):
             field(torch.randn(2, 2), torch.tensor([0.0, 1.0]))
     assert asked == [0.0, 1.0]
@@ -229,7 +229,7 @@ def test_a_reparametrised_field_is_accurate_in_single_precision_up_to_the_data(
             continue
         read, exact = field(x, with_known_time(t, time) if host else t), world.velocity(to)(x.double(), t.double())
         allowed = 1e-5 * exact.norm()
-        if trained == Linear():  # a velocity that is mostly data says no more of the noise
+        if trained == Linear():  # a velocity that is mostly data determines the noise poorly
             allowed += 3e-7 * to.sigma_dot(t[0]).abs() * x.norm()
         assert (read - exact).norm() <= allowed
 
@@ -291,7 +291,7 @@ def test_reparametrised_fields_keep_jumps_and_rows() -> None:
 def test_a_reparametrised_field_samples_from_end_to_end(to: Interpolant) -> None:
     x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     velocity = read_along(RING.velocity(GVP()), GVP(), to)
-    start = 0.0 if to in (Linear(), GVP()) else 0.02  # a path with alpha_dot(0) = 0 says nothing of the data there
+    start = 0.0 if to in (Linear(), GVP()) else 0.02  # where alpha_dot(0) = 0, the velocity does not determine the data
     times = torch.linspace(start, 1, 101)
     assert RING.log_prob(sample(Heun(velocity), x, times)).mean() == pytest.approx(
         float(RING.log_prob(RING.draw(20_000, torch.Generator().manual_seed(1))).mean()), abs=0.1

@@ -47,10 +47,10 @@ class Member(ProcessGroup):
 def drawn_by(world: int, drawing: SampleGenerator, labels: Tensor) -> Tensor:
     """Return the images of a grid that `count` processes sample."""
     Member.said = {}
-    for rank in reversed(range(world)):  # rank 0 is the last, and hears all others
+    for rank in reversed(range(world)):  # rank 0 is the last, and receives from all others
         try:
             images = sample_grid.generate_rows(drawing, 10, labels, Member(rank, world), sharded=False)
-        except KeyError:  # of rows that others have still to draw
+        except KeyError:  # of rows that others have yet to sample
             assert rank > 0
     return images
 
@@ -75,7 +75,7 @@ def test_a_grid_is_sampled_by_all_processes_and_independent_of_their_number(monk
     for world in (2, 3, 8, 11):
         rows.clear()
         assert torch.equal(drawn_by(world, drawing, labels), alone)
-        assert rows == [10] * 8  # each row once, by whomever
+        assert rows == [10] * 8  # each row once, by any rank
     rows.clear()
     assert torch.equal(sample_grid.generate_rows(drawing, 10, labels, Member(1, 2), sharded=True), alone)
     assert rows == [10] * 8

@@ -18,7 +18,7 @@ from sitkit.samplers import Counted, Euler, log_likelihood, plan
 from sitkit.samplers import sample as solve
 
 SETTINGS = {"train.steps": 20, "checkpoint.every": 20, "train.batch": 32, "path": "gvp", "evaluation.num": 20}
-SETTINGS |= {"optimizer.lr": 0.02, "optimizer.warmup": 0}  # or labels would hardly matter yet
+SETTINGS |= {"optimizer.lr": 0.02, "optimizer.warmup": 0}  # or labels would hardly matter
 EULER = {"sampler": {"solver": "euler", "times": "uniform", "steps": 3, "last": "none", "interval": [0.1, 1.0]}}
 
 

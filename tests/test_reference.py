@@ -370,7 +370,7 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     assert found.pictures is not None
     assert len(found.pictures) == len(found.statistics.features) == 20
     assert re.fullmatch("[0-9a-f]{64}", found.about["sha256"])
-    own = of(file, tmp_path / "cache", kind="pixels")  # of which Inception's statistics say nothing
+    own = of(file, tmp_path / "cache", kind="pixels")  # which Inception's statistics do not contain
     np.testing.assert_allclose(own.statistics.pooled[0], pixels.flatten(1).double().mean(0) / 255, rtol=1e-6)
     write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")

@@ -184,7 +184,7 @@ def test_relative_places_are_found_from_elsewhere(tmp_path: Path, monkeypatch: p
     assert code == 0, said
     assert "trained 2 steps" in said
     assert sitkit("evaluate", tmp_path / "run")[0] == 0
-    write_images(tmp_path / "away/images", {"dark": 1, "light": 2})  # what is here goes first, and is compared
+    write_images(tmp_path / "away/images", {"dark": 1, "light": 2})  # data that are present are preferred and compared
     code, said = sitkit("evaluate", tmp_path / "run")
     assert (code, "created with other data" in said) == (2, True)
 
@@ -317,7 +317,7 @@ def test_custom_data_are_recorded_by_the_methods_that_they_have(tmp_path: Path) 
     assert len(record.training) == 10
     assert record.split(data) is not None
     own = named("own_decoder")
-    assert DataRecord.of(own, own.build()).split(own) is None  # only the data say what pixels are
+    assert DataRecord.of(own, own.build()).split(own) is None  # only the data can decode to pixels
     assert open_data(data, None).notes == ()
     told = open_data(named("own_classes"), None).notes
     assert [line.split(": ", 1)[1] for line in told] == [

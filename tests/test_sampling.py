@@ -230,7 +230,7 @@ def test_samples_of_anything_else_are_refused_by_name(run: Path, others: Path, t
         assert all(key in line for key in keys)
         assert line.split("undo: ")[1].count("now") == len(keys) or keys[0].startswith(("recipe.sampler", "labels"))
         assert states(tmp_path) == before
-    manifest = content.manifest | {"made_by": {"torch": "0.1"}}  # by which numbers are rounded otherwise, at most
+    manifest = content.manifest | {"made_by": {"torch": "0.1"}}  # rounding may differ with it
     SampleFolder(out, content.model_copy(update={"manifest": manifest})).write()
     assert sitkit("sample", run, "--samples", 13, "--out", out)[0] == 0
     assert len(SampleFolder.open(out)) == 13
@@ -344,7 +344,7 @@ def test_two_processes_of_which_any_is_killed_give_the_same_samples(run: Path, t
             break
         assert set(codes) <= {0, -signal.SIGKILL}
         kills += 1
-        for file in out.glob("shards/0*.npz"):  # whole whenever it is there
+        for file in out.glob("shards/0*.npz"):  # complete whenever it exists
             assert file.read_bytes() == (straight / "shards" / file.name).read_bytes()
     assert kills > 3
     assert contents(out) == contents(straight)

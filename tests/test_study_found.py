@@ -185,7 +185,7 @@ def test_unmeasured_rows_are_not_compared(tmp_path: Path) -> None:
     comparison = compare(found(study, 0.0, [[5.0], [], [4.0], []]))
     assert comparison is not None
     assert [row.names["way"] for row in comparison.rows] == ["a", "a"]
-    assert [pair.verdict for pair in comparison.pairs] == ["not told apart"]  # one seed tells nothing
+    assert [pair.verdict for pair in comparison.pairs] == ["not told apart"]  # one seed has no standard error
     bare = read_study(write(tmp_path / "bare.toml", text.partition("[published]")[0]))
     assert compare(found(bare, 0.0, [[1.0], [], [], []])) is None
 

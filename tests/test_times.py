@@ -72,7 +72,7 @@ def test_stratification_lowers_the_variance_of_the_mean_loss() -> None:
         x = RING.draw(count, generator).float()
         eps, u = torch.randn(count, 2, generator=generator), torch.rand(count, generator=generator)
         for name, times in (("uniform", Uniform()), ("stratified", Stratified())):
-            # a network that has learnt nothing of the noise: its loss depends on time
+            # a network that does not predict the noise: its loss depends on time
             means[name].append(float(objective(lambda x_t, t: -3 * t[:, None] * x_t, x, eps, times(u)).mean()))
     spread = {name: float(torch.tensor(values).var()) for name, values in means.items()}
     assert spread["stratified"] < 0.75 * spread["uniform"]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_the_wheel_has_every_file_of_every_package_and_no_other(tmp_path: Path) -> None:
-    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # or files that are no more would be packed again
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # or removed files would be packed again
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
