@@ -81,7 +81,7 @@ def test_grey_is_three_equal_channels(extractor: Extractor) -> None:
     "pixels", [torch.rand(2, 3, 8, 8), images(1, height=3)[0], images(2, channels=2), images(2).long()]
 )
 def test_other_pixels_are_refused(extractor: Extractor, pixels: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"\(B, 1 or 3, H, W\) uint8 are wanted, not"):
+    with pytest.raises(ValueError, match=r"\(B, 1 or 3, H, W\) uint8, got"):
         extractor(pixels)
 
 
@@ -100,7 +100,7 @@ def test_settings_of_training_do_not_change_features(extractor: Extractor) -> No
             loose = of_all(extractor(pixels))
         assert [place.fp32_precision for place in places] == before
         assert backends.cudnn.benchmark
-        with pytest.raises(ValueError, match="are wanted"):
+        with pytest.raises(ValueError, match="expected pixels"):
             extractor(pixels.float())
         assert [place.fp32_precision for place in places] == before
     finally:
@@ -186,7 +186,7 @@ def test_files_that_hold_no_weights(
     monkeypatch.chdir(tmp_path)
     file = Path(getattr(extractor, "weights"))  # noqa: B009 (not every extractor has it)
     file.write_bytes(damage(file.read_bytes(), how))
-    with pytest.raises(UserError, match=r"(inception|weights)\.pth (should|does not) hold") as problem:
+    with pytest.raises(UserError, match=r"(inception|weights)\.pth (must|does not) hold") as problem:
         extractor(images(1))
     assert "\n" not in str(problem.value)
     assert not Path("ran").exists()
@@ -194,7 +194,7 @@ def test_files_that_hold_no_weights(
 
 def test_checkouts_files_and_models_that_are_not_there(checkout: Path, small: Path, tmp_path: Path) -> None:
     weights = str(checkout / "weights.pth")
-    with pytest.raises(UserError, match=r"there is no file .*no\.pth: give the path of one as weights"):
+    with pytest.raises(UserError, match=r"there is no file .*no\.pth: set weights to the path of one"):
         Inception(weights=str(tmp_path / "no.pth"))
     with pytest.raises(UserError, match=r"there is no file .*no\.pth"):
         DINOv2(checkout=str(checkout), weights=str(tmp_path / "no.pth"))
@@ -204,7 +204,7 @@ def test_checkouts_files_and_models_that_are_not_there(checkout: Path, small: Pa
         UserError, match=r"no model 'dinov2_vitl16' \(did you mean 'dinov2_vitl14'\?\); known: dinov2_vits"
     ):
         DINOv2(checkout=str(checkout), weights=weights, model="dinov2_vitl16")
-    with pytest.raises(UserError, match=r"dinov2 cannot make dinov2_vitg14: Cannot find callable dinov2_vitg14"):
+    with pytest.raises(UserError, match=r"dinov2 cannot build dinov2_vitg14: Cannot find callable dinov2_vitg14"):
         DINOv2(checkout=str(checkout), weights=weights, model="dinov2_vitg14")(images(1))
 
 

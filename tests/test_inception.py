@@ -78,7 +78,7 @@ def published(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     module = import_module("torch_fidelity").feature_extractor_inceptionv3
     monkeypatch.setattr(module, "URL_INCEPTION_V3", small.as_uri())
-    monkeypatch.setattr(inception, "OFFICIAL", hashlib.sha256(small.read_bytes()).hexdigest())
+    monkeypatch.setattr(inception, "OFFICIAL_SHA256", hashlib.sha256(small.read_bytes()).hexdigest())
     return small
 
 

@@ -86,9 +86,9 @@ def test_frechet_distance_scales_with_the_square_and_ignores_rotation() -> None:
 def test_frechet_distance_refuses_invalid_moments() -> None:
     mu, sigma = gaussian(3, 0)
     for wrong in [(mu[:2], sigma), (mu, sigma[:2]), (mu[None], sigma), (mu, sigma[0])]:
-        with pytest.raises(ValueError, match=r"means \(D,\) and covariances \(D, D\) are wanted, not .*\)$"):
+        with pytest.raises(ValueError, match=r"expected means \(D,\) and covariances \(D, D\), got .*\)$"):
             frechet_distance(mu, sigma, *wrong)
-    with pytest.raises(ValueError, match="are wanted"):
+    with pytest.raises(ValueError, match="expected"):
         frechet_distance(*gaussian(3, 0), *gaussian(4, 0))
     for broken in (math.nan, math.inf):
         with pytest.raises(ValueError, match="not finite"):
@@ -212,18 +212,18 @@ def test_distances_of_points_refuse_bad_arguments() -> None:
     x = drawn(4, 3, 0)
     for compare in (precision_recall, kernel_distance):
         for wrong in (x[:, :2], x[0], x[None], x[:, :0]):
-            with pytest.raises(ValueError, match=r"features \(M, D\) and \(N, D\) are wanted, not .*\)$"):
+            with pytest.raises(ValueError, match=r"expected features \(M, D\) and \(N, D\), got .*\)$"):
                 compare(x, wrong)
         with pytest.raises(ValueError, match="not finite"):
             compare(x, x / 0)
         with pytest.raises(ValueError, match="not finite"):
             compare(x * math.nan, x)
     for few in ((x, x[:3]), (x[:3], x)):
-        with pytest.raises(ValueError, match="too few: 4 of each are needed"):
+        with pytest.raises(ValueError, match="too few: at least 4 of each are needed"):
             precision_recall(*few)
-    with pytest.raises(ValueError, match="1 real and 4 fake points are too few: 2 of each"):
+    with pytest.raises(ValueError, match="1 real and 4 fake points are too few: at least 2 of each"):
         kernel_distance(x[:1], x)
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         precision_recall(x, x, 0)
 
 
@@ -260,12 +260,12 @@ def test_inception_score_of_certain_and_of_unsure_classifiers() -> None:
 def test_inception_score_refuses_invalid_probabilities() -> None:
     probs = torch.full((20, 4), 0.25)
     for wrong, splits in ((probs, 21), (probs, 0), (probs[0], 1), (probs[None], 1)):
-        with pytest.raises(ValueError, match="are wanted"):
+        with pytest.raises(ValueError, match="expected"):
             inception_score(wrong, splits)
     negative = probs.clone()
     negative[3] = torch.tensor([0.5, 0.75, -0.25, 0.0])
     for broken in (negative, 4 * probs, probs.log(), probs * math.nan, torch.zeros(20, 4)):
-        with pytest.raises(ValueError, match="probabilities must be 0 or more"):
+        with pytest.raises(ValueError, match="probabilities must be at least 0"):
             inception_score(broken)
 
 

@@ -85,21 +85,21 @@ def test_moments_refuse_bad_features() -> None:
     seen = Moments(3)
     seen.merge(Moments(3))
     assert seen.reduce().count == 0
-    with pytest.raises(ValueError, match="no features were seen"):
+    with pytest.raises(ValueError, match="there are no features yet"):
         _ = seen.mean
-    with pytest.raises(ValueError, match="two feature vectors or more, not 0"):
+    with pytest.raises(ValueError, match="at least two feature vectors, got 0"):
         _ = seen.covariance
     seen.update(torch.ones(1, 3))
-    with pytest.raises(ValueError, match="two feature vectors or more, not 1"):
+    with pytest.raises(ValueError, match="at least two feature vectors, got 1"):
         _ = seen.covariance
     for wrong in (torch.ones(2, 4), torch.ones(3), torch.ones(2, 3, 1)):
-        with pytest.raises(ValueError, match=r"features \(B, 3\) are wanted"):
+        with pytest.raises(ValueError, match=r"expected features \(B, 3\)"):
             seen.update(wrong)
     for broken in (math.nan, -math.inf):
         with pytest.raises(ValueError, match="not finite"):
             seen.update(torch.tensor([[1.0, 2.0, 3.0], [1.0, broken, 3.0]]))
     assert seen.count == 1
-    with pytest.raises(ValueError, match="moments of 4 features do not join those of 3"):
+    with pytest.raises(ValueError, match="moments of 4 features cannot be merged into those of 3"):
         seen.merge(Moments(4))
     with pytest.raises(ValueError, match="number of features is 0"):
         Moments(0)

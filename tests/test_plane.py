@@ -8,7 +8,7 @@ from PIL import Image
 
 from sitkit.recipes.metrics import energy_distance
 from sitkit.recipes.plane import demo
-from sitkit.recipes.plane.demo import learn, plane
+from sitkit.recipes.plane.demo import plane, train_velocity
 from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde
 from sitkit.recipes.plane.targets import TARGETS
 
@@ -32,7 +32,7 @@ def test_there_are_six_classic_targets() -> None:
 
 def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
     target, generator = TARGETS["ring"], torch.Generator().manual_seed(0)
-    velocity = learn(target, 100, generator)
+    velocity = train_velocity(target, 100, generator)
     noise, fresh = torch.randn(400, 2, generator=generator), target(400, generator)
     for found in (flow_by_ode(velocity, noise), flow_by_sde(velocity, noise, seed=0)):
         assert torch.equal(found.states[0], noise)

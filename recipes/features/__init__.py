@@ -1,4 +1,4 @@
-"""What a recipe's `evaluation.features` names: networks that make features of images.
+"""Feature extractors for metrics: the classes that `evaluation.features` of a recipe names.
 
 | kind | pooled features (D) | spatial features | probabilities | needs |
 | --- | --- | --- | --- | --- |
@@ -7,8 +7,8 @@
 | `DINOv2` | 384 to 1536 | | | a checkout of its code, and its weights |
 | `EffNetLite0` | 1280 | | 1000 | `sitkit[effnet]`, which brings the weights |
 
-An extractor of one's own is a class like these (`protocol.py`), `"package.module:Name"`. Nothing that they need is
-imported here, and of these modules only those whose names are asked for: training needs none of the networks.
+A custom extractor is a class with the interface of `protocol.py`, named as `"package.module:Name"`. Each module here is
+imported when one of its names is used, since training needs none of the networks.
 """
 
 from importlib import import_module

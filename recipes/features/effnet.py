@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose weights come in a package: features for machines that can download nothing else."""
+"""The EfficientNet-Lite0 feature extractor, whose weights ship in a package: no other download is needed."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +22,10 @@ SIZE = 224
 class EffNetLite0:
     """EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946; the Lite variants, TensorFlow, 2020), trained on ImageNet.
 
-    Pooled features (B, 1280) are the mean over places of what enters the classifier, and probabilities (B, 1000) the
-    softmax of the classifier. Images are brought to 224x224 by an antialiased bicubic step, as a whole, and held within
-    0 and 255; the network sees (x - 127) / 128, as it did in training. Its distances are comparable with one another
-    only, and are not FID.
+    Pooled features (B, 1280) are the spatial mean of the input of the classifier, and probabilities (B, 1000) are the
+    softmax of the classifier. Images are resized to 224x224 by an antialiased bicubic filter, without cropping, and
+    clamped to [0, 255]. The input of the network is (x - 127) / 128, as in its training. Its distances are comparable
+    only with each other, not with FID.
 
     Raises:
         UserError: the packages `sitkit[effnet]` are not installed, or cannot be imported.
@@ -39,7 +39,7 @@ class EffNetLite0:
         require_modules(KIND, "effnet", *MODULES)
 
     def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
-        """Return how many pooled and spatial features there are."""
+        """Return the number of pooled and of spatial features."""
         return 1280, 0
 
     @cached_property
@@ -49,7 +49,7 @@ class EffNetLite0:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file of weights."""
+        """The sha256 of the file of weights."""
         return sha256(self._file)
 
     @cached_property
@@ -62,7 +62,7 @@ class EffNetLite0:
         return network.eval().requires_grad_(False)
 
     def __call__(self, pixels: Tensor, /) -> Features:
-        """Return pooled features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
+        """Return the pooled features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
         pixels = in_colour(pixels)
         network = self._network.to(pixels.device)
         with deterministic_float32(pixels.device):

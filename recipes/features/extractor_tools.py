@@ -1,4 +1,4 @@
-"""What the extractors share: how packages and weights are had, and how a network computes."""
+"""Helpers of the extractors: optional packages, files of weights, and deterministic float32 inference."""
 
 import importlib
 import warnings
@@ -16,15 +16,15 @@ from ..support.torch_settings import float32_math
 
 
 def require_modules(kind: str, extra: str, *modules: str) -> list[Any]:
-    """Return modules that an extractor needs.
+    """Import the modules that an extractor needs.
 
     Args:
-        kind: the extractor.
-        extra: of sitkit, that installs them.
-        modules: their names, those of their distributions but for hyphens.
+        kind: the name of the extractor.
+        extra: the extra of sitkit that installs them.
+        modules: their names, which are those of their distributions with underscores for hyphens.
 
     Raises:
-        UserError: one is not installed, or cannot be imported.
+        UserError: a module is not installed, or cannot be imported.
     """
     if any(find_spec(module) is None for module in modules):
         names = " and ".join(module.replace("_", "-") for module in modules)
@@ -32,49 +32,49 @@ def require_modules(kind: str, extra: str, *modules: str) -> list[Any]:
     found = []
     for module in modules:
         try:
-            with warnings.catch_warnings():  # of old packages about themselves
+            with warnings.catch_warnings():  # deprecation warnings of old packages
                 warnings.simplefilter("ignore")
                 found.append(importlib.import_module(module))
-        except Exception as error:  # a torchvision made for another torch raises RuntimeError, OSError, and more
+        except Exception as error:  # a torchvision built for another torch raises RuntimeError, OSError, and more
             raise UserError(
                 f"features '{kind}' needs {module.replace('_', '-')}, which is installed but cannot be imported "
-                f"({error_summary(error)}): install the one made for torch {torch.__version__}"
+                f"({error_summary(error)}): install the one built for torch {torch.__version__}"
             ) from error
     return found
 
 
 def check_file(kind: str, field: str, file: str) -> None:
-    """Raise a Problem unless a file that a field names is there."""
+    """Raise UserError unless the file that a field names exists."""
     if not Path(file).is_file():
-        raise UserError(f"features '{kind}': there is no file {file}: give the path of one as {field}")
+        raise UserError(f"features '{kind}': there is no file {file}: set {field} to the path of one")
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, on the CPU; no code in it is run.
+    """Load the state dict in a file, on the CPU, without running code in it.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: the file cannot be read, or holds something else.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what zip files, pickles and tensors do
-        raise UserError(f"{file} should hold weights, as torch.save writes them: {error_summary(error)}") from error
+        raise UserError(f"{file} must hold weights written by torch.save: {error_summary(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} should hold a state dict: names and tensors, and nothing else")
+        raise UserError(f"{file} must hold a state dict of names and tensors")
     return state
 
 
 def error_summary(error: BaseException) -> str:
-    """Return what an error says, in one line that is not too long."""
+    """Return the message of an error in one line of limited length."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
 def deterministic_float32(device: torch.device) -> Iterator[None]:
-    """Compute in float32 and nothing less, without gradients, and alike each time.
+    """Compute in full float32, without gradients, and deterministically.
 
-    That is: no autocast, no TF32 or bfloat16 inside matmuls and convolutions, whatever training has set, and no
-    algorithm that is chosen by its speed.
+    This disables autocast, TF32 and bfloat16 in matmuls and convolutions, and cuDNN's benchmarking, whatever training
+    has set.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

@@ -1,4 +1,4 @@
-"""Inception-v3 as ADM's evaluator runs it: the features of FID, sFID and the Inception score."""
+"""The Inception-v3 feature extractor of ADM's evaluator, for FID, sFID and the Inception score."""
 
 import io
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ from .protocol import Features, in_colour
 
 KIND = "inception"
 MODULES = ("torchvision", "torch_fidelity")
-OFFICIAL = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""The sha256 of the weights that torch-fidelity publishes; their file's name holds its beginning."""
+OFFICIAL_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""The sha256 of the weights published by torch-fidelity; the name of their file contains its first digits."""
 CHANNELS = 7
-"""How many channels of the 17x17 map make spatial features: 2023 numbers."""
+"""How many channels of the 17x17 feature map are used as spatial features: 2023 in all."""
 
 
 @dataclass(frozen=True)
 class Inception:
-    """TensorFlow's Inception of 2015-12-05, as torch-fidelity made it torch's (Szegedy et al., arXiv 1512.00567).
+    """TensorFlow's Inception of 2015-12-05, converted to PyTorch by torch-fidelity (Szegedy et al., arXiv 1512.00567).
 
-    Pooled features (B, 2048) are those of FID (Heusel et al., arXiv 1706.08500). Spatial ones, (B, 2023), are the first
-    7 channels of the branch of 1x1 convolutions in Mixed_6d, place after place, as in ADM's sFID (Nash et al.,
-    arXiv 2103.03841; Dhariwal and Nichol, arXiv 2105.05233). Probabilities (B, 1008) are the softmax of the logits
-    without their bias, which ADM's evaluator leaves out too. Images are brought to 299x299 by the bilinear step of
-    TensorFlow 1, which is not antialiased, and the network sees (x - 128) / 128.
+    Pooled features (B, 2048) are those of FID (Heusel et al., arXiv 1706.08500). Spatial features (B, 2023) are the
+    first 7 channels of the branch of 1x1 convolutions in Mixed_6d, channels last, as in ADM's sFID (Nash et al., arXiv
+    2103.03841; Dhariwal and Nichol, arXiv 2105.05233). Probabilities (B, 1008) are the softmax of the logits without
+    their bias, as in ADM's evaluator. Images are resized to 299x299 by the bilinear filter of TensorFlow 1, which is
+    not antialiased, and the input of the network is (x - 128) / 128.
 
     Args:
-        weights: the file of weights; `auto` is that of torch-fidelity, in torch.hub's cache, and downloaded to it if
+        weights: the file of weights; `auto` is that of torch-fidelity, which is downloaded to the cache of torch.hub if
             it is not there.
 
     Raises:
@@ -52,7 +52,7 @@ class Inception:
             check_file(KIND, "weights", self.weights)
 
     def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
-        """Return how many pooled and spatial features there are."""
+        """Return the number of pooled and of spatial features."""
         return 2048, CHANNELS * 17**2
 
     @cached_property
@@ -61,16 +61,16 @@ class Inception:
 
     @cached_property
     def _file(self) -> Path:
-        return Path(self.weights) if self.weights != "auto" else _official(self._library.URL_INCEPTION_V3)
+        return Path(self.weights) if self.weights != "auto" else _official_weights(self._library.URL_INCEPTION_V3)
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file of weights."""
+        """The sha256 of the file of weights."""
         return sha256(self._file)
 
     @cached_property
     def _network(self) -> Any:
-        safe = io.BytesIO()  # torch-fidelity would run code that a file holds: it gets the tensors that were read of it
+        safe = io.BytesIO()  # torch-fidelity would run code in a pickle: it gets a copy with the tensors alone
         torch.save(read_weights(self._file), safe)
         safe.seek(0)
         try:
@@ -83,7 +83,7 @@ class Inception:
             ) from error
 
     def __call__(self, pixels: Tensor, /) -> Features:
-        """Return pooled and spatial features and probabilities of pixels (B, 1 or 3, H, W) uint8, on their device."""
+        """Return pooled features, spatial features and probabilities of pixels (B, 1 or 3, H, W) uint8."""
         pixels = in_colour(pixels)
         network = self._network.to(pixels.device)
         maps: list[Tensor] = []
@@ -97,24 +97,24 @@ class Inception:
         return Features(pooled, spatial, logits.softmax(1))
 
 
-def _official(address: str) -> Path:
-    """Return the file of weights that torch-fidelity publishes, downloaded if it is not in torch.hub's cache.
+def _official_weights(address: str) -> Path:
+    """Return the weights published by torch-fidelity, from the cache of torch.hub or downloaded to it.
 
     Raises:
-        UserError: it cannot be downloaded, or what is in the cache is another.
+        UserError: they cannot be downloaded, or the cached file is another one.
     """
     file = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
     if not file.is_file():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(address, str(file), hash_prefix=OFFICIAL, progress=False)
+            torch.hub.download_url_to_file(address, str(file), hash_prefix=OFFICIAL_SHA256, progress=False)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"features '{KIND}': {file.name} cannot be downloaded ({error_summary(error)}): get that file, of "
-                "torch-fidelity's releases, where there is a network, and give its path as weights"
+                f"features '{KIND}': {file.name} cannot be downloaded ({error_summary(error)}): download it from the "
+                "releases of torch-fidelity on another machine, and set weights to its path"
             ) from error
-    if sha256(file) != OFFICIAL:
+    if sha256(file) != OFFICIAL_SHA256:
         raise UserError(
-            f"features '{KIND}': {file} is damaged, or another file: remove it, or name a good one as weights"
+            f"features '{KIND}': {file} is damaged, or another file: remove it, or set weights to an intact one"
         )
     return file

@@ -1,4 +1,4 @@
-"""Pixels as their own features."""
+"""Pixels as features, without a network."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .protocol import Features, check
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixels / 255, flattened: D = C H W. For small images, and where nothing else is at hand."""
+    """Pixels / 255, flattened: D = C H W. For small images, and where no network is available."""
 
     name: ClassVar[str] = "pixels"
     frechet: ClassVar[str] = "Frechet distance of pixels"
@@ -19,7 +19,7 @@ class Pixels:
     sha256: ClassVar[str] = "none"
 
     def sizes(self, image: tuple[int, int, int], /) -> tuple[int, int]:
-        """Return how many pooled and spatial features there are."""
+        """Return the number of pooled and of spatial features."""
         return math.prod(image), 0
 
     def __call__(self, pixels: Tensor, /) -> Features:

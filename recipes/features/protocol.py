@@ -1,4 +1,4 @@
-"""What evaluation asks of an extractor of features."""
+"""The interface of feature extractors: `Extractor` and its result, `Features`."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,9 +12,9 @@ class Features:
     """The features of images, on the device of the images.
 
     Args:
-        pooled: (B, D) float32; of the Frechet distance, precision and recall, and the kernel distance.
-        spatial: (B, D') float32; of sFID.
-        probs: (B, K) float32, rows that sum to 1; of the Inception score.
+        pooled: (B, D) float32; for the Frechet distance, precision and recall, and the kernel distance.
+        spatial: (B, D') float32; for sFID.
+        probs: (B, K) float32, whose rows sum to 1; for the Inception score.
     """
 
     pooled: Tensor
@@ -23,35 +23,35 @@ class Features:
 
 
 class Extractor(Protocol):
-    """A function from images to features, and what its numbers are called.
+    """Maps images to features, and names the metrics that are computed from them.
 
-    The features of an image do not depend, beyond rounding, on the others of its batch.
+    The features of an image do not depend, beyond rounding, on the other images of the batch.
 
-    It may have a method `sizes(image) -> (D, D')`, which says how many pooled and spatial features it makes of images
-    (C, H, W): then it is known before the first image whether there is memory for their statistics.
+    An extractor may have a method `sizes(image) -> (D, D')`, which returns the number of pooled and spatial features of
+    images (C, H, W). Whether the memory suffices for their statistics is then checked before the first image.
     """
 
     @property
     def name(self) -> str:
-        """What stands in reports and manifests."""
+        """The name of the extractor in reports and manifests."""
         ...
 
     @property
     def frechet(self) -> str:
-        """What the Frechet distance of pooled features is called."""
+        """The name of the Frechet distance of pooled features."""
         ...
 
     @property
     def kernel(self) -> str:
-        """What the kernel distance of pooled features is called."""
+        """The name of the kernel distance of pooled features."""
         ...
 
     @property
     def sha256(self) -> str:
-        """Of the file of weights, hexadecimal; "none" if there is none.
+        """The sha256 of the file of weights, hexadecimal; "none" if there is none.
 
         Raises:
-            UserError: the file cannot be had.
+            UserError: the file is not available.
         """
         ...
 
@@ -59,25 +59,25 @@ class Extractor(Protocol):
         """Return the features of images (B, C, H, W) uint8, C = 1 or 3, computed on their device.
 
         Raises:
-            ValueError: for other pixels.
-            UserError: at the first call: the weights cannot be had, or are others.
+            ValueError: the pixels are of another shape or dtype.
+            UserError: on the first call, if the weights are not available, or are not the expected ones.
         """
         ...
 
 
 def check(pixels: Tensor) -> Tensor:
-    """Return pixels, if they are (B, 1 or 3, H, W) uint8.
+    """Return the pixels, after checking that they are (B, 1 or 3, H, W) uint8.
 
     Raises:
         ValueError: they are not.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"pixels (B, 1 or 3, H, W) uint8 are wanted, not {tuple(pixels.shape)} {pixels.dtype}")
+        raise ValueError(f"expected pixels (B, 1 or 3, H, W) uint8, got {tuple(pixels.shape)} {pixels.dtype}")
     return pixels
 
 
 def in_colour(pixels: Tensor) -> Tensor:
-    """Return pixels, (B, 3, H, W) uint8: grey becomes three equal channels.
+    """Convert pixels to (B, 3, H, W) uint8: grey becomes three equal channels.
 
     Raises:
         ValueError: `pixels` are not (B, 1 or 3, H, W) uint8.

@@ -1,6 +1,6 @@
-"""Metrics that compare samples with data, in float64, on features of images from any extractor.
+"""Metrics that compare samples with data, computed in float64 from the features of any extractor.
 
-The names of the literature belong to one extractor each: the Frechet distance of Inception's pool features is FID.
+Names in the literature refer to one extractor each: FID is the Frechet distance of Inception's pooled features.
 """
 
 from .energy import energy_distance as energy_distance

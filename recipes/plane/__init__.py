@@ -1,1 +1,1 @@
-"""Demos in the plane."""
+"""2D demos."""

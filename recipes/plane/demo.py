@@ -1,4 +1,4 @@
-"""Transport in the plane: train a small network in under a minute, and see noise flow to data."""
+"""The 2D demo: trains a small network in under a minute, and plots how noise flows to data."""
 
 import time
 from collections.abc import Callable
@@ -24,14 +24,14 @@ POINTS = 4000
 
 
 def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], None]) -> None:
-    """Train on a target, and write pictures of the flow into a folder.
+    """Train on a 2D target, and write plots of the flow to a folder.
 
     Args:
-        data: the target's name.
-        out: the folder.
-        seed: of all that is random.
-        steps: of training, of 512 points each.
-        say: takes lines for the reader.
+        data: the name of the target.
+        out: the folder of the plots.
+        seed: the seed of training and sampling.
+        steps: the number of training steps, of 512 points each.
+        say: prints a line.
 
     Raises:
         UserError: there is no such target, or the folder cannot be written.
@@ -44,7 +44,7 @@ def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], N
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
     target, generator = TARGETS[data], torch.Generator().manual_seed(seed)
     start = time.monotonic()
-    velocity = learn(target, steps, generator)
+    velocity = train_velocity(target, steps, generator)
     say(f"trained {steps} steps on {data} in {time.monotonic() - start:.0f} s")
     noise = torch.randn(POINTS, 2, generator=generator)
     flows = {"ODE": flow_by_ode(velocity, noise), "SDE": flow_by_sde(velocity, noise, seed)}
@@ -53,21 +53,21 @@ def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], N
     for name, flow in flows.items():
         say(f"energy distance to fresh data, {name}: {energy_distance(flow.states[-1], fresh[0]):.5f}")
     say(f"energy distance between two fresh data sets: {floor:.5f}")
-    pictures: dict[str, Callable[[Path], None]] = {
-        "transport.png": lambda file: plots.trajectories(flows, fresh[0], file),
-        "velocity.png": lambda file: plots.velocity(velocity, file),
-        "flow.gif": lambda file: plots.animation(flows, file),
+    writers: dict[str, Callable[[Path], None]] = {
+        "transport.png": lambda file: plots.plot_trajectories(flows, fresh[0], file),
+        "velocity.png": lambda file: plots.plot_velocity(velocity, file),
+        "flow.gif": lambda file: plots.write_animation(flows, file),
     }
-    for name, draw in pictures.items():
+    for name, write in writers.items():
         try:
-            draw(out / name)
+            write(out / name)
         except OSError as error:
             raise UserError(f"{out / name} cannot be written: {error.strerror}") from error
         say(f"{out / name}")
 
 
-def learn(target: Target, steps: int, generator: torch.Generator) -> Field:
-    """Return the velocity of a small network that has been trained to match the straight path to a target."""
+def train_velocity(target: Target, steps: int, generator: torch.Generator) -> Field:
+    """Train a small network on the linear path to a target, and return its velocity field."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
         model = MLP(features=2)

@@ -1,4 +1,4 @@
-"""Trajectories of points in the plane from noise to data, by the ODE and by the SDE."""
+"""2D trajectories from noise to data, by the ODE and by the SDE."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """Points on their way from noise to data: states (T, N, 2) at times (T,)."""
+    """Trajectories of points from noise to data: states (T, N, 2) at times (T,)."""
 
     times: Tensor
     states: Tensor
@@ -19,14 +19,14 @@ class Trajectories:
 
 @torch.no_grad()
 def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Trajectories:
-    """Return the way of points along the velocity, by Heun's method."""
+    """Solve the ODE from noise (N, 2) by Heun's method."""
     times = torch.linspace(0, 1, steps + 1)
     return Trajectories(times, torch.stack([*Heun(velocity)(noise, times)]))
 
 
 @torch.no_grad()
 def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> Trajectories:
-    """Return the way of points by the SDE with w = sigma, by Euler and Maruyama's method and a noiseless last step."""
+    """Solve the SDE with w = sigma from noise (N, 2) by Euler-Maruyama and a noiseless last step."""
     path = Linear()
     sde = SDE(velocity, path, Sigma(path))
     times = torch.linspace(0, 1, steps + 1)

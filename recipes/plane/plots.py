@@ -1,4 +1,4 @@
-"""Pictures of transport in the plane."""
+"""Plots of 2D trajectories and velocity fields."""
 
 import io
 from collections.abc import Mapping
@@ -20,34 +20,35 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-REACH = 3.2
-NOISE, DATA = "#8c96a8", "#d1495b"
+LIMIT = 3.2
+NOISE_COLOUR, DATA_COLOUR = "#8c96a8", "#d1495b"
 LINES = 40
+"""How many trajectories are drawn."""
 FRAMES = 40
 
 
-def trajectories(flows: Mapping[str, Trajectories], fresh: torch.Tensor, file: Path) -> None:
-    """Draw the ways of some points, one panel a flow, and fresh data beside them."""
+def plot_trajectories(flows: Mapping[str, Trajectories], fresh: torch.Tensor, file: Path) -> None:
+    """Plot the trajectories of some points, one panel for each solver, and fresh data beside them."""
     figure, panels = plt.subplots(1, len(flows) + 1, figsize=(4 * len(flows) + 4, 4.3), dpi=110, layout="constrained")
     for panel, (name, flow) in zip(panels, flows.items(), strict=False):
-        ways = flow.states[:, :LINES].transpose(0, 1).numpy()  # (N, T, 2)
-        pieces = [*np.stack([ways[:, :-1], ways[:, 1:]], axis=2).reshape(-1, 2, 2)]
-        shades = np.tile(flow.times[:-1].numpy(), len(ways))
-        panel.add_collection(LineCollection(pieces, array=shades, cmap="viridis", linewidths=0.8, alpha=0.8))
-        _scatter(panel, flow.states[0], NOISE)
-        _scatter(panel, flow.states[-1], DATA)
+        lines = flow.states[:, :LINES].transpose(0, 1).numpy()  # (N, T, 2)
+        segments = [*np.stack([lines[:, :-1], lines[:, 1:]], axis=2).reshape(-1, 2, 2)]
+        shades = np.tile(flow.times[:-1].numpy(), len(lines))
+        panel.add_collection(LineCollection(segments, array=shades, cmap="viridis", linewidths=0.8, alpha=0.8))
+        _scatter(panel, flow.states[0], NOISE_COLOUR)
+        _scatter(panel, flow.states[-1], DATA_COLOUR)
         _frame(panel, f"{name}: noise to data")
-    _scatter(panels[-1], fresh, DATA)
+    _scatter(panels[-1], fresh, DATA_COLOUR)
     _frame(panels[-1], "fresh data")
     _save(figure, file)
 
 
 @torch.no_grad()
-def velocity(field: Field, file: Path) -> None:
-    """Draw the field at four times."""
+def plot_velocity(field: Field, file: Path) -> None:
+    """Plot the velocity field at four times."""
     times = (0.0, 0.33, 0.67, 0.95)
     figure, panels = plt.subplots(1, len(times), figsize=(4 * len(times), 4.3), dpi=90, layout="constrained")
-    axis = torch.linspace(-REACH, REACH, 25)
+    axis = torch.linspace(-LIMIT, LIMIT, 25)
     x = torch.cartesian_prod(axis, axis)
     for panel, time in zip(panels, times, strict=True):
         v = field(x, torch.full((len(x),), time))
@@ -58,14 +59,14 @@ def velocity(field: Field, file: Path) -> None:
     _save(figure, file)
 
 
-def animation(flows: Mapping[str, Trajectories], file: Path) -> None:
-    """Draw the points of every flow as they move, side by side, as a GIF that waits at its end."""
+def write_animation(flows: Mapping[str, Trajectories], file: Path) -> None:
+    """Write a GIF of the moving points, one panel for each solver, which pauses at its end."""
     frames = []
-    for share in np.linspace(0, 1, FRAMES):
+    for fraction in np.linspace(0, 1, FRAMES):
         figure, panels = plt.subplots(1, len(flows), figsize=(3 * len(flows), 3.2), dpi=72, layout="constrained")
         for panel, (name, flow) in zip(np.atleast_1d(panels), flows.items(), strict=True):
-            at = round(share * (len(flow.times) - 1))
-            _scatter(panel, flow.states[at][:1500], DATA)
+            at = round(fraction * (len(flow.times) - 1))
+            _scatter(panel, flow.states[at][:1500], DATA_COLOUR)
             _frame(panel, f"{name}   t = {flow.times[at]:.2f}")
         frames.append(_image(figure).convert("P", palette=Image.Palette.ADAPTIVE, colors=32))
     data = io.BytesIO()
@@ -79,7 +80,7 @@ def _scatter(panel: Axes, points: torch.Tensor, colour: str) -> None:
 
 
 def _frame(panel: Axes, title: str) -> None:
-    panel.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect="equal")
+    panel.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], aspect="equal")
     panel.set_title(title, fontsize=11)
 
 

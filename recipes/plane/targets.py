@@ -1,4 +1,4 @@
-"""Classic targets in the plane, each centred and of about unit spread: (count, generator) -> points (count, 2)."""
+"""Classic 2D distributions, centred and of about unit variance: (count, generator) -> points (count, 2)."""
 
 import math
 from collections.abc import Callable
@@ -11,21 +11,21 @@ Target: TypeAlias = Callable[[int, Generator | None], Tensor]
 
 
 def moons(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points on two half circles that reach into one another."""
+    """Sample points on two interleaving half circles."""
     side = _sides(count, generator)
     angle = math.pi * _uniform(count, generator)
-    arc = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)  # the other moon is this one turned by pi
+    arc = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], dim=1)  # the other half circle is this one rotated by pi
     return 1.3 * torch.where(side[:, None] == 0, arc, -arc) + 0.07 * _normal(count, generator)
 
 
 def circles(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points on two circles around one centre."""
+    """Sample points on two concentric circles."""
     radius = torch.where(_sides(count, generator) == 0, 0.8, 1.8)
     return _polar(radius, 2 * math.pi * _uniform(count, generator)) + 0.07 * _normal(count, generator)
 
 
 def checkerboard(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points in every other square of a board of four by four."""
+    """Sample points in alternate squares of a 4x4 board."""
     column = torch.randint(4, (count,), generator=generator)
     row = 2 * _sides(count, generator) + column % 2
     corner = torch.stack([column, row], dim=1)
@@ -33,7 +33,7 @@ def checkerboard(count: int, generator: Generator | None = None) -> Tensor:
 
 
 def pinwheel(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points on five blades, bent the more the farther out."""
+    """Sample points on five blades whose curvature grows with the radius."""
     radius = 1.3 + 0.4 * _normal(count, generator)[:, 0]
     width = 0.12 * _normal(count, generator)[:, 1]
     blade = torch.randint(5, (count,), generator=generator)
@@ -42,14 +42,14 @@ def pinwheel(count: int, generator: Generator | None = None) -> Tensor:
 
 
 def spirals(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points on two spirals, wound into one another."""
+    """Sample points on two interleaved spirals."""
     turn = _uniform(count, generator).sqrt()
     angle = 3 * math.pi * turn + math.pi * _sides(count, generator)
     return _polar(2.2 * turn, angle) + 0.06 * _normal(count, generator)
 
 
 def ring(count: int, generator: Generator | None = None) -> Tensor:
-    """Return points of eight Gaussians on a circle."""
+    """Sample points of eight Gaussians on a circle."""
     angle = 2 * math.pi / 8 * torch.randint(8, (count,), generator=generator)
     return _polar(torch.full((count,), 1.8), angle) + 0.15 * _normal(count, generator)
 
