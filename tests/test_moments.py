@@ -101,7 +101,7 @@ def test_moments_refuse_bad_features() -> None:
     assert seen.count == 1
     with pytest.raises(ValueError, match="moments of 4 features cannot be merged into those of 3"):
         seen.merge(Moments(4))
-    with pytest.raises(ValueError, match="number of features is 0"):
+    with pytest.raises(ValueError, match="number of features must be at least 1, got 0"):
         Moments(0)
 
 
