@@ -120,7 +120,7 @@ def words(out: Path, *settings: str, steps: int = 7) -> list[str]:
     return ["train", "digits", "--out", str(out), *(word for one in chosen for word in ("--set", one))]
 
 
-def last_words(log: Path) -> str:
+def error_line(log: Path) -> str:
     """Return the one error line of a command, and assert that it printed no traceback."""
     said = log.read_text()
     assert "Traceback" not in said, said
@@ -136,7 +136,7 @@ def good(run: Path) -> list[int]:
     return [checkpoints.step_of(checkpoint) for checkpoint in found]
 
 
-def goes_on(run: Path, straight: Path, log: Path, *settings: str) -> None:
+def assert_resumes(run: Path, straight: Path, log: Path, *settings: str) -> None:
     """Resume a run, and compare it with an uninterrupted one."""
     assert finish(words(run, *settings), log) == 0, log.read_text()
     assert not [*run.rglob("*.tmp")]

@@ -22,7 +22,7 @@ TINY += ["ema.widths=[0.1]", "train.flip=0.5", "checkpoint.milestone=50"]
 TINY += ["objective.kind=faulty:Sometimes", "objective.numbers=[100, 101, 803, 1604]"]
 
 
-def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
+def progress_of(run: Path) -> tuple[int, int, int, list[str]]:
     """Return the last logged step, the newest checkpoint's step, unfinished saves, and damaged checkpoints."""
     records = Run(run).metrics()
     found = checkpoints.list_checkpoints(run / "checkpoints")
@@ -36,9 +36,9 @@ def at_hand(run: Path) -> tuple[int, int, int, list[str]]:
     return (records[-1]["step"] if records else 0), saved, len([*run.glob("checkpoints/*.tmp")]), bad
 
 
-def life(words: list[str], run: Path, log: Path, delay: float) -> bool:
+def run_and_kill(words: list[str], run: Path, log: Path, delay: float) -> bool:
     """Start a run, kill it after its first new checkpoint (negative delay: its start), and return whether it ended."""
-    before = at_hand(run)[1]
+    before = progress_of(run)[1]
     process = start(words, log)
     began = time.monotonic()
     while delay >= 0 and process.poll() is None and time.monotonic() - began < 120:
@@ -100,12 +100,12 @@ def main() -> None:
             if kills < options.kills:
                 early = chance.random() < 0.1
                 delay = -chance.uniform(0.5, 10.0) if early else chance.uniform(0, options.longest)
-                over = life(words(run), run, log, delay)
+                over = run_and_kill(words(run), run, log, delay)
             else:
                 over = finish(words(run), log, timeout=600) == 0
                 if not over:
                     raise SystemExit(log.read_text()[-3000:])
-            step, saved, drafts, bad = at_hand(run)
+            step, saved, drafts, bad = progress_of(run)
             if not over:
                 kills, torn = kills + 1, torn + (drafts > 0)
                 where = f"run {round_}, kill {kills}: at step {step}, checkpoint {saved}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from forked import contents, finish, goes_on, last_words, words
+from forked import assert_resumes, contents, error_line, finish, words
 from sitkit.recipes.cli import app
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support.errors import UserError
@@ -79,7 +79,7 @@ def test_steps_lost_with_a_damaged_checkpoint_are_trained_again(straight: Path, 
     run, log = tmp_path / "run", tmp_path / "log"
     shutil.copytree(straight, run)
     damage(run / "checkpoints/step-00000007" / name, "flip")
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
     assert log.read_text().count(" is damaged") == 1
     assert f"step-00000007/{name} is damaged" in log.read_text() or name == "manifest.json"
     assert "resuming after step 6" in log.read_text()
@@ -107,13 +107,13 @@ def test_a_run_of_which_all_checkpoints_are_damaged_is_not_written_over(straight
         damage(checkpoint / "ema.safetensors", "cut")
     before = contents(run)
     assert finish(words(run), log) == 2
-    assert "no checkpoint of" in last_words(log)
-    assert f"remove {run / 'checkpoints'} to train from the first step again" in last_words(log)
+    assert "no checkpoint of" in error_line(log)
+    assert f"remove {run / 'checkpoints'} to train from the first step again" in error_line(log)
     assert log.read_text().count("step-00000006/ema.safetensors is damaged") == 1
     assert log.read_text().count("there is no checkpoint before it") == 1
     assert contents(run) == before
     shutil.rmtree(run / "checkpoints")
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_
     (tmp_path / "two/checkpoints/step-00000002").rename(run / "checkpoints/step-00000002")
     assert finish(words(run, "checkpoint.keep=1"), log, ("signals", 3, signal.SIGTERM)) == 130
     assert checkpoints.newest(run / "checkpoints") == run / "checkpoints/step-00000004"
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)

@@ -1,4 +1,4 @@
-"""No operation mixes devices, and the number of waits for the GPU is bounded: on a simulated GPU (`pretended.py`)."""
+"""No operation mixes devices, and waits for the GPU are bounded: on a simulated GPU (`simulated_gpu.py`)."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretended import GPU, MixedDevicesError, OnGPU, pretended_gpu
+from simulated_gpu import GPU, MixedDevicesError, OnGPU, simulate_gpu
 from sitkit.backbones import MLP, Mixture, SiT, dit
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.objectives import Data, Hybrid, LossCurve, Matching, Noise, OptimalTransport, Score, Velocity
@@ -53,7 +53,7 @@ TIMES = torch.tensor([0.125, 0.5, 0.75, 0.875], dtype=torch.float64)
 
 @pytest.fixture
 def waits() -> Iterator[Any]:
-    with pretended_gpu() as counter:
+    with simulate_gpu() as counter:
         yield counter
 
 
@@ -81,7 +81,7 @@ def assert_waits(waits: Any, run: Callable[[], Tensor], times: int = 0) -> None:
     assert waits.total() == times, waits
 
 
-def test_the_pretended_gpu_refuses_and_counts(waits: Any) -> None:
+def test_the_simulated_gpu_refuses_and_counts(waits: Any) -> None:
     x, y = torch.arange(6.0).to(GPU), torch.arange(6.0)
     assert x.device == GPU
     assert (x + 1).device == GPU

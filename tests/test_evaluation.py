@@ -51,13 +51,13 @@ def of_pixels(pixels: Tensor) -> Tensor:
     return pixels.flatten(1).float() / 255
 
 
-def by_hand(samples: Tensor, real: Tensor) -> dict[str, float]:
+def expected_metrics(samples: Tensor, real: Tensor) -> dict[str, float]:
     precision, recall = precision_recall(real, samples, 3)
     distance = frechet_distance(*moments(samples), *moments(real))
     return dict(zip(OF_PIXELS, (distance, precision, recall, kernel_distance(real, samples)), strict=True))
 
 
-def wanted_by_hand(one: Tensor, labels: Tensor, real: Tensor, own: Tensor, apart: bool = False) -> float:
+def expected_fraction(one: Tensor, labels: Tensor, real: Tensor, own: Tensor, apart: bool = False) -> float:
     distances = cdist(one.numpy(), real.numpy())
     if apart:
         np.fill_diagonal(distances, np.inf)
@@ -89,14 +89,14 @@ def test_metrics_equal_their_definitions_on_the_pixels(reported: Path) -> None:
     for guidance in (2.0, 1.0):
         for place, seed in enumerate((4, 5)):
             pixels = found[guidance, seed]
-            expected = by_hand(pixels, real)
-            expected[WANTED] = wanted_by_hand(pixels, labels, real, split.heldout.labels)
+            expected = expected_metrics(pixels, real)
+            expected[WANTED] = expected_fraction(pixels, labels, real, split.heldout.labels)
             for name, value in expected.items():
                 said = numbers[name] if guidance == 2 else numbers[name]["without guidance"]
                 assert said["values"][place] == pytest.approx(value, rel=1e-6, abs=1e-9)
-    for name, value in by_hand(training, real).items():
+    for name, value in expected_metrics(training, real).items():
         assert numbers[name]["real"] == pytest.approx(value, rel=1e-6)
-    same = wanted_by_hand(real, split.heldout.labels, real, split.heldout.labels, apart=True)
+    same = expected_fraction(real, split.heldout.labels, real, split.heldout.labels, apart=True)
     assert numbers[WANTED]["real"] == pytest.approx(same)
     assert numbers[NEARER]["real"] == 0.5
     for number in numbers.values():
@@ -119,7 +119,7 @@ def test_classes_have_metrics(reported: Path) -> None:
         assert row["distance"] == pytest.approx(float((mean - reference).norm()))
         assert row["real"] == pytest.approx(float((training - reference).norm()))
         here = labels == label
-        assert row["wanted"] == pytest.approx(wanted_by_hand(pixels[here], labels[here], real, own))
+        assert row["wanted"] == pytest.approx(expected_fraction(pixels[here], labels[here], real, own))
     assert len(rows) == 10
 
 

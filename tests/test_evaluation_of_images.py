@@ -72,7 +72,7 @@ KINDS: dict[str, Callable[[Path, np.ndarray], Path]] = {
 }
 
 
-def by_hand(one: Tensor, other: Tensor) -> dict[str, float]:
+def expected_metrics(one: Tensor, other: Tensor) -> dict[str, float]:
     distance = frechet_distance(*moments(one), *moments(other))
     precision, recall = precision_recall(other, one, 3)
     return dict(zip(OF_PIXELS, (distance, precision, recall, kernel_distance(other, one)), strict=True))
@@ -82,7 +82,9 @@ def by_hand(one: Tensor, other: Tensor) -> dict[str, float]:
 def test_any_samples_are_measured_by_any_images(tmp_path: Path, of: str) -> None:
     """The numbers are those of the pixels, and the classes those of folders, labels or shards."""
     one, other = drawn(0), drawn(1)
-    expected = by_hand(*(torch.from_numpy(x).permute(0, 3, 1, 2).flatten(1).float() / 255 for x in (one, other)))
+    expected = expected_metrics(
+        *(torch.from_numpy(x).permute(0, 3, 1, 2).flatten(1).float() / 255 for x in (one, other))
+    )
     source = KINDS[of](tmp_path / "one", one)
     for kind, write in KINDS.items():
         report = evaluated(source, "--reference", write(tmp_path / kind, other), "--out", tmp_path / f"out-{kind}")

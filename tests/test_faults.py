@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import Fault, contents, finish, goes_on, good, last_words, start, words
+from forked import Fault, assert_resumes, contents, error_line, finish, good, start, words
 from launching import assert_same
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.storage import checkpoints
@@ -54,7 +54,7 @@ def test_killed_at_every_stage_of_a_save(straight: Path, tmp_path: Path) -> None
         assert kept == {key: value for key, value in expected.items() if key.startswith(newest.name)}
         if left not in seen:
             seen.append(left)
-            goes_on(copy, straight, log)
+            assert_resumes(copy, straight, log)
     assert len(seen) > 8
 
 
@@ -63,16 +63,16 @@ def test_killed_between_a_checkpoint_and_its_image_grid(straight: Path, tmp_path
     fault = ("die_before_picture", 7, str(run / "checkpoints"))
     assert finish(words(run), log, fault) == -signal.SIGKILL
     assert good(run) == [6, 7]
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_first(straight: Path, tmp_path: Path, number: int) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("signals", 4, number)) == 130
-    assert last_words(log) == "sitkit: interrupted; the same command goes on from here"
+    assert error_line(log) == "sitkit: interrupted; the same command goes on from here"
     assert good(run) == [4, 5]  # with the meters for the logged line of step 6
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_second_signal_of_either_kind_ends_at_once(
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("signals", 5, *numbers)) == code
     assert good(run) in ([2], [2, 4])  # the checkpoint of step 4 was being written
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 @pytest.mark.parametrize(
@@ -104,47 +104,47 @@ def test_a_second_signal_of_either_kind_ends_at_once(
 def test_a_disk_that_is_full_when_a_checkpoint_is_written(straight: Path, tmp_path: Path, fault: Fault) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("fill_disk", 6, *fault)) == 2
-    assert "could not be written" in last_words(log)
-    assert "No space left on device; the last good one is step-0000000" in last_words(log)
+    assert "could not be written" in error_line(log)
+    assert "No space left on device; the last good one is step-0000000" in error_line(log)
     assert 4 in good(run)
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 def test_a_disk_that_fills_within_a_file(straight: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("limit_files", 6, 30_000)) == 2
-    assert "a checkpoint could not be written" in last_words(log)
-    assert "File too large" in last_words(log)
+    assert "a checkpoint could not be written" in error_line(log)
+    assert "File too large" in error_line(log)
     assert good(run) == [2, 4]
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 @pytest.mark.parametrize("fault", [("fill_records", 6, "metrics.jsonl"), ("fill_picture", 7)], ids=lambda f: f[0])
 def test_a_disk_that_is_full_when_something_else_is_written(straight: Path, tmp_path: Path, fault: Fault) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, fault) == 2
-    line = last_words(log)
+    line = error_line(log)
     assert "cannot be written: No space left on device" in line
     assert ("metrics.jsonl" if "fill_records" in fault else "grids/step-00000007.png") in line
     assert good(run)[-2:] in ([2, 4], [6, 7])
     if (run / "full").exists():
         (run / "full").replace(run / "metrics.jsonl")
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 def test_folders_that_cannot_be_made(straight: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     (tmp_path / "file").touch()
     assert finish(words(tmp_path / "file/run"), log) == 2
-    assert last_words(log) == f"sitkit: {tmp_path}/file/run cannot be written: Not a directory"
+    assert error_line(log) == f"sitkit: {tmp_path}/file/run cannot be written: Not a directory"
     run, other = tmp_path / "run", tmp_path / "other"
     run.mkdir()
     (run / "checkpoints").touch()
     assert finish(words(run), other) == 2
-    assert "a checkpoint could not be written to" in last_words(other)
-    assert "there is none yet" in last_words(other)
+    assert "a checkpoint could not be written to" in error_line(other)
+    assert "there is none yet" in error_line(other)
     (run / "checkpoints").unlink()
-    goes_on(run, straight, log)
+    assert_resumes(run, straight, log)
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     first = start(words(run, steps=100_000), log)
     assert until(run, 3)
     assert finish(words(run, steps=100_000), second) == 2
-    assert last_words(second).startswith(f"sitkit: another process is training in {run}")
+    assert error_line(second).startswith(f"sitkit: another process is training in {run}")
     assert until(run, Run(run).metrics()[-1]["step"] + 3)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()

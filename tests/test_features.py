@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from networks_of_others import CHECKOUT, MODULES, damage, forgotten, images, of_all, small_inception
 from sitkit.recipes.experiment.components import ComponentSlot
 from sitkit.recipes.features import DINOv2, EffNetLite0, Extractor, Inception, Pixels
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.trust import TRUST_EVERYTHING
+from stub_networks import CHECKOUT, MODULES, damage, forgotten, images, of_all, small_inception
 
 NETWORKS = ("inception", "dinov2", "effnet")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks_of_others import fidelity, images, of_all, random_inception, small_inception
 from sitkit.recipes.features import Inception, inception
 from sitkit.recipes.support.errors import UserError
+from stub_networks import fidelity, images, of_all, random_inception, small_inception
 
 
 @pytest.fixture

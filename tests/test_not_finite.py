@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from forked import finish, goes_on, good, last_words, together, words
+from forked import assert_resumes, error_line, finish, good, together, words
 from launching import assert_same
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
@@ -66,7 +66,7 @@ def test_skipped_steps_are_reported_and_training_continues(tmp_path: Path) -> No
         (0, False), (0, False), (1, True), (0, False)
     ]  # fmt: skip
     assert finish(words(run, *SOMETIMES, "checkpoint.every=3"), log, ("signals", 3, signal.SIGTERM)) == 130
-    goes_on(run, straight, log, *SOMETIMES)
+    assert_resumes(run, straight, log, *SOMETIMES)
     for step in (3, 6):
         said = tmp_path / f"said{step}"
         assert finish(["replay", str(run), "--step", str(step), "--trust"], said) == 0, said.read_text()
@@ -109,12 +109,12 @@ def test_patience_is_limited_and_saved_with_checkpoints(tmp_path: Path) -> None:
     assert finish(words(run, *IN_A_ROW, "train.patience=3", steps=4), log) == 0, log.read_text()
     for _ in range(2):  # the same again
         assert finish(words(run, *IN_A_ROW, "train.patience=3"), second) == 2, second.read_text()
-        line = last_words(second)
+        line = error_line(second)
         assert line.startswith("sitkit: loss or gradient were not finite in 3 steps in a row, the last of which is 6")
         assert f"`sitkit replay {run} --step 6`" in line
         assert good(run) == [2, 4]
         second.unlink()
-    goes_on(run, straight, log, *IN_A_ROW)
+    assert_resumes(run, straight, log, *IN_A_ROW)
 
 
 def test_a_file_that_is_lost_while_training(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_file_that_is_lost_while_training(tmp_path: Path) -> None:
         content = (images / "05.png").read_bytes()
         fault = ("lose", 5 - workers, str(images / "05.png"))  # the workers are ahead by this many steps
         assert finish(words(run, *settings, f"compute.workers={workers}"), said, fault) == 2
-        assert last_words(said) == f"sitkit: {images}/05.png cannot be opened: No such file or directory"
+        assert error_line(said) == f"sitkit: {images}/05.png cannot be opened: No such file or directory"
         assert good(run)[-1] >= 4 - workers
         (images / "05.png").write_bytes(content)
-        goes_on(run, tmp_path / "straight", log, *settings)
+        assert_resumes(run, tmp_path / "straight", log, *settings)
 
 
 def test_foreign_recipes_networks_and_steps_are_refused(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_foreign_recipes_networks_and_steps_are_refused(tmp_path: Path) -> None:
     def refused(*settings: str) -> str:
         said = tmp_path / f"said{next(log)}"
         assert finish(words(run, *settings), said) == 2
-        return last_words(said)
+        return error_line(said)
 
     for folder, width in ((run, 16), (other, 32)):
         assert finish(words(folder, f"backbone.hidden_size={width}", steps=4), tmp_path / "log") == 0
@@ -172,5 +172,5 @@ def test_steps_may_be_raised_only_where_the_learning_rate_does_not_know(tmp_path
         assert_same(tmp_path / "straight", run)
     else:
         assert code == 2
-        assert last_words(log).endswith("holds a run of another recipe; give another --out, or undo: train.steps")
+        assert error_line(log).endswith("holds a run of another recipe; give another --out, or undo: train.steps")
         assert good(run) == [2, 3]

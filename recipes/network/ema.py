@@ -20,7 +20,7 @@ which falls from 1/sqrt(12) at gamma = 0, the uniform mean, to 0 as gamma grows.
 An EMA (k, width) is linear in the trajectory of the weights. So sum_i c_i p_i, of the stored profiles p_i, approximates
 any profile p near their span. `coefficients` returns the c that minimise the integral of (sum_i c_i p_i - p)^2, as EDM2
 does, with the constraint that their sum is one. Weights that were constant since the start are then reconstructed
-exactly, and on random walks the error is two to three times as small (tests/test_averages.py). For m = min(k, n),
+exactly, and on random walks the error is two to three times as small (tests/test_ema.py). For m = min(k, n),
 
 $$\langle p_{k,\gamma}, p_{n,\delta}\rangle
   = \frac{(\gamma+1)(\delta+1)}{\gamma+\delta+1}\;\frac{m^{\gamma+\delta+1}}{k^{\gamma+1}\,n^{\delta+1}}.$$

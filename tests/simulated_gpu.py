@@ -169,7 +169,7 @@ def _through_the_cpu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[Counter[str]]:
+def simulate_gpu() -> Iterator[Counter[str]]:
     """Simulate the device `cuda:0`, and yield the number of waits for it by operation and line."""
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
