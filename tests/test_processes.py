@@ -20,7 +20,7 @@ from sitkit.recipes.network.build import build_network
 from sitkit.recipes.network.precision import compile_blocks, with_precision
 from sitkit.recipes.sampling.generator import NonFiniteError, SampleGenerator
 from sitkit.recipes.storage.work_partition import WorkPartition
-from sitkit.recipes.study.local_jobs import Command, Job, JobResult, gpu, run_jobs
+from sitkit.recipes.study.local_jobs import Job, JobResult, gpu, run_jobs
 from sitkit.recipes.training import fsdp, loop, sample_grid
 from sitkit.recipes.training.process_group import ProcessGroup, wrap_ddp
 from stepping import TINY, made
@@ -130,8 +130,8 @@ def test_jobs_at_once_take_the_gpus_in_turn(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep(.3)"
     ended: list[JobResult] = []
-    command = lambda keys: Command([sys.executable, "-c", code], tmp_path / f"{keys[0]}.txt")  # noqa: E731
-    run_jobs([Job((key,)) for key in "abcd"], 2, command, ended.append)
+    jobs, log = [Job((key,)) for key in "abcd"], lambda key: tmp_path / f"{key}.txt"
+    run_jobs(jobs, 2, lambda keys: [sys.executable, "-c", code], log, ended.append)
     assert [one.failure for one in ended] == [None] * 4
     assert sorted((tmp_path / f"{key}.txt").read_text().strip() for key in "abcd") == ["5", "5", "GPU-7", "GPU-7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

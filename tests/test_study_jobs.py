@@ -10,18 +10,23 @@ from pathlib import Path
 import pytest
 
 from launching import ALONE, finish, kill, start
-from sitkit.recipes.study.local_jobs import Command, Job, JobResult, run_jobs
+from sitkit.recipes.study.local_jobs import Job, JobResult, run_jobs
 from sitkit.recipes.study.run import StudyRun, jobs_of
 from sitkit.recipes.study.slurm import submit
 from sitkit.recipes.support.errors import UserError
 from studies import AXES, SMALL, grid, sitkit, write
 
 
-def command_of(folder: Path, codes: Mapping[str, str]) -> Callable[[Sequence[str]], Command]:
-    """Return what gives the command of some keys: the Python code of each, one after the other."""
-    return lambda keys: Command(
-        [sys.executable, "-c", "\n".join(codes[key] for key in keys)], folder / f"{keys[0]}.txt"
-    )
+def run(
+    jobs: Sequence[Job],
+    at_once: int,
+    folder: Path,
+    codes: Mapping[str, str],
+    report: Callable[[JobResult], None] = lambda result: None,
+) -> None:
+    """Run jobs whose commands are the Python code of their keys, one after the other."""
+    command = lambda keys: [sys.executable, "-c", "\n".join(codes[key] for key in keys)]  # noqa: E731
+    run_jobs(jobs, at_once, command, lambda key: folder / f"{key}.txt", report)
 
 
 def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: Path) -> None:
@@ -43,7 +48,7 @@ def test_jobs_wait_for_what_they_need_and_failures_stop_nothing_else(tmp_path: P
     def report(one: JobResult) -> None:
         ended[one.key] = one.failure
 
-    run_jobs([Job((key,), needs.get(key)) for key in codes], 2, command_of(tmp_path, codes), report)
+    run([Job((key,), needs.get(key)) for key in codes], 2, tmp_path, codes, report)
     assert ended == {
         "slow": None,
         "needy": None,
@@ -61,7 +66,7 @@ def test_parts_of_a_job_are_repeated_one_by_one_if_it_fails(tmp_path: Path) -> N
     codes = {"a": "print('a')", "b": "raise ValueError('b')", "c": "pass", "d": "print('d')", "e": "print('e')"}
     jobs = [Job(("a", "b", "c"), cost=3.0), Job(("d", "e"), cost=1.0), Job(("f", "g"), "b")]
     ended: list[JobResult] = []
-    run_jobs(jobs, 1, command_of(tmp_path, codes), ended.append)
+    run(jobs, 1, tmp_path, codes, ended.append)
     failures = {"b": "ValueError: b", "f": "not tried, for b failed", "g": "not tried, for b failed"}
     assert {one.key: one.failure for one in ended} == {key: failures.get(key) for key in "abcdefg"}
     assert [one.cost for one in sorted(ended, key=lambda one: one.key)] == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
@@ -73,16 +78,16 @@ def test_parts_of_a_job_are_repeated_one_by_one_if_it_fails(tmp_path: Path) -> N
 def test_cells_of_a_network_are_measured_together_unless_processes_would_be_idle(
     tmp_path: Path, at_once: int, sizes: list[int]
 ) -> None:
-    run = StudyRun.open(write(tmp_path / "study.toml", SMALL + AXES), tmp_path / "out", None, [])
-    networks, cells = run.open_parts()
+    study = StudyRun.open(write(tmp_path / "study.toml", SMALL + AXES), tmp_path / "out", None, [])
+    networks, cells = study.open_parts()
     jobs = [*jobs_of(networks, cells, at_once)]
-    assert [job.keys for job in jobs[: len(networks)]] == [(key,) for key in run.grid.networks]
+    assert [job.keys for job in jobs[: len(networks)]] == [(key,) for key in study.grid.networks]
     groups = jobs[len(networks) :]
     assert [len(job.keys) for job in groups] == sizes
-    assert sorted(key for job in groups for key in job.keys) == sorted(run.grid.cells)
+    assert sorted(key for job in groups for key in job.keys) == sorted(study.grid.cells)
     for job in groups:
-        assert {run.grid.cells[key].network.key for key in job.keys} == {job.needs}
-        assert run.command(job.keys).words.count("--only") == len(job.keys)
+        assert {study.grid.cells[key].network.key for key in job.keys} == {job.needs}
+        assert study.command(job.keys).count("--only") == len(job.keys)
 
 
 def test_the_number_of_jobs_at_once_is_bounded_and_cores_are_divided(
@@ -98,7 +103,7 @@ time.sleep(.3)
 os.remove(f'{tmp_path}/{{os.getpid()}}.on')
 """
     codes = dict.fromkeys("abcde", code)
-    run_jobs([Job((key,)) for key in codes], 2, command_of(tmp_path, codes), lambda ended: None)
+    run([Job((key,)) for key in codes], 2, tmp_path, codes)
     said = [(tmp_path / f"{key}.txt").read_text().split() for key in codes]
     assert max(int(count) for count, _ in said) == 2
     cores = len(os.sched_getaffinity(0))
@@ -108,10 +113,9 @@ os.remove(f'{tmp_path}/{{os.getpid()}}.on')
 def test_a_signal_stops_all_started_jobs(tmp_path: Path) -> None:
     code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('stopped')"
     stop = "import os, signal, time; time.sleep(.7); os.kill(os.getppid(), signal.SIGTERM)"
-    command = command_of(tmp_path, {"a": stop, "b": code})
     start_time = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_jobs([Job(("b",)), Job(("a",))], 2, command, lambda ended: None)
+        run([Job(("b",)), Job(("a",))], 2, tmp_path, {"a": stop, "b": code})
     assert time.monotonic() - start_time < 20
     assert (tmp_path / "b.txt").read_text() == "stopped\n"
 
@@ -199,12 +203,12 @@ def test_jobs_of_a_cluster_do_the_same_as_processes(tmp_path: Path, monkeypatch:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     file = write(tmp_path / "study.toml", SMALL.replace("[3, 5]", "[3]"))
-    run = StudyRun.open(file, tmp_path / "out", None, [])
-    jobs = submit(run, ["timeout_min=5"], cluster="debug")
+    study = StudyRun.open(file, tmp_path / "out", None, [])
+    jobs = submit(study, ["timeout_min=5"], cluster="debug")
     assert len(jobs) == 2
     for one in jobs:
         one.wait()
-    assert run.open_parts() == ({}, {})
-    assert submit(run, [], cluster="debug") == []
+    assert study.open_parts() == ({}, {})
+    assert submit(study, [], cluster="debug") == []
     with pytest.raises(UserError, match=r"--submit debug: .*no_such"):
-        submit(run, ["no_such=5"], cluster="debug")
+        submit(study, ["no_such=5"], cluster="debug")

@@ -7,7 +7,8 @@ and the rest of the recipe, with `auto` resolved. So equal ones are computed onc
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,57 +100,50 @@ def grid_of(study: Study) -> Grid:
 
 
 def _points(study: Study) -> Iterator[GridPoint]:
-    base = _recipe(study.base, study.settings, f"{study.file}: set").model_dump(mode="json")
+    with _errors_name(f"{study.file}: set"):
+        base = read_recipe(study.base, study.settings).model_dump(mode="json")
     average = study.content.measure.average
     networks: dict[str, Network] = {}
     for variants in itertools.product(*(axis.variants for axis in study.axes)):
         settings = [setting for variant in variants for setting in variant.settings]
-        where = f"{study.file}: {', '.join(variant.name for variant in variants) or 'set'}"
+        name = ", ".join(variant.name for variant in variants) or "set"
         for seed in study.content.seeds:
-            recipe = _recipe(base, (*settings, f"seed={seed}"), where)
-            _check_average(average, recipe, where)
-            network = _network(recipe, where)
-            network = networks.setdefault(network.key, network)
-            sampling = {part: value for part, value in _resolved(recipe, where).items() if part in OF_SAMPLING}
+            with _errors_name(f"{study.file}: {name}"):
+                recipe = recipe_from_table(base, (*settings, f"seed={seed}"), TRUST_EVERYTHING)
+                _check_average(average, recipe)
+                network = _network(recipe)
+                network = networks.setdefault(network.key, network)
+                sampling = resolve_auto(recipe).model_dump(mode="json", include=set(OF_SAMPLING))
             yield GridPoint(variants, seed, Cell(_key([network.key, sampling, average]), network, recipe, average))
+
+
+@contextmanager
+def _errors_name(where: str) -> Iterator[None]:
+    """Put the place of an error in a study's file before each of its lines."""
+    try:
+        yield
+    except UserError as problem:
+        raise UserError("\n".join(f"{where}: {line}" for line in str(problem).splitlines())) from None
+
+
+def _check_average(name: str, recipe: Recipe) -> None:
+    known = recipe.ema.names
+    if name not in known and not (name.startswith("width-") and recipe.ema.widths):
+        raise UserError(
+            f"measure.average: there will be no '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
+
+
+def _network(recipe: Recipe) -> Network:
+    """Return the network of a recipe."""
+    trained = recipe_from_table(recipe.model_dump(mode="json", exclude=set(OF_SAMPLING)), trust=TRUST_EVERYTHING)
+    resolved = resolve_auto(trained).model_dump(mode="json", exclude=set(OF_SAMPLING))
+    return Network(_key(with_old_keys(resolved)), trained)
 
 
 def _trains(variant: Variant) -> bool:
     """Return whether a variant concerns training."""
     return any(setting.partition("=")[0].partition(".")[0] not in OF_SAMPLING for setting in variant.settings)
-
-
-def _recipe(base: str | dict[str, Any], settings: Sequence[str], where: str) -> Recipe:
-    try:
-        return (
-            read_recipe(base, settings)
-            if isinstance(base, str)
-            else recipe_from_table(base, settings, TRUST_EVERYTHING)
-        )
-    except UserError as problem:
-        raise UserError("\n".join(f"{where}: {line}" for line in str(problem).splitlines())) from None
-
-
-def _check_average(name: str, recipe: Recipe, where: str) -> None:
-    known = recipe.ema.names
-    if name not in known and not (name.startswith("width-") and recipe.ema.widths):
-        hint = did_you_mean(name, known)
-        raise UserError(f"{where}: measure.average: there will be no '{name}'{hint}; known: {', '.join(known)}")
-
-
-def _network(recipe: Recipe, where: str) -> Network:
-    """Return the network of a recipe."""
-    table = {key: value for key, value in recipe.model_dump(mode="json").items() if key not in OF_SAMPLING}
-    trained = recipe_from_table(table, trust=TRUST_EVERYTHING)
-    resolved = {key: value for key, value in _resolved(trained, where).items() if key not in OF_SAMPLING}
-    return Network(_key(with_old_keys(resolved)), trained)
-
-
-def _resolved(recipe: Recipe, where: str) -> dict[str, Any]:
-    try:
-        return resolve_auto(recipe).model_dump(mode="json")
-    except UserError as problem:
-        raise UserError(f"{where}: {problem}") from None
 
 
 def _key(value: Any) -> str:

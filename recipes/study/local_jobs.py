@@ -35,18 +35,11 @@ class JobResult:
     failure: str | None
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command, and the file of its output."""
-
-    words: Sequence[str]
-    log: Path
-
-
 def run_jobs(
     jobs: Sequence[Job],
     at_once: int,
-    command: Callable[[Sequence[str]], Command],
+    command: Callable[[Sequence[str]], Sequence[str]],
+    log: Callable[[str], Path],
     report: Callable[[JobResult], None],
 ) -> None:
     """Run jobs in their order, some at once; what needs a failed part fails as well.
@@ -59,6 +52,7 @@ def run_jobs(
         jobs: what to do; what a job needs is done already, or stands before it.
         at_once: the number of processes.
         command: returns the command of some keys.
+        log: returns the file of the output of a job, by its first key.
         report: is called with each part that has ended, in that order.
 
     Raises:
@@ -85,7 +79,7 @@ def run_jobs(
                 if process.poll() is None:
                     continue
                 del running[seat]
-                failure = _failure(process.returncode, command(job.keys).log)
+                failure = _failure(process.returncode, log(job.keys[0]))
                 if failure and len(job.keys) > 1:
                     waiting[:0] = [Job((key,), job.needs, job.cost / len(job.keys)) for key in job.keys]
                 else:
@@ -97,7 +91,7 @@ def run_jobs(
             for job in [job for job in waiting if job.needs not in open_keys][: at_once - len(running)]:
                 waiting.remove(job)
                 seat = min(set(range(at_once)) - running.keys())
-                running[seat] = (job, _start(command(job.keys), at_once, seat))
+                running[seat] = (job, _start(command(job.keys), log(job.keys[0]), at_once, seat))
             if running:
                 time.sleep(LOOK_EVERY)
 
@@ -120,12 +114,12 @@ def gpu(seat: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": names[seat % len(names)]} if names else {}
 
 
-def _start(command: Command, at_once: int, seat: int) -> subprocess.Popen[bytes]:
+def _start(words: Sequence[str], log: Path, at_once: int, seat: int) -> subprocess.Popen[bytes]:
     """Start a command in a separate process group: keys that interrupt reach this process, which passes them on."""
     environment = {**os.environ, **threads(at_once, os.environ), **gpu(seat)}
-    with command.log.open("wb") as stream:
+    with log.open("wb") as stream:
         return subprocess.Popen(
-            command.words,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

@@ -12,7 +12,7 @@ from ..experiment.recipe import Recipe
 from ..storage.files import write_files
 from ..support.progress import progress
 from .grid import Cell, Grid, Network, grid_of
-from .local_jobs import Command, Job, JobResult, run_jobs
+from .local_jobs import Job, JobResult, run_jobs
 from .plots import plots
 from .record import record
 from .results import collect
@@ -63,12 +63,11 @@ class StudyRun:
         models = ["--models", str(self.folder.networks)] if shared else []
         return ["study", str(self.study.file), "--out", str(self.folder.path), *models, *self.options]
 
-    def command(self, keys: Sequence[str]) -> Command:
+    def command(self, keys: Sequence[str]) -> list[str]:
         """Return the command that computes some parts, for any process."""
         only = [word for key in keys for word in ("--only", key)]
         unshadowed = "-P"  # no module of the working directory hides another
-        words = [sys.executable, unshadowed, "-m", "sitkit.recipes", *self.words(), *only]
-        return Command(words, self.folder.log(keys[0]))
+        return [sys.executable, unshadowed, "-m", "sitkit.recipes", *self.words(), *only]
 
     def open_parts(self) -> tuple[dict[str, Network], dict[str, Cell]]:
         """Return the cells that are not done, and the networks that they need and that are not done, by key."""
@@ -116,7 +115,7 @@ def run_study(run: StudyRun, at_once: int, say: Callable[[str], None]) -> bool:
             advance(percent - shown, f"{len(networks)} networks and {len(cells)} cells to go{failed}")
             shown = percent
 
-        run_jobs(jobs, at_once, run.command, report)
+        run_jobs(jobs, at_once, run.command, run.folder.log, report)
     _write(run, failures, at_once, say)
     return not failures
 

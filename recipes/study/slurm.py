@@ -36,7 +36,7 @@ def submit(run: StudyRun, parameters: Sequence[str], cluster: str = "slurm") -> 
                 array = jobs[0].job_id.partition("_")[0]
                 executor.update_parameters(slurm_dependency=f"afterany:{array}")
             with executor.batch():
-                calls = [partial(subprocess.run, run.command([key]).words, check=True) for key in keys]
+                calls = [partial(subprocess.run, run.command([key]), check=True) for key in keys]
                 submitted = [executor.submit(call) for call in calls]
             jobs += submitted
     except (RuntimeError, NameError, TypeError, ValueError, OSError, AssertionError) as error:
