@@ -190,7 +190,7 @@ def test_diverging_samples_are_reported_and_do_not_stop_training(tmp_path: Path)
     broken = ("objective.predict=noise", "sampler.solver=heun", "sampler.interval=[0.0, 1.0]")
     code, said = sitkit("train", "digits", "--out", run, *sets(*SMALL, *broken))
     assert code == 0, said
-    assert "no picture after step 24: " in said
+    assert "no image grid after step 24: " in said
     line = refused("sample", run, "--num", 7, "--seed", 5, "--out", tmp_path / "out")
     assert "sampler.interval or sampler.solver: " in line
     assert "not finite at t = 0" in line
