@@ -206,12 +206,12 @@ def test_missing_emas_are_refused_with_one_line(averaged: Path, tmp_path: Path, 
     if name in ("width-0.29", "width-nan"):
         assert "must lie between 0 and 1/sqrt(12)" in line
     else:
-        assert f"no average '{name}'; known: ema, ema-0.9, width-0.06, width-0.1, width-0.2, and width- with" in line
+        assert f"no EMA '{name}'; known: ema, ema-0.9, width-0.06, width-0.1, width-0.2, and width- with" in line
 
 
 def test_without_widths_none_is_made(tmp_path: Path) -> None:
     train(tiny(2), tmp_path, CPU, quiet)
-    with pytest.raises(UserError, match=r"no average 'width-0.1'; known: ema$"):
+    with pytest.raises(UserError, match=r"no EMA 'width-0.1'; known: ema$"):
         read_ema(Run(tmp_path).latest(), "width-0.1")
     with pytest.raises(UserError, match=r"ema\.widths"):
         tiny(2, f"ema.widths=[{12**-0.5}]")

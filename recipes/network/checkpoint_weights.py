@@ -33,7 +33,7 @@ def read_ema(checkpoint: Path, name: str = "ema") -> dict[str, Tensor]:
         width = None
     if width is None or not stored:
         others = ", and width- with any number below 0.2887" if stored else ""
-        raise UserError(f"{checkpoint} has no average '{name}'; known: {', '.join(known)}{others}")
+        raise UserError(f"{checkpoint} has no EMA '{name}'; known: {', '.join(known)}{others}")
     wanted = (checkpoints.step_of(checkpoint), width)
     if misfit(stored.profiles, wanted) > LARGE_MISFIT:
         print(

@@ -74,7 +74,7 @@ def relative_width(exponent: float) -> float:
 
 
 def inner_product(one: Profile, other: Profile) -> float:
-    """Return the integral over all times of the product of two profiles, in 1 / steps."""
+    """Return the inner product of two profiles, an integral over all times, in 1 / steps."""
     (k, gamma), (n, delta) = ((step, exponent(width)) for step, width in (one, other))
     m = min(k, n)
     overlap: float = (m / k) ** (gamma + 1) * (m / n) ** (delta + 1) / m  # powers of ratios do not overflow
