@@ -114,7 +114,7 @@ def _resume(state: TrainingState, run: Run, group: ProcessGroup, say: Callable[[
         newest = checkpoints.newest(run.checkpoints, say)
         if newest is None and checkpoints.list_checkpoints(run.checkpoints):
             raise UserError(
-                f"all checkpoints of {run.folder} are damaged: restore one, or remove {run.checkpoints} to train from "
+                f"no checkpoint of {run.folder} is undamaged: restore one, or remove {run.checkpoints} to train from "
                 "the first step again"
             )
         return newest
