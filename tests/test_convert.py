@@ -133,7 +133,7 @@ def test_without_data_all_but_sampling_is_refused_in_a_line(line: str, tmp_path:
     places = {"run": run.folder, "toml": tmp_path / "absent.toml", "new": tmp_path / "new"}
     code, said = sitkit(*line.format(**places).split())
     assert (code, said.count("\n")) == (2, 1), said
-    assert "this run's data are absent" in said
+    assert "the data of this run are absent" in said
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
@@ -154,7 +154,7 @@ REFUSED = [
     (f"{{good}} {SIT} --out {{folder}}", "is not empty; give another --out"),
     (f"{{good}} {SIT} --out {{good}}", "cannot be written"),
     (f"{{good}} {SIT} --out {{good}}/below", "cannot be written"),
-    (f"{{good}} {SIT} --out {{new}} --vae none", "states of 4 channels are no pixels"),
+    (f"{{good}} {SIT} --out {{new}} --vae none", "states of 4 channels are not pixels"),
     (f"{{good}} {SIT} --out {{new}} --set path=vp", "only sampler, guidance, compute, data, evaluation can be changed"),
     (
         f"{{good}} {SIT} --out {{new}} --set data=digits",

@@ -115,7 +115,7 @@ def test_samples_follow_another_path_than_the_trained_one() -> None:
     ]
     assert 0 < apart[1] < apart[0]
     for settings, said in (
-        (("sampler.kind=sde", "sampler.w=kl_eta", "sampler.w.eta=1.0"), "measured along the path that was learnt"),
+        (("sampler.kind=sde", "sampler.w=kl_eta", "sampler.w.eta=1.0"), "computed along the path of training"),
         (("sampler.kind=sde", "sampler.solver=learned_ancestral", "objective=hybrid"), "reads the network as it was"),
     ):
         with pytest.raises(UserError, match=said):
@@ -167,7 +167,7 @@ def test_noise_that_depends_on_the_class_is_refused() -> None:
 
 def test_a_learned_variance_needs_its_channels_and_its_objective() -> None:
     recipe = tiny("objective=hybrid")
-    with pytest.raises(UserError, match=r"hybrid wants backbone\.learn_sigma = true"):
+    with pytest.raises(UserError, match=r"hybrid needs backbone\.learn_sigma = true"):
         build_network(recipe, recipe.data.build())
     with pytest.raises(UserError, match="needs a learned variance"):
         tiny("sampler.kind=sde", "sampler.solver=learned_ancestral")

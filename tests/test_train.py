@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, harm: str) -> None:
     if harm == "remove":
         file.unlink()
     said: list[str] = []
-    with pytest.raises(UserError, match=r"no checkpoint of .* is good"):  # the only one
+    with pytest.raises(UserError, match=r"no checkpoint of .* is undamaged"):  # the only one
         train(tiny("train.steps=3", "checkpoint.every=1"), tmp_path, CPU, said.append)
     assert sum(f"{file} is damaged" in line for line in said) == 1
     shutil.rmtree(tmp_path / "checkpoints")
