@@ -285,5 +285,5 @@ def test_a_run_is_measured_without_its_data_by_a_reference(tmp_path: Path) -> No
         assert f"there is no folder {places['train']}; {moved}; --reference names other images to compare with" in line
     code, said = sitkit("tune", *words[:-1], *more, "--out", tmp_path / "tuned")
     assert code == 0, said
-    assert "so the loss is not measured, and no bound is shown of any w" in said
+    assert "so the loss is not measured, and there are no bounds of w" in said
     assert (tmp_path / "tuned/sampler.toml").is_file()
