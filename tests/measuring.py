@@ -19,7 +19,7 @@ from forked import Fork
 from sitkit.recipes.cli import app
 from sitkit.recipes.features import Features
 from sitkit.recipes.sampling.generator import SampleBatch
-from sitkit.recipes.sampling.sample_folder import SampleFolder, ShardContent
+from sitkit.recipes.sampling.sample_folder import FolderContent, SampleFolder
 
 SMALL = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=3"]
 SMALL += ["optimizer.lr=1e-2", "optimizer.warmup=0", "ema.decay=0.5", "train.steps=24", "log.every=12"]
@@ -81,7 +81,7 @@ def written(
     channels, height, width = pixels.shape[1:]
     image = (channels, height, width)
     samples = SampleFolder(
-        folder, ShardContent(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
+        folder, FolderContent(count=len(pixels), shard=shard, image=image, classes=classes, manifest=manifest)
     )
     samples.write()
     for number in samples.shards.indices:

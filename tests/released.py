@@ -15,7 +15,7 @@ from sitkit.recipes.cli import app
 from sitkit.recipes.cli.common import resample
 from sitkit.recipes.network.build import load_network
 from sitkit.recipes.runs.run import Run
-from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.generator import SampleGenerator, generate
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -69,4 +69,4 @@ def states(run: Run, *settings: str, count: int = 3) -> Tensor:
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
     kept = replace(split, decode=lambda x: x)
-    return draw(SampleGenerator(network, recipe, kept, 5), count, torch.arange(count) % 5, quiet=True).pixels
+    return generate(SampleGenerator(network, recipe, kept, 5), count, torch.arange(count) % 5, quiet=True).pixels

@@ -14,8 +14,8 @@ import pytest
 
 from image_files import memory
 from measuring import write_arrays
-from sitkit.recipes.evaluation.feature_statistics import load
-from sitkit.recipes.evaluation.image_sources import images_in, open_array
+from sitkit.recipes.evaluation.feature_statistics import load_statistics
+from sitkit.recipes.evaluation.image_sources import image_array_name, open_array
 from sitkit.recipes.storage.arrays import NpzReader, map_npy, read_npy
 from sitkit.recipes.storage.npy_header import ArrayError
 from sitkit.recipes.support.errors import UserError
@@ -229,11 +229,11 @@ def test_references_that_were_mutated_are_read_or_one_line(tmp_path: Path) -> No
 
     def images() -> None:
         with NpzReader(file) as arrays:
-            images_in(arrays)
+            image_array_name(arrays)
 
     for number in range(400):
         file.write_bytes(mutated(random.Random(number), members))
-        for read in (images, lambda: open_array(file, (3, 8, 8), "012345"), lambda: load(file)):
+        for read in (images, lambda: open_array(file, (3, 8, 8), "012345"), lambda: load_statistics(file)):
             try:
                 read()
             except (UserError, ArrayError) as problem:

@@ -16,7 +16,14 @@ from sitkit.backbones import Mixture
 from sitkit.interpolants import Linear
 from sitkit.recipes.data.images import InMemory, to_pixels
 from sitkit.recipes.evaluation import bits_per_dim
-from sitkit.recipes.evaluation.bits_per_dim import BatchBits, BitsEstimator, BitsStore, batches, collect, measure
+from sitkit.recipes.evaluation.bits_per_dim import (
+    BatchBits,
+    BitsEstimator,
+    BitsStore,
+    batches,
+    collect_bits,
+    measure_bits,
+)
 from sitkit.recipes.storage.work_partition import WorkPartition
 from sitkit.recipes.support import random_streams
 from sitkit.recipes.support.errors import UserError
@@ -52,8 +59,8 @@ def found_of(
     """Measure images, or resume the measurement, and return its results."""
     folder.mkdir(exist_ok=True)
     kept, parts = BitsStore(folder, "key"), batches(num or len(images), batch)
-    measure(velocity_of, images, parts, how, kept, CPU)
-    return collect(parts, kept, WorkPartition())
+    measure_bits(velocity_of, images, parts, how, kept, CPU)
+    return collect_bits(parts, kept, WorkPartition())
 
 
 def bits_of(found: list[BatchBits]) -> Tensor:
@@ -120,7 +127,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def straight(alone: Path) -> list[BatchBits]:
-    return collect(batches(COUNT, BATCH), BitsStore(alone, "key"), WorkPartition())
+    return collect_bits(batches(COUNT, BATCH), BitsStore(alone, "key"), WorkPartition())
 
 
 class Watched(InMemory):
@@ -196,7 +203,7 @@ def test_result_files_have_the_same_bytes_for_any_number_of_processes(
         stream.write(b'{"first": 0, "bi')
     BitsStore(shared, "key").write(0, straight[0])
     for folder in (left, shared):
-        BitsStore(folder, "key").settle()
+        BitsStore(folder, "key").merge_files()
         assert {*BitsStore(folder, "key").read().values()} == {*straight}
         assert [file.name for file in folder.iterdir()] == ["key.jsonl"]
     assert (left / "key.jsonl").read_bytes() == (shared / "key.jsonl").read_bytes()
@@ -212,7 +219,7 @@ def test_nfe_is_counted_batch_by_batch(straight: list[BatchBits], tmp_path: Path
         counted.append(Counted(velocity_of(labels)))
         return counted[-1]
 
-    measure(watched, images_of(COUNT), batches(COUNT, BATCH), BitsEstimator(), BitsStore(tmp_path, "key"), CPU)
+    measure_bits(watched, images_of(COUNT), batches(COUNT, BATCH), BitsEstimator(), BitsStore(tmp_path, "key"), CPU)
     assert [one.calls for one in straight] == [field.calls for field in counted]
 
 
@@ -222,20 +229,20 @@ def test_two_processes_find_the_same_as_one(straight: list[BatchBits], tmp_path:
 
     def work(partition: WorkPartition) -> None:
         images = Watched()
-        measure(velocity_of, images, parts, BitsEstimator(), kept, CPU, partition)
+        measure_bits(velocity_of, images, parts, BitsEstimator(), kept, CPU, partition)
         seen[partition.rank] = images.firsts
 
     threads = [threading.Thread(target=work, args=(WorkPartition(rank, 2),)) for rank in (1, 0)]
     for thread in threads:
         thread.start()
-    assert collect(parts, kept, WorkPartition(0, 2), patience=60) == straight
+    assert collect_bits(parts, kept, WorkPartition(0, 2), patience=60) == straight
     for thread in threads:
         thread.join()
     assert seen == {0: [0, 8, 16], 1: [4, 12, 20]}
     assert sorted(file.name for file in kept.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
     (kept.folder / "key-1.jsonl").unlink()
     with pytest.raises(UserError, match=r"3 batches of .* are assigned to other processes"):
-        collect(parts, kept, WorkPartition(0, 2), patience=0.3)
+        collect_bits(parts, kept, WorkPartition(0, 2), patience=0.3)
     images = Watched()
     assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process resumes where two stopped
     assert images.firsts == [4, 12, 20]
@@ -246,7 +253,7 @@ def test_impossible_measurements_are_one_line(tmp_path: Path, monkeypatch: pytes
 
     def refused(what: str, velocity: Callable[[Tensor], Field] = velocity_of) -> None:
         with pytest.raises(UserError, match=what) as caught:
-            measure(velocity, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
+            measure_bits(velocity, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
         assert "\n" not in str(caught.value)
         assert kept.read() == {}
 
@@ -262,5 +269,5 @@ def test_impossible_measurements_are_one_line(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device; mend that, and the same command"):
-        measure(velocity_of, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
+    with pytest.raises(UserError, match="No space left on device; fix this, and run the same command"):
+        measure_bits(velocity_of, images_of(COUNT), parts, BitsEstimator(), kept, CPU)

@@ -13,7 +13,7 @@ from test_reference import COLOUR, how
 from image_files import encode, noise_of
 from measuring import LIKENESS, evaluated, means, noted, sets, sitkit, trained, write_arrays, written
 from sitkit.recipes.data.folder import folder
-from sitkit.recipes.evaluation.reference import of_heldout, of_path
+from sitkit.recipes.evaluation.reference import open_reference, reference_of_split
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.runs.run import Run
 from sitkit.recipes.sampling.generator import SampleBatch
@@ -77,8 +77,8 @@ def test_statistics_of_files_are_those_of_their_content(tmp_path: Path, split: A
         images = part.training if split == "none" else part.heldout
         with noted(tmp_path / "notes") as seen:
             for _ in range(2):
-                assert of_heldout(images, "held-out images", how(tmp_path / "cache")) is not None
-                assert of_path(root, COLOUR, (), how(tmp_path / "cache"), crop=False) is not None
+                assert reference_of_split(images, "held-out images", how(tmp_path / "cache")) is not None
+                assert open_reference(root, COLOUR, (), how(tmp_path / "cache"), crop=False) is not None
         assert sorted(seen) == [len(images), 12] if split != "none" else [12, 12]
 
 
@@ -93,7 +93,7 @@ def test_statistics_of_an_array_are_those_of_its_content(tmp_path: Path) -> None
             os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         with noted(tmp_path / "notes") as seen:
             for _ in range(2):
-                assert of_path(file, COLOUR, (), how(tmp_path / "cache"), crop=False) is not None
+                assert open_reference(file, COLOUR, (), how(tmp_path / "cache"), crop=False) is not None
         assert seen == [12]
 
 

@@ -254,7 +254,7 @@ def test_interrupted_training_saves_a_checkpoint(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; the same command goes on" in said
+    assert "interrupted; run the same command again" in said
     assert "Traceback" not in said
     last = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "ema.safetensors").is_file()

@@ -79,10 +79,13 @@ def test_a_difference_of_two_standard_errors_is_not_marked(tmp_path: Path) -> No
     ("text", "said"),
     [
         (None, "there is no report {file}: `sitkit evaluate` writes one"),
-        ("{", "{file} is no report ("),
-        ("[]", "{file} is no report ("),
-        ('{"numbers": {}}', "{file} is no report ("),
-        ('{"numbers": [], "manifest": {}}', "{file} is no report (numbers and manifest are no tables): make it anew"),
+        ("{", "{file} is not a report ("),
+        ("[]", "{file} is not a report ("),
+        ('{"numbers": {}}', "{file} is not a report ("),
+        (
+            '{"numbers": [], "manifest": {}}',
+            "{file} is not a report (numbers and manifest are not tables): run `sitkit",
+        ),
     ],
 )
 def test_a_report_that_is_none_is_one_line(tmp_path: Path, text: str | None, said: str) -> None:
@@ -98,7 +101,7 @@ def test_a_report_that_is_none_is_one_line(tmp_path: Path, text: str | None, sai
 @pytest.mark.parametrize("broken", [{"FID": 3}, {"FID": {"mean": 1.0}}, {"FID": number(1.0) | {"mean": "much"}}])
 def test_missing_metrics_are_one_line(tmp_path: Path, broken: dict[str, Any]) -> None:
     one, other = report(tmp_path / "a", {"FID": number(2.5)}), report(tmp_path / "b", broken)
-    assert f"{other / 'report.json'} is no report (" in refused("compare", one, other)
+    assert f"{other / 'report.json'} is not a report (" in refused("compare", one, other)
 
 
 def test_tables_are_compared_key_by_key() -> None:
@@ -117,12 +120,12 @@ def test_a_table_warns_of_too_few_samples() -> None:
     assert lines[0].split() == ["samples", "without", "guidance", "real"]
     assert lines[1].split() == ["FID", "10", "20", "1"]
     assert lines[2].split() == ["sFID", "10"]
-    bias = "FID: of it, about 0.11 are due to there being 500 samples and no more"
+    bias = "FID: about 0.11 of it is due to the finite number of samples (500)"
     assert lines[3:] == [bias]
     few = {"numbers": numbers, "manifest": manifest | {"reference": {"count": 63}}}
-    told = "the reference has 63 images, fewer than the 64 features: far from it are real ones, too"
+    told = "the reference has 63 images, fewer than the 64 features: real images, too, are far from it"
     assert table(few).splitlines()[3:] == [bias, told]
     assert table({"numbers": numbers, "manifest": manifest | {"reference": {}}}).splitlines()[3:] == [bias]
     same = {"FID": number(1.4e-13, bias=60.0)}
     lines = table({"numbers": same, "manifest": manifest}).splitlines()
-    assert lines[2:] == ["FID: about all of it is due to there being 500 samples and no more"]
+    assert lines[2:] == ["FID: about all of it is due to the finite number of samples (500)"]

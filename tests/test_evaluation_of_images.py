@@ -12,7 +12,7 @@ from torch import Tensor
 
 from image_files import encode
 from measuring import LIKENESS, OF_PIXELS, evaluated, means, noted, refused, report_in, sitkit, write_arrays, written
-from sitkit.recipes.evaluation.measure import WANTED
+from sitkit.recipes.evaluation.compute_metrics import WANTED
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.metrics import frechet_distance, kernel_distance, moments, precision_recall
 
@@ -130,23 +130,23 @@ def test_a_report_stands_beside_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("{array}", "it is not known what they should be like: name that by --reference"),
-        ("{files}", "it is not known what they should be like: name that by --reference"),
-        ("{moments} --reference {array}", "it has: mu, sigma; statistics can be a --reference"),
-        ("{text} --reference {array}", "is no npz of samples, arr_0 (N, H, W, 3) uint8: "),
-        ("{grey} --reference {array}", "arr_0 is uint8 (12, 6, 8, 1), and samples are (N, H, W, 3) uint8"),
-        ("{none} --reference {array}", "arr_0 is uint8 (0, 6, 8, 3), and samples are (N, H, W, 3) uint8"),
-        ("{negative} --reference {array}", "labels are numbers from 0 up, and one is -1"),
-        ("{few} --reference {array}", "there are 9 samples, and numbers take 10 or more"),
-        ("{empty} --reference {array}", "an .npz with arr_0, or a folder of images"),
+        ("{array}", "has no data to compare with: set them by --reference"),
+        ("{files}", "has no data to compare with: set them by --reference"),
+        ("{moments} --reference {array}", "it has: mu, sigma; statistics can only be a --reference"),
+        ("{text} --reference {array}", "is not an npz of samples, arr_0 (N, H, W, 3) uint8: "),
+        ("{grey} --reference {array}", "arr_0 is uint8 (12, 6, 8, 1), but samples must be (N, H, W, 3) uint8"),
+        ("{none} --reference {array}", "arr_0 is uint8 (0, 6, 8, 3), but samples must be (N, H, W, 3) uint8"),
+        ("{negative} --reference {array}", "labels must be 0 or greater, got -1"),
+        ("{few} --reference {array}", "there are 9 samples: metrics need 10 or more"),
+        ("{empty} --reference {array}", "an .npz with arr_0 or a folder of images"),
         ("{lost} --reference {array}", "there is no run in"),
-        ("{uneven} --reference {array}", "23.png is 9x6, 00.png 8x6: samples are all of one size"),
-        ("{array} --reference {uneven}", "23.png is 9x6, samples are 8x6: --crop cuts images as ADM does"),
+        ("{uneven} --reference {array}", "23.png is 9x6, 00.png 8x6: samples must have one size"),
+        ("{array} --reference {uneven}", "23.png is 9x6, samples are 8x6: --crop crops images as ADM does"),
         ("{array} --reference {files} --crop", "images must be square, got 6 x 8"),
-        ("{array} --reference {wide}", "has images of 9x6, and samples are 8x6"),
-        ("{array} --reference {run}", "is a run: draw samples of it, and name these as the reference"),
+        ("{array} --reference {wide}", "has images of 9x6, but samples are 8x6"),
+        ("{array} --reference {run}", "is a run: `sitkit sample` generates samples that can be a reference"),
         ("{array} --reference {lost}", "there is no reference"),
-        ("{array} --reference {files} --set sampler.steps=3", "of samples that are drawn only evaluation can be"),
+        ("{array} --reference {files} --set sampler.steps=3", "of existing samples only evaluation can be"),
         ("{array} --reference {files} --set evaluation.features=pixel", "did you mean 'pixels'"),
     ],
 )

@@ -26,7 +26,7 @@ from measuring import (
 from sitkit.recipes.data import digits
 from sitkit.recipes.data.images import read_all
 from sitkit.recipes.evaluation import memory
-from sitkit.recipes.evaluation.measure import NEARER, WANTED
+from sitkit.recipes.evaluation.compute_metrics import NEARER, WANTED
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.features import Pixels
 from sitkit.recipes.metrics import frechet_distance, inception_score, kernel_distance, moments, precision_recall
@@ -149,19 +149,19 @@ def test_nothing_is_looked_at_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("evaluate {few}", "there are 9 samples, and numbers take 10 or more"),
-        ("evaluate {samples} --reference {nine}", "there are 9 images of the reference, and numbers take 10 or more"),
+        ("evaluate {few}", "there are 9 samples: metrics need 10 or more"),
+        ("evaluate {samples} --reference {nine}", "there are 9 images of the reference: metrics need 10 or more"),
         ("evaluate {samples} --reference {nan}", "mu or sigma has numbers that are not finite, or none"),
         ("evaluate {samples} --reference {cut}", "is neither a folder of images nor an npz"),
         ("evaluate {samples} --reference {other}", "likeness bbbbbbbbbbbb, and evaluation.features is likeness aaaaaa"),
         ("evaluate {samples} --reference {sized}", "sigma is float64 (6, 6) instead of real numbers of shape (4, 4)"),
-        ("evaluate {samples} --reference {wide}", "samples have 6 features, and the reference has 7: it is of other"),
-        ("evaluate {samples} --reference {large}", "0.png is 9x9, samples are 8x8: --crop cuts images as ADM does"),
-        ("evaluate {samples} --reference {colour}", "has images in colour, and samples have 1 channels"),
+        ("evaluate {samples} --reference {wide}", "samples have 6 features, but the reference has 7: it has another"),
+        ("evaluate {samples} --reference {large}", "0.png is 9x9, samples are 8x8: --crop crops images as ADM does"),
+        ("evaluate {samples} --reference {colour}", "has images in colour, but samples have 1 channels"),
         ("evaluate {samples} --reference {none}", "there is no reference"),
         ("evaluate {samples} --set evaluation.features=inception", "pip install 'sitkit[eval]'"),
-        ("evaluate {samples} --set sampler.steps=3", "of samples that are drawn only evaluation can be changed"),
-        ("evaluate {damaged}", "lacks 1 of 3 shards: the same `sitkit sample` draws what is missing"),
+        ("evaluate {samples} --set sampler.steps=3", "of existing samples only evaluation can be changed"),
+        ("evaluate {damaged}", "lacks 1 of 3 shards: run the same `sitkit sample` again"),
     ],
 )
 def test_impossible_measurements_are_one_line(
@@ -200,7 +200,7 @@ def test_impossible_measurements_are_one_line(
 
 def test_too_little_memory_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels of 128 x 128 images: covariances of 19 GB each. An extractor that tells nothing is asked for one batch."""
-    monkeypatch.setattr(memory, "available", lambda: 24 * 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda: 24 * 10**9)
     pixels = torch.zeros(12, 3, 128, 128, dtype=torch.uint8)
     manifest: dict[str, Any] = {
         "checkpoint": "by hand",
@@ -209,35 +209,35 @@ def test_too_little_memory_is_refused_before_any_work(tmp_path: Path, monkeypatc
     }
     samples = written(tmp_path / "samples", pixels, **manifest)
     line = refused("evaluate", samples.folder, "--reference", samples.folder, "--out", tmp_path / "out")
-    assert "pixels makes 49,152 features of an image" in line
+    assert "pixels computes 49,152 features per image" in line
     assert "covariances of 19.3 GB each" in line
-    assert "24.0 GB are free: choose an extractor of fewer features" in line
+    assert "24.0 GB are free: set evaluation.features to an extractor with fewer features" in line
     assert all(kind in line for kind in ("inception", "dinov2", "eff_net_lite0"))
     assert not [*samples.folder.glob("features")]
     words = ("reference", tmp_path / "none", "--out", tmp_path / "r.npz", "--size", 128, "--features", "pixels")
-    assert "pixels makes 49,152 features" in refused(*words)
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    assert "pixels computes 49,152 features" in refused(*words)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     few = folder_of(tmp_path / "few")
     with noted(tmp_path / "notes") as seen:
         line = refused("evaluate", few.folder, "--set", LIKENESS, "--batch", 16, "--out", tmp_path / "out")
-    assert "likeness makes 6 features of an image" in line
+    assert "likeness computes 6 features per image" in line
     assert seen == [16]
 
 
 def test_memory_is_that_of_this_machine_and_of_its_control_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = memory.available()
+    whole = memory.available_memory()
     assert 0 < whole < 2**50
-    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "own", tmp_path])
-    assert memory.available() == pytest.approx(whole, rel=0.5)
+    monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "own", tmp_path])
+    assert memory.available_memory() == pytest.approx(whole, rel=0.5)
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4000\n")
-    assert memory.available() == 1000
+    assert memory.available_memory() == 1000
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\nactive_file 30\nslab 7\n")
-    assert memory.available() == 1330
+    assert memory.available_memory() == 1330
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available() > 5000
+    assert memory.available_memory() > 5000
 
 
 def test_sizes_are_those_of_the_features() -> None:

@@ -57,7 +57,7 @@ def test_files_have_the_samples(drawn: SampleFolder, tmp_path: Path) -> None:
     (tmp_path / "png/00000003.png").unlink()  # as if files had been moved one by one, and not all
     assert sitkit("export", drawn.folder, "--out", tmp_path / "png")[0] == 0
     assert {file.name: file.read_bytes() for file in (tmp_path / "png").iterdir()} == contents
-    for name, said in (("00000003.png", "is of other samples"), ("notes", "holds other files")):
+    for name, said in (("00000003.png", "is an image of other samples"), ("notes", "holds other files")):
         (tmp_path / "png" / name).write_bytes(b"another")
         before = states(tmp_path)
         assert f"{said}; give another --out" in refused("export", drawn.folder, "--out", tmp_path / "png")
@@ -87,6 +87,6 @@ def test_an_export_that_fails_leaves_nothing(
     monkeypatch.undo()
     drawn.shards.file(2).unlink()
     before = states(tmp_path)
-    assert "lacks 1 of 3 shards: the same `sitkit sample`" in refused("export", drawn.folder, "--out", out)
+    assert "lacks 1 of 3 shards: run the same `sitkit sample`" in refused("export", drawn.folder, "--out", out)
     assert states(tmp_path) == before
     assert [*out.parent.iterdir()] == ([out] if name == "samples.npz" else [])

@@ -70,7 +70,7 @@ def test_killed_between_a_checkpoint_and_its_image_grid(straight: Path, tmp_path
 def test_a_signal_saves_first(straight: Path, tmp_path: Path, number: int) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run), log, ("signals", 4, number)) == 130
-    assert error_line(log) == "sitkit: interrupted; the same command goes on from here"
+    assert error_line(log) == "sitkit: interrupted; run the same command again to resume"
     assert good(run) == [4, 5]  # with the meters for the logged line of step 6
     assert_resumes(run, straight, log)
 

@@ -26,6 +26,6 @@ def test_captions_have_the_letters_of_many_languages() -> None:
 @pytest.mark.parametrize("name", ["猫", "a\x07", "\udce9"])
 def test_a_name_that_cannot_be_rendered_is_replaced_by_its_label(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert caption_of(1, ["a", name]) == "#1"
-    said = f"captions show #1 for the class {name!r}, of which the font lacks a character\n"
+    said = f"captions show #1 for the class {name!r}, which has a character that is not in the font\n"
     assert capsys.readouterr().err == said
     assert caption_of(0, ["a", name]) == "a"

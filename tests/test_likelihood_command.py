@@ -80,7 +80,7 @@ def test_a_report_defines_its_metrics(run: Path) -> None:
     }
     assert expected.items() <= report.items()
     assert {"sitkit", "torch", "torchdiffeq"} <= report["versions"].keys()
-    assert "dequantisation and of probes" in report["standard error is"]
+    assert "dequantisation and probes" in report["standard error is"]
     assert likelihood(run, "--num", 1, "--probes", 1)["standard error"] is None
 
 
@@ -168,7 +168,7 @@ def none_held_out() -> Split:
 
 
 @pytest.mark.parametrize(
-    ("data", "what"), [("as_latents", "this run's network sees latents"), ("none_held_out", "hold out no images")]
+    ("data", "what"), [("as_latents", "network is trained on latents"), ("none_held_out", "have no held-out images")]
 )
 def test_data_without_pixels_to_measure_are_refused_in_a_line(tmp_path: Path, data: str, what: str) -> None:
     run = trained(tmp_path / "run", f"data.kind=test_bits_of_runs:{data}", "train.batch=2")

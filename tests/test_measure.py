@@ -6,8 +6,8 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from sitkit.recipes.evaluation.compute_metrics import NEARER, Metric, ReferenceComparison, compute_metrics
 from sitkit.recipes.evaluation.feature_statistics import FeatureStatistics
-from sitkit.recipes.evaluation.measure import NEARER, Metric, ReferenceComparison, measure
 from sitkit.recipes.evaluation.per_class import per_class
 from sitkit.recipes.features import Pixels
 from sitkit.recipes.metrics import moments, nearer_share
@@ -29,7 +29,7 @@ def exact(size: int) -> FeatureStatistics:
 def measured(
     samples: list[FeatureStatistics], reference: FeatureStatistics, training: FeatureStatistics | None = None
 ) -> dict[str, Metric]:
-    found = measure(samples, ReferenceComparison(Pixels(), reference, training, torch.device("cpu")))
+    found = compute_metrics(samples, ReferenceComparison(Pixels(), reference, training, torch.device("cpu")))
     return {number.name: number for number in found}
 
 

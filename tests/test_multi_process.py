@@ -78,7 +78,7 @@ def test_a_signal_to_torchrun_saves_a_checkpoint_and_ends_cleanly(tmp_path: Path
     os.kill(process.pid, signal.SIGTERM)
     process.wait(60)
     kill(process)
-    assert "interrupted; the same command goes on from here" in log.read_text()
+    assert "interrupted; run the same command again to resume" in log.read_text()
     saved = int(Run(run).latest().name.removeprefix("step-"))
     assert saved >= 3
     trains(run, log, *settings, steps=saved + 2)

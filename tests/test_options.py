@@ -14,7 +14,7 @@ from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.build import build_network, load_network
 from sitkit.recipes.runs.run import Run
-from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.generator import SampleGenerator, generate
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.batches import Batches
 from sitkit.recipes.training.loop import train
@@ -88,7 +88,7 @@ def test_every_kind_trains_and_samples(name: str, key: str, kind: str, trained: 
     assert run.metrics()[-1]["step"] == 2
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
-    drawn = draw(SampleGenerator(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
+    drawn = generate(SampleGenerator(network, recipe, split, 0), 4, torch.arange(4), quiet=True)
     assert drawn.pixels.shape == (4, 1, 8, 8)
 
 
@@ -102,7 +102,7 @@ def test_samples_follow_another_path_than_the_trained_one() -> None:
 
     def drawn(*settings: str) -> torch.Tensor:
         other = recipe_from_table(recipe.model_dump(mode="json"), settings)
-        return draw(SampleGenerator(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
+        return generate(SampleGenerator(network, other, split, 0), 20, torch.arange(20) % 10, quiet=True).pixels.int()
 
     own = drawn()
     assert (drawn("sampler.path=gvp") - own).abs().max() <= 1

@@ -17,7 +17,7 @@ from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import load_for_sampling
 from sitkit.recipes.network.precision import with_precision
 from sitkit.recipes.runs.run import Run
-from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.generator import SampleGenerator, generate
 from sitkit.recipes.sampling.sample_folder import SampleFolder
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.support.torch_settings import FLOAT32_SETTINGS, deterministic, float32_math
@@ -36,7 +36,7 @@ def states(run: Path, *settings: str) -> Tensor:
     recipe = recipe_from_table(Run(run).recipe().model_dump(mode="json"), ["guidance.scale=1.5", *settings])
     split = replace(recipe.data.build(), decode=lambda x: x)
     network = load_for_sampling(recipe, split, Run(run).latest(), torch.device("cpu"))
-    return draw(
+    return generate(
         SampleGenerator(network, recipe, split, seed=3), COUNT, torch.arange(COUNT) % 10, batch=BATCH, quiet=True
     ).pixels
 

@@ -17,10 +17,20 @@ from torch import Tensor
 from image_files import encode, noise_of, reference
 from measuring import Likeness, noted, refused, sitkit, write_arrays, written
 from sitkit.recipes.evaluation import feature_statistics as gathering
-from sitkit.recipes.evaluation.feature_extraction import FeatureExtraction, blocks_of, extract, stored
-from sitkit.recipes.evaluation.feature_statistics import FeatureStatistics, gather, load, save
+from sitkit.recipes.evaluation.feature_extraction import (
+    FeatureExtraction,
+    extract_features,
+    feature_blocks,
+    read_blocks,
+)
+from sitkit.recipes.evaluation.feature_statistics import (
+    FeatureStatistics,
+    compute_statistics,
+    load_statistics,
+    save_statistics,
+)
 from sitkit.recipes.evaluation.image_sources import open_array, open_files
-from sitkit.recipes.evaluation.reference import Reference, of_path, state_of
+from sitkit.recipes.evaluation.reference import Reference, open_reference, state_of
 from sitkit.recipes.experiment import slots
 from sitkit.recipes.features import Features
 from sitkit.recipes.metrics import inception_score
@@ -54,7 +64,7 @@ def in_blocks(found: Features, size: int) -> Iterator[tuple[Features, int]]:
 def test_statistics_are_those_of_all_features_together() -> None:
     found, labels = features(700), torch.arange(700) % 7
     assert found.spatial is not None
-    known = gather(in_blocks(found, 256), 700, labels, keep=50)
+    known = compute_statistics(in_blocks(found, 256), 700, labels, keep=50)
     assert known.spatial is not None
     for (mean, covariance), x in ((known.pooled, found.pooled), (known.spatial, found.spatial)):
         double = x.double().numpy()
@@ -66,85 +76,89 @@ def test_statistics_are_those_of_all_features_together() -> None:
     assert torch.equal(known.features, found.pooled[known.numbers])
     assert known.labels is not None
     assert torch.equal(known.labels, labels[known.numbers])
-    same = gather(in_blocks(features(700), 100), 700, None, keep=50)
+    same = compute_statistics(in_blocks(features(700), 100), 700, None, keep=50)
     assert torch.equal(same.numbers, known.numbers)
     assert same.labels is None
-    assert len(gather(in_blocks(found, 256), 700, None, keep=10_000).features) == 700
+    assert len(compute_statistics(in_blocks(found, 256), 700, None, keep=10_000).features) == 700
 
 
 def test_moments_of_halves_are_those_of_a_partition() -> None:
     found = features(700)
-    known = gather(in_blocks(found, 256), 700, None, keep=0)
+    known = compute_statistics(in_blocks(found, 256), 700, None, keep=0)
     first = torch.arange(700) % 256 < torch.tensor([128, 128, 94]).repeat_interleave(torch.tensor([256, 256, 188]))
     assert known.halves is not None
     for (mean, covariance), chosen in zip(known.halves, (first, ~first), strict=True):
         double = found.pooled[chosen].double().numpy()
         np.testing.assert_allclose(mean, double.mean(0), rtol=1e-13)
         np.testing.assert_allclose(covariance, np.cov(double.T), rtol=1e-10, atol=1e-13)
-    assert gather(in_blocks(features(3), 256), 3, None, keep=0).halves is None
+    assert compute_statistics(in_blocks(features(3), 256), 3, None, keep=0).halves is None
 
 
 @pytest.mark.parametrize("block", [64, 256, 700])
 def test_the_inception_score_is_the_mean_over_splits_that_are_full(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     found = features(700)
     assert found.probs is not None
-    assert gather(in_blocks(found, block), 700, None, 9).score == pytest.approx(inception_score(found.probs, 1))
-    monkeypatch.setattr(gathering, "SCORED_TOGETHER", 200)
+    assert compute_statistics(in_blocks(found, block), 700, None, 9).score == pytest.approx(
+        inception_score(found.probs, 1)
+    )
+    monkeypatch.setattr(gathering, "INCEPTION_SPLIT", 200)
     expected = inception_score(found.probs[:600], 3)
-    assert gather(in_blocks(found, block), 700, None, 9).score == pytest.approx(expected, rel=1e-12)
-    assert gather(in_blocks(Features(found.pooled), block), 700, None, 9).score is None
+    assert compute_statistics(in_blocks(found, block), 700, None, 9).score == pytest.approx(expected, rel=1e-12)
+    assert compute_statistics(in_blocks(Features(found.pooled), block), 700, None, 9).score is None
 
 
 def test_features_that_are_not_finite_and_too_few_images_are_refused() -> None:
     found = features(600)
     found.pooled[400, 2] = torch.nan
     with pytest.raises(UserError, match=r"^features of images 256 and following: features are not finite$"):
-        gather(in_blocks(found, 256), 600, None, keep=9)
-    with pytest.raises(UserError, match=r"^statistics take two images or more, not 1$"):
-        gather(in_blocks(features(1), 256), 1, None, keep=9)
+        compute_statistics(in_blocks(found, 256), 600, None, keep=9)
+    with pytest.raises(UserError, match=r"^statistics need two images or more, got 1$"):
+        compute_statistics(in_blocks(features(1), 256), 1, None, keep=9)
 
 
 def test_features_are_computed_once_and_divided_among_processes(tmp_path: Path) -> None:
     """Each process computes its blocks; cached blocks are not computed again; batches do not matter."""
     samples = written(tmp_path / "samples", images(600), shard=256)
-    whole, shared = (blocks_of(tmp_path / name, 600) for name in ("whole", "shared"))
+    whole, shared = (feature_blocks(tmp_path / name, 600) for name in ("whole", "shared"))
     given: dict[str, Any] = {"device": torch.device("cpu"), "what": "looking"}
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
-        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
+        extract_features(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
+        extract_features(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
     assert seen == [256, 256, 88]
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), shared, batch=100, partition=WorkPartition(1, 2), **given)
+        extract_features(samples, Likeness(), shared, batch=100, partition=WorkPartition(1, 2), **given)
     assert seen == [100, 100, 56]
     assert shared.missing() == [0, 2]
-    extract(samples, Likeness(), shared, batch=100, partition=WorkPartition(0, 2), **given)
+    extract_features(samples, Likeness(), shared, batch=100, partition=WorkPartition(0, 2), **given)
     whole.file(1).write_bytes(b"")
     with noted(tmp_path / "notes") as seen:
-        extract(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
+        extract_features(samples, Likeness(), whole, batch=256, partition=WorkPartition(), **given)
     assert seen == [256]
     expected = Likeness()(samples.read(torch.arange(600)))
     for blocks in (whole, shared):
-        found = [one for one, _ in stored(blocks)]
+        found = [one for one, _ in read_blocks(blocks)]
         torch.testing.assert_close(torch.cat([one.pooled for one in found]), expected.pooled)
         torch.testing.assert_close(torch.cat([one.spatial for one in found]), expected.spatial)  # type: ignore[misc]
         torch.testing.assert_close(torch.cat([one.probs for one in found]), expected.probs)  # type: ignore[misc]
-    one, other = (gather(stored(blocks), 600, None, 9).sha256 for blocks in (whole, shared))
+    one, other = (compute_statistics(read_blocks(blocks), 600, None, 9).sha256 for blocks in (whole, shared))
     assert one == other
     changed = images(600)
     changed[599, 0, 0, 0] ^= 1
-    blocks = blocks_of(tmp_path / "changed", 600)
-    extract(written(tmp_path / "others", changed), Likeness(), blocks, batch=256, partition=WorkPartition(), **given)
-    assert gather(stored(blocks), 600, None, 9).sha256 != one
+    blocks = feature_blocks(tmp_path / "changed", 600)
+    extract_features(
+        written(tmp_path / "others", changed), Likeness(), blocks, batch=256, partition=WorkPartition(), **given
+    )
+    assert compute_statistics(read_blocks(blocks), 600, None, 9).sha256 != one
 
 
 def known(labels: bool = True) -> FeatureStatistics:
-    return gather(in_blocks(features(40), 16), 40, torch.arange(40) % 4 if labels else None, keep=20)
+    return compute_statistics(in_blocks(features(40), 16), 40, torch.arange(40) % 4 if labels else None, keep=20)
 
 
 def test_statistics_come_back_as_they_were_saved(tmp_path: Path) -> None:
     saved = known()
-    save(saved, {"source": "own", "image": [1, 8, 8]}, tmp_path / "new/s.npz")
-    found, about = load(tmp_path / "new/s.npz")
+    save_statistics(saved, {"source": "own", "image": [1, 8, 8]}, tmp_path / "new/s.npz")
+    found, about = load_statistics(tmp_path / "new/s.npz")
     assert about == {"source": "own", "image": [1, 8, 8], "count": 40, "sha256": saved.sha256}
     assert (found.count, found.score, found.sha256, found.halves) == (40, saved.score, saved.sha256, None)
     for one, other in ((found.pooled, saved.pooled), (found.spatial or (), saved.spatial or ())):
@@ -156,7 +170,7 @@ def test_statistics_come_back_as_they_were_saved(tmp_path: Path) -> None:
         assert np.array_equal(arrays["sigma_s"], saved.spatial[1].numpy())  # type: ignore[index]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/below.npz cannot be written"):
-        save(saved, {}, tmp_path / "file/below.npz")
+        save_statistics(saved, {}, tmp_path / "file/below.npz")
 
 
 def arrays(**changed: Any) -> dict[str, Any]:
@@ -186,8 +200,8 @@ def with_nan(size: int) -> np.ndarray:
         ({"mu_s": np.zeros(3), "sigma_s": with_nan(3)}, "mu_s or sigma_s has numbers that are not finite"),
         ({"mu": np.array(["a"] * 5)}, "holds no statistics mu and sigma"),
         ({"mu": np.array([None] * 5)}, "holds no statistics mu and sigma"),
-        ({"sigma": -np.eye(5)}, "sigma is no covariance: it has negative variances"),
-        ({"sigma": np.eye(5) + np.eye(5, k=1)}, "sigma is no covariance: it has negative variances, or is not symm"),
+        ({"sigma": -np.eye(5)}, "sigma is not a covariance: it has negative variances"),
+        ({"sigma": np.eye(5) + np.eye(5, k=1)}, "sigma is not a covariance: it has negative variances or is not symm"),
         ({"about": np.array("{")}, r"holds no statistics \(about: Invalid JSON"),
         ({"about": np.array("[]")}, r"holds no statistics \(about: Input should be an object"),
         ({"about": np.array('{"features": 1}')}, r"holds no statistics \(about.features: Input should be an object"),
@@ -200,7 +214,7 @@ def with_nan(size: int) -> np.ndarray:
         (OWN | {"features": np.full((2, 5), np.nan)}, "features are not finite"),
         (OWN | {"features": None}, "it has no features"),
         (OWN | {"numbers": np.arange(3)}, r"numbers is int64 \(3,\) instead of integers of shape \(2,\)"),
-        (OWN | {"numbers": np.array([0, 40])}, "numbers of images are beyond their count, 40"),
+        (OWN | {"numbers": np.array([0, 40])}, "numbers has indices that are not below the number of images, 40"),
         (OWN | {"labels": np.array(["a", "b"])}, r"labels is <U1 \(2,\) instead of integers"),
         (OWN | {"score": np.array(np.inf)}, "score is inf"),
         (OWN | {"score": np.array([1.0, 2.0])}, r"score is float64 \(2,\) instead of floating-point numbers of shape"),
@@ -209,26 +223,26 @@ def with_nan(size: int) -> np.ndarray:
 def test_statistics_that_are_none_are_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     np.savez(tmp_path / "s.npz", **arrays(**changed))
     with pytest.raises(UserError, match=said) as problem:
-        load(tmp_path / "s.npz")
+        load_statistics(tmp_path / "s.npz")
     assert "\n" not in str(problem.value)
     assert "s.npz" in str(problem.value)
 
 
 def test_no_bit_of_statistics_can_change_unseen(tmp_path: Path) -> None:
     file = tmp_path / "s.npz"
-    save(known(), {}, file)
-    content, (expected, _) = file.read_bytes(), load(file)
+    save_statistics(known(), {}, file)
+    content, (expected, _) = file.read_bytes(), load_statistics(file)
     for place in range(0, len(content), 7):
         file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place // 7 % 8)]) + content[place + 1 :])
         try:
-            found, _ = load(file)
+            found, _ = load_statistics(file)
         except UserError:
             continue
         assert torch.equal(found.pooled[1], expected.pooled[1])
         assert torch.equal(found.features, expected.features)
     file.write_bytes(content[:-1])
     with pytest.raises(UserError, match="holds no statistics"):
-        load(file)
+        load_statistics(file)
 
 
 @pytest.fixture
@@ -260,11 +274,11 @@ def test_images_of_other_sizes_and_in_colour_are_refused(folder: Path) -> None:
     picture = noise_of(21, 19, 3)
     (folder / "a/00.png").write_bytes(encode(picture))
     at = torch.tensor([0])
-    with pytest.raises(UserError, match=r"00.png is 19x21, samples are 8x8: --crop cuts images as ADM does"):
+    with pytest.raises(UserError, match=r"00.png is 19x21, samples are 8x8: --crop crops images as ADM does"):
         open_files(folder, COLOUR, (), crop=False).read(at)
     cut = open_files(folder, COLOUR, (), crop=True).read(at)
     assert np.array_equal(cut[0].permute(1, 2, 0).numpy(), reference(picture, 8))
-    with pytest.raises(UserError, match=r"00.png has images in colour, and samples have 1 channels"):
+    with pytest.raises(UserError, match=r"00.png has images in colour, but samples have 1 channels"):
         open_files(folder, GREY, (), crop=True).read(at)
     (folder / "a/00.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"00.png cannot be read as an image"):
@@ -288,15 +302,15 @@ def test_an_arrays_images_are_read_where_they_stand(tmp_path: Path) -> None:
         numbers = torch.tensor([6, 0, 6])
         assert np.array_equal(found.read(numbers).permute(0, 2, 3, 1).numpy(), pixels[[6, 0, 6]])
         assert (found.labels is None) == (not others)
-    with pytest.raises(UserError, match=r"stored.npz has images in colour, and samples have 1 channels"):
+    with pytest.raises(UserError, match=r"stored.npz has images in colour, but samples have 1 channels"):
         open_array(tmp_path / "stored.npz", GREY).read(torch.tensor([0]))
     np.savez(tmp_path / "grey.npz", arr_0=pixels[..., :1].repeat(3, -1))
     assert open_array(tmp_path / "grey.npz", GREY).read(torch.tensor([3]))[0, 0].tolist() == pixels[3, ..., 0].tolist()
     for shape in ((3, 16, 16), (1, 8, 9)):
-        with pytest.raises(UserError, match=r"arr_0 holds images \(8, 8, 3\) uint8, and samples are"):
+        with pytest.raises(UserError, match=r"arr_0 has images \(8, 8, 3\) uint8, but samples are"):
             open_array(tmp_path / "stored.npz", shape)
     np.savez(tmp_path / "floats.npz", arr_0=pixels.astype(np.float32))
-    with pytest.raises(UserError, match=r"arr_0 holds images \(8, 8, 3\) float32, and samples are \(8, 8, 3\) uint8"):
+    with pytest.raises(UserError, match=r"arr_0 has images \(8, 8, 3\) float32, but samples are \(8, 8, 3\) uint8"):
         open_array(tmp_path / "floats.npz", COLOUR)
 
 
@@ -311,11 +325,11 @@ PIXELS = images(7, (8, 8, 3)).numpy()
         ({"labels": np.arange(6)}, r"labels is int64 \(6,\) instead of integers of shape \(7,\)"),
         ({"labels": np.array(["a"] * 7)}, "labels is <U1"),
         ({"labels": np.array([None] * 7)}, "labels .* neither numbers nor text"),
-        ({"arr_0": PIXELS[:0]}, "arr_0 holds no image"),
-        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, r"arr_0 holds images \(3, 8, 8\) uint8, and samples are \(8, 8, 3\)"),
+        ({"arr_0": PIXELS[:0]}, "arr_0 has no image"),
+        ({"arr_0": PIXELS.transpose(0, 3, 1, 2)}, r"arr_0 has images \(3, 8, 8\) uint8, but samples are \(8, 8, 3\)"),
         ({"arr_0": np.array([None])}, "arr_0 is of dtype '|O', neither numbers nor text"),
-        ({"arr_0": None, "x": PIXELS, "y": PIXELS}, "not one array .* in its place; it has: x, y"),
-        ({"arr_0": None, "x": np.array([None])}, "not one array .* in its place; it has: x"),
+        ({"arr_0": None, "x": PIXELS, "y": PIXELS}, "not exactly one other array .*; it has: x, y"),
+        ({"arr_0": None, "x": np.array([None])}, "not exactly one other array .*; it has: x"),
     ],
 )
 def test_arrays_of_other_shapes_and_kinds_are_one_line(tmp_path: Path, held: dict[str, Any], said: str) -> None:
@@ -346,11 +360,11 @@ def test_labels_of_a_reference_are_class_indices(tmp_path: Path, capsys: pytest.
         found = open_array(tmp_path / "r.npz", COLOUR, classes).labels
         assert (found is None) == (expected is None)
         assert found is None or found.tolist() == expected
-    assert "r.npz: labels are left aside, for samples have no class 3\n" in capsys.readouterr().err
+    assert "r.npz: its labels are ignored, because samples have no class 3\n" in capsys.readouterr().err
 
 
 def of(path: Path, cache: Path, image: tuple[int, int, int] = COLOUR, kind: str = "measuring:Likeness") -> Reference:
-    found = of_path(path, image, tuple("abc"), how(cache, kind), crop=False)
+    found = open_reference(path, image, tuple("abc"), how(cache, kind), crop=False)
     assert found is not None
     return found
 
@@ -375,7 +389,7 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")
     assert (found.pictures, len(found.statistics.features)) == (None, 0)
-    with pytest.raises(UserError, match=r"adm.npz has no images arr_0, and no mu and sigma that are of pixels"):
+    with pytest.raises(UserError, match=r"adm.npz has no images arr_0, and no mu and sigma of pixels"):
         of(file, tmp_path / "cache", kind="pixels")
     write_arrays(file, **moments | {"mu": np.full(6, np.nan)})
     with pytest.raises(UserError, match="mu or sigma has numbers that are not finite"):
@@ -424,7 +438,7 @@ def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path:
             UserError, match=f"r.npz has statistics of likeness a{{12}}, and evaluation.features is {name}"
         ):
             of(out, tmp_path / "cache", GREY, kind)
-    with pytest.raises(UserError, match=r"r.npz has statistics of images \[1, 8, 8\], and samples are \[3, 8, 8\]"):
+    with pytest.raises(UserError, match=r"r.npz has statistics of images \[1, 8, 8\], but samples are \[3, 8, 8\]"):
         of(out, tmp_path / "cache")
     for text in ("no zip", out.read_bytes()[:-1]):
         out.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -452,11 +466,11 @@ def test_paths_that_cannot_be_looked_at_are_one_line(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ("{folder} --out {new}.txt", "--out must end in .npz, got"),
-        ("{folder} --out {new}.npz --size 9 --channels 1", "00.png is 8x8, samples are 9x9: --crop cuts images"),
+        ("{folder} --out {new}.npz --size 9 --channels 1", "00.png is 8x8, samples are 9x9: --crop crops images"),
         ("{folder} --out {new}.npz --size 8 --channels 1 --features pixel", "did you mean 'pixels'"),
         ("{new} --out {new}.npz", "there is no reference"),
-        ("{empty} --out {new}.npz", "holds no image"),
-        ("{single} --out {new}.npz --size 8 --channels 1", "has 1 images, and statistics take two or more"),
+        ("{empty} --out {new}.npz", "has no image"),
+        ("{single} --out {new}.npz --size 8 --channels 1", "has 1 images: statistics need two or more"),
     ],
 )
 def test_a_reference_that_is_none_is_one_line(folder: Path, tmp_path: Path, words: str, said: str) -> None:

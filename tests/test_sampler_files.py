@@ -16,7 +16,7 @@ from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.experiment.sampler_files import with_sampler
 from sitkit.recipes.network.build import load_network
-from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.generator import SampleGenerator, generate
 from sitkit.recipes.sampling.sample_folder import CONTENT
 from sitkit.recipes.support.errors import UserError
 
@@ -76,7 +76,7 @@ def test_the_first_line_states_the_nfe(name: str, recipes: dict[str, Recipe], tm
     run = convert(tmp_path, family_of(name), in_channels=3, depth=1)
     recipe, split = with_sampler(run.recipe(), name), run.recipe().data.build()
     generator = SampleGenerator(load_network(recipe, split, run.latest(), CPU), recipe, split, 0)
-    batch = draw(generator, 2, torch.zeros(2, dtype=torch.long), quiet=True)
+    batch = generate(generator, 2, torch.zeros(2, dtype=torch.long), quiet=True)
     stated = re.fullmatch(r".* (\d+) NFE", summary(samplers()[name]))
     assert stated
     assert batch.calls == int(stated[1])

@@ -50,9 +50,9 @@ def request_of(run: Path, *settings: str, **changed: Any) -> SampleRequest:
 def put(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleFolder:
     """Generate a process's partition of samples, without waiting for others."""
     checkpoint = request.run.latest()
-    samples = folders.begin(out, request.content(checkpoint, count), partition)
-    drawing = lambda: request.drawing(checkpoint)  # noqa: E731
-    folders.draw_into(samples, drawing, request.labels, batch=request.batch, partition=partition, what="drawing")
+    samples = folders.open_or_create(out, request.content(checkpoint, count), partition)
+    drawing = lambda: request.generator(checkpoint)  # noqa: E731
+    folders.generate_missing(samples, drawing, request.labels, batch=request.batch, partition=partition, what="drawing")
     return samples
 
 
@@ -80,7 +80,7 @@ def test_a_sample_depends_only_on_its_number(run: Path, tmp_path: Path, kind: st
     assert_alike(pixels(large), pixels(small))
     assert torch.equal(large.labels, small.labels)  # type: ignore[arg-type]
     request = request_of(run, *settings)
-    draw = request.drawing(request.run.latest())
+    draw = request.generator(request.run.latest())
     numbers = torch.tensor([299, 17, 260, 0])
     for number in numbers[:, None]:
         assert_alike(draw(number, number % 10).pixels, large.read(number))
@@ -121,19 +121,19 @@ def test_two_partitions_make_the_whole(alone: SampleFolder, run: Path, tmp_path:
     with pytest.raises(
         UserError, match=r"^2 shards of .* are assigned to other processes, and none was finished for 0 s; "
     ):
-        folders.wait(first, WorkPartition(0, 2), patience=0.1)
-    with pytest.raises(UserError, match="lacks 2 of 5 shards: the same `sitkit sample` draws what is missing"):
+        folders.wait_for_shards(first, WorkPartition(0, 2), patience=0.1)
+    with pytest.raises(UserError, match="lacks 2 of 5 shards: run the same `sitkit sample` again"):
         first.check()
     second = put(request_of(run), 1100, out, WorkPartition(1, 2))
-    folders.wait(second, WorkPartition(0, 2), patience=0)
+    folders.wait_for_shards(second, WorkPartition(0, 2), patience=0)
     assert shards(second) == shards(alone)
     assert WorkPartition(2, 3).assigned(range(9)) == [2, 5, 8]
 
 
 def test_processes_wait_for_the_first_to_begin(run: Path, tmp_path: Path) -> None:
     wanted = request_of(run).content(Run(run).latest(), 10)
-    with pytest.raises(UserError, match=r"^process 0 has begun nothing in .* for 0 s: start all processes anew$"):
-        folders.begin(tmp_path / "samples", wanted, WorkPartition(1, 2), patience=0.1)
+    with pytest.raises(UserError, match=r"^process 0 has created no samples in .* for 0 s: restart all processes$"):
+        folders.open_or_create(tmp_path / "samples", wanted, WorkPartition(1, 2), patience=0.1)
     assert not [*tmp_path.iterdir()]
 
 
@@ -164,7 +164,7 @@ def test_lost_and_truncated_shards_are_generated_again(alone: SampleFolder, run:
     assert samples.shards.missing() == [0, 1, 2]
     for shard in (0, 1, 2):
         with pytest.raises(
-            UserError, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); the same `sitkit sample"
+            UserError, match=r"(lacks 3 of 5 files|is damaged \(.*\): remove it); run the same `sitkit sample"
         ):
             samples.get(shard)
     code, _ = sitkit("sample", run, "--samples", 1100, "--labels", "random", "--out", out)
@@ -183,7 +183,7 @@ def test_a_flipped_bit_is_one_line(alone: SampleFolder, tmp_path: Path) -> None:
     for command in ("export", "evaluate"):
         line = refused(command, tmp_path / "samples", "--out", tmp_path / "out")
         assert line.startswith(f"sitkit: {file} is damaged (")
-        assert line.endswith("): remove it; the same `sitkit sample` draws what is missing")
+        assert line.endswith("): remove it; run the same `sitkit sample` again")
     assert not [*tmp_path.glob("out/*.*")]
 
 
@@ -198,7 +198,7 @@ def test_labels_stand_in_shards_and_manifest(run: Path, tmp_path: Path) -> None:
     assert torch.equal(samples.get(1).labels, expected[256:])  # type: ignore[arg-type]
     assert samples.content.manifest["labels"] == "random, of all classes"
     assert (samples.get(0).calls, samples.get(0).rows) == (3, 6)
-    draw = request_of(run, seed=5).drawing(Run(run).latest())
+    draw = request_of(run, seed=5).generator(Run(run).latest())
     assert_alike(draw(torch.arange(20), expected[:20]).pixels, pixels(samples)[:20])
 
 
@@ -252,9 +252,9 @@ def test_folders_without_samples_are_not_changed(run: Path, tmp_path: Path) -> N
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/samples.json").write_text('{"format": 1, "count": 0}')
     before = states(tmp_path)
-    assert "holds other files, and no samples: give another --out" in refused("sample", run, "--out", tmp_path / "full")
+    assert "holds other files and no samples: give another --out" in refused("sample", run, "--out", tmp_path / "full")
     for command in (["sample", run, "--out", tmp_path / "broken"], ["evaluate", tmp_path / "broken"]):
-        assert "broken/samples.json tells of no samples (count: " in refused(*command)
+        assert "broken/samples.json does not describe samples (count: " in refused(*command)
     assert f"there are no samples in {tmp_path / 'full'}" in refused(
         "export", tmp_path / "full", "--out", tmp_path / "x.npz"
     )
@@ -281,7 +281,7 @@ def test_an_array_comes_by_way_of_a_hidden_folder(
     assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 130
     assert len([*out.parent.iterdir()]) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(SampleRequest, "drawing", stop)
+    monkeypatch.setattr(SampleRequest, "generator", stop)
     assert sitkit("sample", run, "--samples", 300, "--out", out)[0] == 0
     assert [*out.parent.iterdir()] == [out]
     arrays = arrays_of(out)
@@ -290,9 +290,9 @@ def test_an_array_comes_by_way_of_a_hidden_folder(
 
 
 def test_a_process_without_a_shard_does_not_wait_for_one_that_may_be_done(run: Path, tmp_path: Path) -> None:
-    sample.to_array(request_of(run), 3, tmp_path / "x.npz", WorkPartition(1, 2))
+    sample.sample_to_npz(request_of(run), 3, tmp_path / "x.npz", WorkPartition(1, 2))
     assert not [*tmp_path.iterdir()]
-    sample.to_array(request_of(run), 3, tmp_path / "x.npz", WorkPartition(0, 2))
+    sample.sample_to_npz(request_of(run), 3, tmp_path / "x.npz", WorkPartition(0, 2))
     assert [*tmp_path.iterdir()] == [tmp_path / "x.npz"]
 
 

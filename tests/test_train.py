@@ -20,7 +20,7 @@ from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.build import build_network, load_network
 from sitkit.recipes.runs.run import Run
-from sitkit.recipes.sampling.generator import SampleGenerator, draw
+from sitkit.recipes.sampling.generator import SampleGenerator, generate
 from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support import random_streams
 from sitkit.recipes.support.errors import UserError
@@ -235,12 +235,12 @@ def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> Non
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
     labels = torch.arange(20) % 10
-    whole = draw(SampleGenerator(network, recipe, split, 3), 20, labels, quiet=True)
-    parts = draw(SampleGenerator(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
+    whole = generate(SampleGenerator(network, recipe, split, 3), 20, labels, quiet=True)
+    parts = generate(SampleGenerator(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
     assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matrix products round by their shape
-    fewer = draw(SampleGenerator(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
+    fewer = generate(SampleGenerator(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
     assert torch.equal(fewer.pixels, parts.pixels[:7])
-    other = draw(SampleGenerator(network, recipe, split, 4), 20, labels, quiet=True)
+    other = generate(SampleGenerator(network, recipe, split, 4), 20, labels, quiet=True)
     assert not torch.equal(other.pixels, whole.pixels)
 
 
@@ -262,7 +262,7 @@ def test_nfe_is_counted(run: Run, settings: list[str], calls: int, rows: int) ->
     recipe = tiny("sampler.steps=5", *settings)
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
-    drawn = draw(SampleGenerator(network, recipe, split, 0), 10, torch.arange(10), batch=4, quiet=True)
+    drawn = generate(SampleGenerator(network, recipe, split, 0), 10, torch.arange(10), batch=4, quiet=True)
     assert (drawn.calls, drawn.rows) == (calls, rows)
 
 
@@ -288,7 +288,7 @@ def test_a_perfect_network_generates_the_data() -> None:
         steps = 4 if solver == "auto" else 200
         settings = [f"path={path}", f"sampler.kind={kind}", f"sampler.solver={solver}", f"sampler.steps={steps}"]
         recipe = read_recipe("digits", ["objective.predict=data", "guidance.scale=1.0", *settings])
-        drawn = draw(SampleGenerator(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
+        drawn = generate(SampleGenerator(Exact(1, 1), recipe, split, 0), 3, torch.arange(3), quiet=True)
         allowed = 10 if solver == "euler_maruyama" or (solver, path) == ("heun", "vp") else 1  # these leave some noise
         assert (drawn.pixels.int() - pixels.int()).abs().max() <= allowed, settings
 

@@ -1,4 +1,4 @@
-"""What the commands share: how they are declared, and what several of them take."""
+"""The declaration of commands, and the options that several commands have."""
 
 import functools
 import inspect
@@ -28,36 +28,34 @@ app = typer.Typer(
 )
 
 MOST_SEED = 2**62
-"""Seeds of further draws follow the first, and all have 64 bits."""
+"""The largest seed. Further sets of samples have the next seeds, which must fit 64 bits."""
 MOST_ROWS = 2**20
-"""At once: their noise is held in memory, whatever their network takes."""
+"""The largest number of samples or images at once."""
 MOST_IMAGES = 10**9
-"""Each shard of them is looked for by name."""
+"""The largest number of samples in a folder."""
 LONGEST_SIDE = 2**16
-"""Of images: JPEG has no longer one."""
+"""The longest side of an image in JPEG."""
 LAST_STEP = 10**8 - 1
-"""Names of checkpoints have eight digits."""
+"""The largest step. Names of checkpoints have eight digits."""
 MOST_PROCESSES = 10**6
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")]
-Average = Annotated[
-    str, typer.Option(metavar="NAME", help="Which average of the weights: ema, ema-0.999, width-0.1, ...")
-]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.")]
+Average = Annotated[str, typer.Option(metavar="NAME", help="The EMA weights to use: ema, ema-0.999, width-0.1, ...")]
 SamplerName = Annotated[
     str | None,
     typer.Option(
         "--sampler",
         metavar="NAME|FILE",
-        help="A sampler by name (`sitkit show` lists them), or a TOML file as `sitkit tune` writes it; --set overrides "
-        "it.",
+        help="A sampler by name (`sitkit show` lists them), or a TOML file, such as one of `sitkit tune`; --set "
+        "overrides it.",
     ),
 ]
 Trusting = Annotated[
     bool,
-    typer.Option("--trust", help="Run code that is no part of sitkit and that the files of DIR name: it can do all."),
+    typer.Option("--trust", help="Run code outside of sitkit that the files of DIR name; it can do anything."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 
@@ -69,9 +67,9 @@ LESS_MEMORY = (
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function: what a user can mend becomes a line and exit code 2, an interrupt exit code 130."""
+    """Make a function a command. A `UserError` is printed as one line with exit code 2; an interrupt exits with 130."""
     takes_batch = "batch" in inspect.signature(function).parameters
-    lower = "lower --batch, or use a smaller network" if takes_batch else LESS_MEMORY
+    advice = "lower --batch, or use a smaller network" if takes_batch else LESS_MEMORY
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -80,10 +78,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             check_system()
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("sitkit: interrupted; the same command goes on from here", err=True)
+            typer.echo("sitkit: interrupted; run the same command again to resume", err=True)
             raise typer.Exit(130) from None
         except Exception as error:
-            line = line_of(error, lower)
+            line = line_of(error, advice)
             if line is None:
                 raise
             typer.echo(f"sitkit: {line}", err=True)
@@ -94,7 +92,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 AFTER_TRAINING = ("sampler", "guidance", "compute")
 PLACES = ("data.path", "data.heldout", "data.vae")
-"""Where a run's data lie now; they are compared with those that it was created with."""
+"""The keys of the paths of a run's data, which may have moved."""
 
 
 def resample(
@@ -105,14 +103,14 @@ def resample(
     sampler: str | None = None,
     trust: bool = False,
 ) -> "Recipe":
-    """Return a recipe with the sampler of a file and then with settings, of which some parts can still be chosen."""
+    """Return a recipe with a sampler by name or from a file, then with settings of the allowed sections."""
     from ..experiment.changes import change_trained
 
     return change_trained(recipe, settings or (), allowed, of=of, sampler=sampler, trust=trust_of(trust))
 
 
 def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
-    """Return trust in the code that files name, if the user gave `--trust`, and in what settings name."""
+    """Return trust in the code that files name, if the user gave `--trust`, and in the code that settings name."""
     from ..experiment.settings import trust_in_settings
     from ..support.trust import TRUST_EVERYTHING
 
@@ -120,14 +118,14 @@ def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
 
 
 def writable(file: Path) -> None:
-    """Raise a problem if a file cannot be written, before anything is computed for it."""
+    """Raise a `UserError` if a file cannot be written, before anything is computed."""
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{file} cannot be written: {'it is a folder' if file.is_dir() else f'see {folder}'}")
 
 
 def device_of(name: str) -> "torch.device":
-    """Return the device of that name, and make this process ready to compute there."""
+    """Return the device with this name, and prepare this process to compute there."""
     from ..network.device import device_of
 
     return device_of(name)

@@ -1,4 +1,4 @@
-"""What stops a command, in one line: problems, errors of the system, memory that is used up, and interrupts."""
+"""Messages of errors that a user can fix, one line each: user errors, system errors, missing memory; interrupts."""
 
 import errno
 import signal
@@ -19,32 +19,32 @@ NO_MEMORY = (
     "integer multiplication overflow",
     "alloc_failed",
 )
-"""What errors of torch and of those below it say when there is no memory; the next to last of a size that none has."""
+"""Parts of the messages of errors that torch and its libraries raise if there is not enough memory."""
 
 
-def line_of(error: BaseException, lower: str) -> str | None:
-    """Return an error in one line, or several if it is of several keys; None if it is no error that a user can mend.
+def line_of(error: BaseException, advice: str) -> str | None:
+    """Return the message of an error, one line or one per key; None if it is not an error that a user can fix.
 
     Args:
-        error: what was raised.
-        lower: what takes less memory.
+        error: the error.
+        advice: how to use less memory.
     """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return f"out of memory: {lower}"
-    if isinstance(error, OSError) and error.errno != errno.EPIPE:  # of which the command line itself knows
+        return f"out of memory: {advice}"
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:  # typer handles a broken pipe
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or str(error).splitlines()[0]}"
-    said = str(error).lower()
-    if isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY):
-        return f"out of memory{' of the GPU' if 'cuda' in said else ''}: {lower}"
+    message = str(error).lower()
+    if isinstance(error, RuntimeError) and any(part in message for part in NO_MEMORY):
+        return f"out of memory{' of the GPU' if 'cuda' in message else ''}: {advice}"
     return None
 
 
 @contextmanager
 def one_interrupt() -> Iterator[None]:
-    """Let the first SIGINT interrupt, and no other: it would leave behind what is being cleaned up then."""
+    """Let only the first SIGINT interrupt. A second one would interrupt the cleanup."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,7 +56,7 @@ def one_interrupt() -> Iterator[None]:
 
 
 def write_any_text() -> None:
-    """Let names of files that are not UTF-8 be written, in escapes."""
+    """Let the command print names of files that are not UTF-8, with escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""The command that measures a run in bits per dimension."""
+"""The command `sitkit likelihood`."""
 
 from typing import Annotated
 
@@ -26,31 +26,32 @@ from .common import (
 def likelihood(
     folder: RunFolder,
     num: Annotated[
-        int, typer.Option("--images", "--num", min=1, max=MOST_IMAGES, help="How many held-out images, from the first.")
+        int,
+        typer.Option("--images", "--num", min=1, max=MOST_IMAGES, help="Number of held-out images, in order."),
     ] = 512,
     probes: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=MOST_ROWS,
-            help="Random probes of the divergence; 0 is exact, the default for images of up to 256 numbers.",
+            help="Random probes of the divergence; 0 is exact, the default for images of up to 256 values.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of dequantisation and probes.")] = 0,
     batch: Annotated[
         int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; they share the solver's steps.")
     ] = 64,
-    rtol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, relative.")] = 1e-5,
-    atol: Annotated[float, typer.Option(min=0, help="Error allowed of a step of the solver, absolute.")] = 1e-6,
+    rtol: Annotated[float, typer.Option(min=0, help="Relative error tolerance of the solver.")] = 1e-5,
+    atol: Annotated[float, typer.Option(min=0, help="Absolute error tolerance of the solver.")] = 1e-6,
     average: Average = "ema",
     settings: Settings = None,
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
-    """Measure held-out images in bits per dimension under a run's newest checkpoint, or go on with it where it stopped.
+    """Compute bits per dimension of held-out images under a run's newest checkpoint, or resume.
 
-    It writes likelihood.json into DIR, and every batch of images into DIR/likelihood as it is found. Under torchrun
-    each process does its share.
+    Writes likelihood.json into DIR, and each finished batch of images into DIR/likelihood. Runs on any number of
+    processes with torchrun.
 
     Example: sitkit likelihood runs/digits --images 128
     """

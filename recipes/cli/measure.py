@@ -1,4 +1,4 @@
-"""Commands that measure samples."""
+"""The commands `sitkit evaluate`, `reference` and `compare`."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +24,8 @@ from .common import (
     writable,
 )
 
-Crop = Annotated[bool, typer.Option("--crop", help="Cut the images of a folder to the size of samples, as ADM does.")]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; changes no number but by rounding.")]
+Crop = Annotated[bool, typer.Option("--crop", help="Crop the images of a folder to the size of samples, as ADM does.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; affects metrics by rounding only.")]
 
 
 @command
@@ -40,26 +40,27 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="REF",
-            help="What to compare with: a folder of images or of samples, an .npz with mu and sigma or arr_0 as ADM "
-            "has them, or of `sitkit reference`; by default what the run's data hold out.",
+            help="What to compare with: a folder of images or of samples, an .npz with mu and sigma or arr_0 as of "
+            "ADM, or an .npz of `sitkit reference`; by default the held-out images of the run's data.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default DIR or SAMPLES, and beside images.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the report; by default DIR or SAMPLES."),
     ] = None,
     sampler: SamplerName = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the first set of samples.")] = 0,
     batch: Batch = 256,
     crop: Crop = False,
     average: Average = "ema",
     trust: Trusting = False,
     device: Device = "auto",
 ) -> None:
-    """Measure samples against real images, or go on with it where it stopped; writes report.json and report.html.
+    """Compare samples with real images, or resume; writes report.json and report.html.
 
-    Samples are those of `sitkit sample`, or any images in an .npz or in files. Of a run, samples of the newest
-    checkpoint are drawn as its recipe says. With torchrun, by any number of processes.
+    SAMPLES are samples of `sitkit sample`, or any images in an .npz or a folder. For a run, samples are generated from
+    its newest checkpoint with the sampler and guidance of its recipe. Runs on any number of processes with torchrun.
 
     Example: sitkit evaluate runs/digits --set evaluation.draws=3
     """
@@ -81,14 +82,14 @@ def evaluate(
     partition = WorkPartition.from_environment()
     where = partition.device(device_of(device))
     if kind != "run" and sampler is not None:
-        raise UserError(f"--sampler {sampler}: the samples in {source} are drawn")
+        raise UserError(f"--sampler {sampler}: the samples in {source} already have a sampler; give a run")
     if kind == "images":
-        usual = read_recipe("digits").model_copy(update={"evaluation": Evaluation()})
-        recipe = resample(usual, settings, "evaluation", of="samples that are drawn")
+        recipe = read_recipe("digits").model_copy(update={"evaluation": Evaluation()})
+        recipe = resample(recipe, settings, "evaluation", of="existing samples")
     elif kind == "samples":
-        drawn: Any = SampleFolder.open(source).content.manifest.get("recipe")
-        recipe = recipe_from_table(with_new_keys(drawn), trust=trust_of(trust, settings))
-        recipe = resample(recipe, settings, "evaluation", of="samples that are drawn")
+        stored: Any = SampleFolder.open(source).content.manifest.get("recipe")
+        recipe = recipe_from_table(with_new_keys(stored), trust=trust_of(trust, settings))
+        recipe = resample(recipe, settings, "evaluation", of="existing samples")
     else:
         run = Run.find(source)
         recipe = run.recipe(trust_of(trust, settings))
@@ -105,10 +106,10 @@ def evaluate(
 
 
 def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
-    """Return what stands at a path that is to be measured.
+    """Return what a path to evaluate holds.
 
     Raises:
-        UserError: it is nothing of the kind.
+        UserError: it holds neither a run nor samples nor images.
     """
     from ..data.file_listing import list_files
     from ..data.image_decoding import image_suffixes
@@ -121,17 +122,17 @@ def _kind_of(source: Path) -> Literal["run", "samples", "images"]:
     try:
         if source.is_file() or list_files(source, image_suffixes()).names:
             return "images"
-        told = ""
+        reason = ""
     except ValueError as error:
-        told = f" ({error})"
+        reason = f" ({error})"
     raise UserError(
-        f"there is no run in {source}, and there are no samples{told}: give the folder of a run or of samples, an .npz "
-        "with arr_0, or a folder of images"
+        f"there is no run in {source}, and no samples{reason}: give the folder of a run or of samples, an .npz with "
+        "arr_0 or a folder of images"
     )
 
 
 def _beside(source: Path) -> Path:
-    """Return the folder of a report on images, which stands beside them."""
+    """Return the folder of the report on images: beside them."""
     whole = source.resolve()
     return whole.with_name(f"{whole.stem if whole.is_file() else whole.name}-evaluation")
 
@@ -139,18 +140,18 @@ def _beside(source: Path) -> Path:
 @command
 def reference(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of images, or an .npz with arr_0.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The .npz of the statistics.")],
-    size: Annotated[int, typer.Option(min=1, max=LONGEST_SIDE, help="The side of the images, in pixels.")] = 256,
-    channels: Annotated[int, typer.Option(min=1, max=3, help="3, or 1 for grey images.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .npz file of the statistics.")],
+    size: Annotated[int, typer.Option(min=1, max=LONGEST_SIDE, help="Side of the images, in pixels.")] = 256,
+    channels: Annotated[int, typer.Option(min=1, max=3, help="Channels of the images: 3, or 1 for grey.")] = 3,
     features: Annotated[
         str,
-        typer.Option(metavar="KIND", help="The extractor, as evaluation.features; TOML for its fields."),
+        typer.Option(metavar="KIND", help="Feature extractor, as evaluation.features; a TOML table sets its fields."),
     ] = "inception",
     batch: Batch = 256,
     crop: Crop = False,
     device: Device = "auto",
 ) -> None:
-    """Write down the statistics of real images once for all, to compare samples with; it goes on where it stopped.
+    """Store the statistics of real images, as a reference for samples, or resume.
 
     Example: sitkit reference data/imagenet/train --out imagenet256.npz --size 256 --crop --features inception
     """
@@ -160,17 +161,17 @@ def reference(
     writable(out)
     partition = WorkPartition.from_environment()
     image = (channels, size, size)
-    said = write_reference(source, out, image, features, crop, batch, partition.device(device_of(device)), partition)
-    if said:
-        typer.echo(said)
+    line = write_reference(source, out, image, features, crop, batch, partition.device(device_of(device)), partition)
+    if line:
+        typer.echo(line)
 
 
 @command
 def compare(
-    one: Annotated[Path, typer.Argument(metavar="A", help="A report, or the folder that it is in.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    one: Annotated[Path, typer.Argument(metavar="A", help="A report, or its folder.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another report, or its folder.")],
 ) -> None:
-    """Show two reports side by side: their numbers, and every setting that differs.
+    """Print two reports side by side: their metrics, and the settings that differ.
 
     Example: sitkit compare runs/digits runs/other
     """

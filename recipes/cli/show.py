@@ -1,4 +1,4 @@
-"""Commands to look at recipes, and at flows in the plane."""
+"""The commands `sitkit show` and `sitkit plane`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from .common import LAST_STEP, MOST_SEED, SamplerName, Settings, Trusting, comma
 
 @command
 def plane(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the pictures.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the plots.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all that is random.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Steps of training.")] = 5000,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all randomness.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Training steps.")] = 5000,
 ) -> None:
-    """Carry noise to a target in the plane: trains in under a minute, then draws what was learnt.
+    """Train a flow to a 2D distribution in under a minute, and plot it.
 
     Example: sitkit plane --data checkerboard --out runs/plane
     """

@@ -1,13 +1,13 @@
-"""The bits of numbered images under an ODE, batch by batch, each written down as it is found.
+"""Bits per dimension of images by index under an ODE, computed and stored batch by batch.
 
-Batch k of size B is the images k B to k B + B - 1, or up to the last that is wanted. It is measured whole and alone, so
-what it comes to depends neither on which process measures it nor on what came before: a process may be killed at any
-moment, and what is missing then is all that is measured when others go on. If more images are wanted later, a last
-batch that was not full is measured again with its new mates; all others stay.
+Batch k of size B has the images k B to k B + B - 1, or up to the last one. Each batch is computed by itself: its bits
+depend neither on the process that computes it nor on other batches. A process can be killed at any moment: the other
+processes, or the next call, compute what is missing. If the number of images is raised, a last batch that was not full
+is computed again with the images added to it; all others are reused.
 
-Only the batch is a choice that should not matter, and does a little: a step of the solver is as long as the image
-allows that allows least (`samplers.adaptive`). Held-out digits of 8x8 pixels, under the trained preset `digits`, differ
-between batches of 1, 8 and 64 by at most 4e-5 bits per dimension, and their means by less than 2e-5.
+The batch size has a small effect: the solver's step is as short as the hardest image of the batch needs
+(`samplers.adaptive`). Held-out digits of 8x8 pixels, under the trained preset `digits`, differ between batches of 1, 8
+and 64 by at most 4e-5 bits per dimension, and their means by less than 2e-5.
 """
 
 import os
@@ -42,19 +42,19 @@ from ..support.schema import Section
 
 SOLVER = "dopri5"
 VelocityOf: TypeAlias = Callable[[Tensor], Field]
-"""From the labels (B,) of images to the velocity of their ODE."""
+"""Returns the velocity of the ODE for labels (B,)."""
 
 
 @dataclass(frozen=True)
 class BitsEstimator:
-    """How the bits of images are found: whatever they depend on but the velocity, the images and their batches.
+    """Computes bits per dimension of images. Its fields are all settings that the bits depend on, except the batches.
 
     Args:
-        interval: from the data's time to the noise's.
-        probes: of the divergence's estimate, the same in all steps of the solver; 0 is the exact divergence.
-        seed: of dequantisation and probes, which are functions of it and of an image's number.
-        rtol: the error allowed of a step, relative to the state.
-        atol: the same, absolute.
+        interval: the times of the data and of the noise.
+        probes: the number of random probes of the divergence, the same at all steps; 0 for the exact divergence.
+        seed: of dequantisation and probes, which are functions of the seed and the image's index.
+        rtol: the relative error tolerance of the solver.
+        atol: the absolute error tolerance of the solver.
     """
 
     interval: tuple[float, float] = (1.0, 0.0)
@@ -63,18 +63,18 @@ class BitsEstimator:
     rtol: float = 1e-5
     atol: float = 1e-6
 
-    def __call__(self, velocity: Field, pixels: Tensor, numbers: Tensor, device: torch.device) -> Tensor:
-        """Return the bits per dimension, (B,) float64 on the CPU, of images (B, C, H, W) uint8 of these numbers (B,).
+    def __call__(self, velocity: Field, pixels: Tensor, indices: Tensor, device: torch.device) -> Tensor:
+        """Return the bits per dimension, (B,) float64 on the CPU, of images (B, C, H, W) uint8 with indices (B,).
 
-        They are an upper bound of the bits per dimension of the integer pixels (`samplers.bits_per_dimension`).
+        They are an upper bound of the negative log2 probability of the pixels (`samplers.bits_per_dimension`).
 
         Raises:
-            ValueError: the ODE cannot be followed.
+            ValueError: the ODE cannot be solved.
         """
         noise = random_streams.uniforms(
-            self.seed, random_streams.Stream.DEQUANTISATION, numbers, tuple(pixels.shape[1:])
+            self.seed, random_streams.Stream.DEQUANTISATION, indices, tuple(pixels.shape[1:])
         )
-        divergence: Divergence = Hutchinson(self.probes, self.seed, numbers) if self.probes else Exact()
+        divergence: Divergence = Hutchinson(self.probes, self.seed, indices) if self.probes else Exact()
         found = log_likelihood(
             velocity,
             dequantise(pixels, noise).to(device),
@@ -88,34 +88,34 @@ class BitsEstimator:
 
 
 class BatchBits(Section):
-    """What a batch came to: the number of its first image, the bits per dimension of each, and the network's calls."""
+    """The result of a batch: the index of its first image, the bits per dimension of each image, and the NFE."""
 
     first: int
     bits: tuple[float, ...]
     calls: int
 
     @property
-    def numbers(self) -> range:
-        """The numbers of its images."""
+    def indices(self) -> range:
+        """The indices of its images."""
         return range(self.first, self.first + len(self.bits))
 
 
 @dataclass(frozen=True)
 class BitsStore:
-    """What batches came to, a line each, in a folder's files `KEY-RANK.jsonl`, one of each process.
+    """The results of batches, one per line, in the files `KEY-RANK.jsonl` of a folder, one file per process.
 
-    A line that a process did not finish is none. Once all are there, `settle` puts them into one file, `KEY.jsonl`.
+    Incomplete lines are ignored. When all batches are there, `merge_files` writes them to one file, `KEY.jsonl`.
 
     Args:
-        folder: where they are.
-        key: a name of all that the numbers depend on; lines of other keys are not looked at.
+        folder: the folder of the files.
+        key: a name of everything that the results depend on; files of other keys are ignored.
     """
 
     folder: Path
     key: str
 
     def read(self) -> dict[range, BatchBits]:
-        """Return what every batch came to that was measured, by its images.
+        """Return the stored results, by the indices of their images.
 
         Raises:
             UserError: a file cannot be read.
@@ -123,7 +123,7 @@ class BitsStore:
         found: dict[range, BatchBits] = {}
         lines: list[bytes] = []
         try:
-            for file in (*self._of_processes(), self.settled):  # in this order, for the last may take the others' place
+            for file in (*self._of_processes(), self.merged_file):  # in this order: the last one may replace the others
                 with suppress(FileNotFoundError):
                     lines += read_inside(self.folder, file.name).splitlines()
             for line in lines:
@@ -131,13 +131,13 @@ class BitsStore:
                     one = BatchBits.model_validate_json(line)
                 except ValidationError:
                     continue
-                found.setdefault(one.numbers, one)
+                found.setdefault(one.indices, one)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be read: {error.strerror}") from error
         return found
 
-    def write(self, rank: int, found: BatchBits) -> None:
-        """Append a line to the file of a process; it is on the disk when this returns.
+    def write(self, rank: int, result: BatchBits) -> None:
+        """Append a result to the file of a process; it is on the disk when this returns.
 
         Raises:
             UserError: it cannot be written, as when the disk is full.
@@ -146,19 +146,19 @@ class BitsStore:
             with (self.folder / f"{self.key}-{rank}.jsonl").open("a+b") as stream:
                 if stream.seek(0, os.SEEK_END):
                     stream.seek(-1, os.SEEK_END)
-                    stream.write(b"\n" * (stream.read(1) != b"\n"))  # after a line that was cut short
-                stream.write(found.model_dump_json().encode() + b"\n")
+                    stream.write(b"\n" * (stream.read(1) != b"\n"))  # ends an incomplete line
+                stream.write(result.model_dump_json().encode() + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
             raise UserError(
-                f"{self.folder} cannot be written: {error.strerror}; mend that, and the same command goes on"
+                f"{self.folder} cannot be written: {error.strerror}; fix this, and run the same command again"
             ) from error
 
-    def settle(self) -> None:
-        """Put all lines into one file, in the order of their images: its bytes do not tell who measured what, and when.
+    def merge_files(self) -> None:
+        """Write all results to one file, in the order of their images. Its bytes do not depend on processes and times.
 
-        It is called when no process measures any more.
+        Call it when no process computes any more.
 
         Raises:
             UserError: the folder cannot be written.
@@ -167,15 +167,15 @@ class BitsStore:
             return
         found = sorted(self.read().values(), key=lambda one: (one.first, len(one.bits)))
         try:
-            write_atomic(self.settled, b"".join(one.model_dump_json().encode() + b"\n" for one in found))
+            write_atomic(self.merged_file, b"".join(one.model_dump_json().encode() + b"\n" for one in found))
             for file in files:
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
 
     @property
-    def settled(self) -> Path:
-        """The file of all lines."""
+    def merged_file(self) -> Path:
+        """The file of all results."""
         return self.folder / f"{self.key}.jsonl"
 
     def _of_processes(self) -> list[Path]:
@@ -184,65 +184,65 @@ class BitsStore:
 
 
 def batches(num: int, batch: int) -> list[range]:
-    """Return the numbers of the images of each batch, of `num` images in all."""
+    """Return the indices of the images of each batch, of `num` images in total."""
     return [range(first, min(first + batch, num)) for first in range(0, num, batch)]
 
 
-def measure(
+def measure_bits(
     velocity_of: VelocityOf,
     images: Images,
     parts: list[range],
-    how: BitsEstimator,
-    kept: BitsStore,
+    estimator: BitsEstimator,
+    store: BitsStore,
     device: torch.device,
     partition: WorkPartition = WorkPartition(),  # noqa: B008 (it is a value)
 ) -> None:
-    """Measure those of some batches of images that are this process's and are not kept yet.
+    """Compute the batches of this process that are not stored yet.
 
     Args:
-        velocity_of: see there; called on `device`.
-        images: whose pixels and labels are asked for a batch at a time.
-        parts: the batches, of all processes.
-        how: how.
-        kept: where they are kept.
+        velocity_of: returns the velocity for labels on `device`.
+        images: the images; one batch of them is read at a time.
+        parts: the batches of all processes.
+        estimator: computes the bits.
+        store: where results are stored.
         device: where to compute.
-        partition: which of them are this process's.
+        partition: the part of the work of this process.
 
     Raises:
         UserError: images cannot be read, do not fit the network, or have no finite bits; or the results cannot
             be written.
     """
-    known = kept.read()
+    done = store.read()
     mine = [parts[number] for number in partition.assigned(range(len(parts)))]
-    left = [part for part in mine if part not in known]
+    left = [part for part in mine if part not in done]
     total, missing = (sum(map(len, some)) for some in (mine, left))
     what = "likelihood" if partition.world_size == 1 else f"likelihood, process 0 of {partition.world_size},"
     with progress(what, total, total - missing, "images", quiet=not partition.is_main) as advance:
         for part in left:
-            numbers = torch.tensor(part)
-            pixels = images.read(numbers)
+            indices = torch.tensor(part)
+            pixels = images.read(indices)
             if pixels.shape[1:] != images.shape:
-                raise UserError(f"images are {tuple(pixels.shape[1:])}, and their states {images.shape}: no pixels")
-            velocity = Counted(velocity_of(images.labels[numbers].to(device)))
+                raise UserError(f"images are {tuple(pixels.shape[1:])}, but states are {images.shape}: not pixels")
+            velocity = Counted(velocity_of(images.labels[indices].to(device)))
             try:
-                bits = how(velocity, pixels, numbers, device)
+                bits = estimator(velocity, pixels, indices, device)
                 if not bits.isfinite().all():
                     raise ValueError(f"image {part[int(bits.isfinite().long().argmin())]} has no finite density")
             except ValueError as error:
                 raise UserError(f"images {part[0]} to {part[-1]}: {error}") from error
-            kept.write(partition.rank, BatchBits(first=part[0], bits=tuple(bits.tolist()), calls=velocity.calls))
+            store.write(partition.rank, BatchBits(first=part[0], bits=tuple(bits.tolist()), calls=velocity.calls))
             advance(len(part))
 
 
-def collect(
-    parts: list[range], kept: BitsStore, partition: WorkPartition, patience: float = TIMEOUT
+def collect_bits(
+    parts: list[range], store: BitsStore, partition: WorkPartition, patience: float = TIMEOUT
 ) -> list[BatchBits]:
-    """Return what all batches came to, once all processes have measured theirs.
+    """Return the results of all batches, once all processes have finished.
 
     Raises:
-        UserError: for `patience` seconds no other process has measured one.
+        UserError: no other process has finished a batch for `patience` seconds.
     """
     patience = patience if partition.world_size > 1 else 0.0
-    partition.wait(lambda: len(set(parts) - kept.read().keys()), f"batches of {kept.folder}", patience)
-    found = kept.read()
+    partition.wait(lambda: len(set(parts) - store.read().keys()), f"batches of {store.folder}", patience)
+    found = store.read()
     return [found[part] for part in parts]

@@ -1,4 +1,4 @@
-"""Two reports side by side: their numbers, and what is different about them."""
+"""What `sitkit compare` does: show two reports side by side, with the settings that differ."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from ..support.json_toml import differences, read_json
 from .text_table import with_spread
 
 WIDTH, COLUMN = 46, 22
-SAME_ANYHOW = "made_by."
-"""Keys of a manifest on which numbers depend by rounding only; they are shown last."""
+ROUNDING_ONLY = "made_by."
+"""The prefix of keys of a manifest that affect metrics by rounding only; they are shown last."""
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -24,21 +24,21 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report = read_json(read_regular(file))
         if not (isinstance(report["numbers"], dict) and isinstance(report["manifest"], dict)):
-            raise TypeError("numbers and manifest are no tables")
+            raise TypeError("numbers and manifest are not tables")
         for number in report["numbers"].values():
             _difference(number, number)
             with_spread(number)
     except FileNotFoundError:
         raise UserError(f"there is no report {file}: `sitkit evaluate` writes one") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no report ({error}): make it anew") from error
+        raise UserError(f"{file} is not a report ({error}): run `sitkit evaluate` again") from error
     return dict(report)
 
 
 def compare(one: Path, other: Path) -> str:
-    """Return the numbers of two reports side by side, and the keys at which their manifests differ.
+    """Return the metrics of two reports side by side, and the keys at which their manifests differ.
 
-    A difference of numbers that were drawn several times has a * if it is beyond two standard errors of its own.
+    With several draws, a difference has a * if it exceeds two standard errors.
 
     Raises:
         UserError: there are no such reports.
@@ -57,14 +57,14 @@ def compare(one: Path, other: Path) -> str:
         lines.append(f"{name:{WIDTH}}" + "".join(f"{cell:>{COLUMN}}" for cell in (*cells, difference)))
     changed = differences(reports[0]["manifest"], reports[1]["manifest"])
     lines += ["", f"{len(changed)} settings differ" + (":" if changed else "")]
-    for key in sorted(changed, key=lambda key: (key.startswith(SAME_ANYHOW), key)):
+    for key in sorted(changed, key=lambda key: (key.startswith(ROUNDING_ONLY), key)):
         values = [_short(json.dumps(value)) for value in changed[key]]
         lines.append(f"{key:{WIDTH}}" + "".join(f"{value:>{COLUMN}}" for value in values))
     return "\n".join(lines)
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Return by how much the second is larger, marked if two standard errors are less."""
+    """Return the second mean minus the first, with a * if it exceeds two standard errors."""
     found = other["mean"] - one["mean"]
     counts = [len(number["values"]) for number in (one, other)]
     if min(counts) < 2:

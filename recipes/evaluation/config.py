@@ -1,4 +1,4 @@
-"""What `sitkit evaluate` measures: the features, the reference, and where the report goes."""
+"""The configuration of an evaluation: the features, the reference and the folder of the report."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,21 +11,22 @@ from ..storage.work_partition import WorkPartition
 from .feature_extraction import FeatureExtraction
 
 STATISTICS = "statistics"
-"""The folder of cached features, in that of the report."""
+"""The folder of cached statistics, in the folder of the report."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationConfig:
-    """What is to be measured, and how.
+    """What to compare samples with, and how.
 
     Args:
-        features: the extractor, as a recipe has it.
-        reference: what to compare with; None for what the data hold out.
-        crop: whether images of a reference folder are cut to the size of samples, or refused.
+        features: the feature extractor, as in a recipe.
+        reference: the images or statistics to compare with; None for the held-out images of the data.
+        crop: whether images of a reference folder are cropped to the size of samples; otherwise other sizes are
+            refused.
         batch: images at once.
         device: where to compute.
         out: the folder of the report.
-        partition: which of the processes this is.
+        partition: the part of the work of this process.
     """
 
     features: Component
@@ -37,13 +38,13 @@ class EvaluationConfig:
     partition: WorkPartition = field(default_factory=WorkPartition)
 
     def extraction(self) -> FeatureExtraction:
-        """Return how images become features.
+        """Return the extraction of features.
 
         Raises:
             UserError: a package is missing.
         """
         extractor: Extractor = self.features.build()
-        extractor.sha256  # noqa: B018  # weights that cannot be had are told of before anything is drawn
+        extractor.sha256  # noqa: B018  # missing weights are reported before samples are generated
         return FeatureExtraction(
             self.features, extractor, self.batch, self.device, self.partition, self.out / STATISTICS
         )

@@ -1,4 +1,4 @@
-"""What a cell's numbers depend on besides its recipe: the images behind its words, and the weights of its extractor."""
+"""Digests of what metrics depend on besides the recipe: the images, and the weights of the feature extractor."""
 
 from ..data.fingerprint import cache_key, fingerprint
 from ..data.images import Images
@@ -9,7 +9,7 @@ from .feature_extraction import key_of
 
 
 def content_of(recipe: Recipe) -> list[str] | None:
-    """Return digests of held-out and of training images, and a name of the features; None if they cannot be had."""
+    """Return digests of held-out and training images, and the key of the features; None if they are not available."""
     features = recipe.evaluation.features
     try:
         split = recipe.data.build()

@@ -1,4 +1,4 @@
-"""Features of images, block by block in files, by any number of processes."""
+"""Extract features of images into files, block by block, with any number of processes."""
 
 import hashlib
 import json
@@ -20,34 +20,33 @@ from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from ..support.progress import progress
 from .image_sources import ImageSource
-from .memory import MemoryDemand
-from .memory import check as check_memory
+from .memory import MemoryDemand, check_memory
 
 BLOCK = 256
 ROWS = FLOAT, (None, None)
-"""The kind of dtype and the shape of features: a row an image."""
+"""The kind of dtype and the shape of features: one row per image."""
 OF = "of"
-"""The array of a block that stands for the content of its images."""
+"""The array of a block with the checksum of its images."""
 
 
 def key_of(component: Component, extractor: Extractor) -> str:
-    """Return a name for the features of an extractor, another one if they are others."""
+    """Return the name of the features of an extractor: its kind, and a digest of its fields and weights."""
     digest = hashlib.sha256(json.dumps([dump(component), extractor.sha256]).encode()).hexdigest()
     return f"{component.kind.replace(':', '.')}-{digest[:12]}"
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureExtraction:
-    """How images become features.
+    """An extractor of features, with the settings to run it.
 
     Args:
-        component: the extractor, as a recipe has it.
-        extractor: what it is built to.
+        component: the extractor, as in a recipe.
+        extractor: the extractor that `component` builds.
         batch: images at once.
         device: where to compute.
-        partition: which of the processes this is.
-        cache: a folder for statistics.
-        load: what is held in memory at a time.
+        partition: the part of the work of this process.
+        cache: the folder of cached statistics.
+        load: the statistics and features that are in memory at once.
     """
 
     component: Component
@@ -59,32 +58,32 @@ class FeatureExtraction:
     load: MemoryDemand = field(default_factory=MemoryDemand)
 
     def check(self, image: tuple[int, int, int]) -> None:
-        """Raise a problem if there is no memory for statistics of images (C, H, W), as far as the extractor tells."""
+        """Raise a `UserError` if an extractor with `sizes` needs more memory for images (C, H, W) than there is."""
         if sizes := getattr(self.extractor, "sizes", None):
             pooled, spatial = sizes(image)
             check_memory(self.extractor.name, pooled, spatial, self.load, self.device)
 
     def check_features(self, found: Features) -> None:
-        """Raise a problem if there is no memory for statistics of such features."""
+        """Raise a `UserError` if statistics of such features need more memory than there is."""
         spatial = 0 if found.spatial is None else found.spatial.shape[1]
         check_memory(self.extractor.name, found.pooled.shape[1], spatial, self.load, self.device)
 
     @property
     def key(self) -> str:
-        """A name for these features."""
+        """The name of these features."""
         return key_of(self.component, self.extractor)
 
     def describe(self) -> dict[str, Any]:
-        """Return which features they are, for a manifest."""
+        """Return the extractor's name, weights and fields, for a manifest."""
         return {"name": self.extractor.name, "sha256": self.extractor.sha256, "component": dump(self.component)}
 
 
-def blocks_of(folder: Path, count: int) -> BlockStore:
-    """Return the files of the features of so many images."""
-    return BlockStore(folder, count, BLOCK, "the same command makes it")
+def feature_blocks(folder: Path, count: int) -> BlockStore:
+    """Return the files of the features of `count` images."""
+    return BlockStore(folder, count, BLOCK, "run the same command again")
 
 
-def extract(
+def extract_features(
     images: ImageSource,
     extractor: Extractor,
     blocks: BlockStore,
@@ -95,23 +94,23 @@ def extract(
     what: str,
     check: Callable[[Features], None] = lambda found: None,
 ) -> None:
-    """Compute those blocks of features of this process's partition that are missing, or of other images (`missing`).
+    """Compute the blocks of features of this process that are missing or outdated (`missing_blocks`).
 
     Args:
-        images: what to look at; of each block, only the images are read that are in it.
-        extractor: what makes features of them.
-        blocks: where features go.
-        batch: images at once; changes how numbers are rounded, and nothing else.
+        images: the images; one block of them is read at a time.
+        extractor: computes the features.
+        blocks: the files of the features.
+        batch: images at once; affects rounding only.
         device: where to compute.
-        partition: which of the processes this is.
-        what: what to call this in the progress.
-        check: called with the first features, it raises a problem if these are too many.
+        partition: the part of the work of this process.
+        what: the title of the progress bar.
+        check: called with the first features; raises if these are too many.
 
     Raises:
         UserError: images cannot be read, or the folder cannot be written.
     """
     mine = partition.assigned(blocks.indices)
-    todo = missing(images, blocks, mine)
+    todo = missing_blocks(images, blocks, mine)
     if not todo:
         return
     total, left = (sum(len(blocks.rows(block)) for block in part) for part in (mine, todo))
@@ -128,24 +127,24 @@ def extract(
             blocks.write(block, _arrays(found) | {"crc": crc, OF: np.array(_crc(images, blocks, block))})
 
 
-def missing(images: ImageSource, blocks: BlockStore, some: Iterable[int] | None = None) -> list[int]:
-    """Return which blocks, of all or of some, are not there, or are of images that had other content.
+def missing_blocks(images: ImageSource, blocks: BlockStore, some: Iterable[int] | None = None) -> list[int]:
+    """Return which blocks, of all or of `some`, are missing or belong to images with other content.
 
-    Images that can be exchanged under features, such as the shards of samples, have a method `crc(rows)` that stands
-    for their content; the features of others lie under a name that does.
+    Images that can change while their features stay, such as shards of samples, have a method `crc(rows)`, the checksum
+    of their content. Features of other images have a name that depends on the content.
     """
     absent = {*blocks.missing(some)}
     return [
         block
         for block in (blocks.indices if some is None else some)
-        if block in absent or not _current(images, blocks, block)
+        if block in absent or not _is_current(images, blocks, block)
     ]
 
 
-def _current(images: ImageSource, blocks: BlockStore, block: int) -> bool:
+def _is_current(images: ImageSource, blocks: BlockStore, block: int) -> bool:
     try:
         return int(blocks.read(block, {OF: (INTEGER, ())})[OF]) == _crc(images, blocks, block)
-    except UserError:  # of an earlier version
+    except UserError:  # written by an earlier version
         return False
 
 
@@ -154,7 +153,7 @@ def _crc(images: ImageSource, blocks: BlockStore, block: int) -> int:
     return 0 if crc is None else int(crc(blocks.rows(block)))
 
 
-def stored(blocks: BlockStore) -> Iterator[tuple[Features, int]]:
+def read_blocks(blocks: BlockStore) -> Iterator[tuple[Features, int]]:
     """Yield the features of every block, in order, and the crc32 of its images' pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is known of a set of images by their features: all that its numbers need, in memory that is bounded."""
+"""Statistics of the features of a set of images: everything that metrics need, in bounded memory."""
 
 import hashlib
 import io
@@ -23,8 +23,8 @@ from ..support.errors import UserError
 from ..support.random_streams import Permutation
 
 ABOUT = "about"
-SCORED_TOGETHER = 5000
-"""Images of which ADM takes an Inception score, whose mean it reports."""
+INCEPTION_SPLIT = 5000
+"""Images per split of the Inception score, whose mean over splits is reported, as in ADM."""
 
 Gaussian = tuple[Tensor, Tensor]
 """Mean (D,) and covariance (D, D), float64."""
@@ -32,19 +32,18 @@ Gaussian = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """What is known of images.
+    """Statistics of the features of images.
 
     Args:
-        count: how many there were; None if a file does not say.
-        pooled: mean and covariance of their pooled features.
-        spatial: those of their spatial features, of which sFID is made.
-        features: pooled features of some of them, (K, D) float32, to find neighbours among.
-        numbers: (K,) int64, which images these are.
+        count: the number of images; None if a file does not have it.
+        pooled: mean and covariance of the pooled features.
+        spatial: mean and covariance of the spatial features, for sFID.
+        features: stored pooled features of some images, (K, D) float32, for precision, recall and KID.
+        numbers: (K,) int64, the indices of these images.
         labels: (K,) int64, their classes, if they have any.
-        halves: mean and covariance of the pooled features of each half of the images, to see how numbers depend on how
-            many there are.
-        score: the Inception score, if features have probabilities.
-        sha256: of the crc32 of the pixels, block by block; of a file of statistics, its own.
+        halves: mean and covariance of the pooled features of each half of the images, to estimate the bias of a metric.
+        score: the Inception score, if the features have class probabilities.
+        sha256: of the crc32 of the pixels, block by block; or the one stored in a file of statistics.
     """
 
     count: int | None
@@ -58,25 +57,27 @@ class FeatureStatistics:
     sha256: str
 
 
-def gather(blocks: Iterable[tuple[Features, int]], count: int, labels: Tensor | None, keep: int) -> FeatureStatistics:
-    """Return the statistics of images by their features, which come block by block, with the crc32 of the pixels.
+def compute_statistics(
+    blocks: Iterable[tuple[Features, int]], count: int, labels: Tensor | None, keep: int
+) -> FeatureStatistics:
+    """Return the statistics of images from blocks of features.
 
-    A block's first half belongs to one half of the images, and its second half to the other. The features that are kept
-    are of images chosen at random, by number, and the same for every set of so many images.
+    The first half of a block belongs to one half of the images, and its second half to the other. Features are stored
+    for randomly chosen images. The choice depends on `count` only.
 
     Args:
-        blocks: features, and crc32 of the pixels.
-        count: how many images there are.
+        blocks: features of each block, with the crc32 of its pixels.
+        count: the number of images.
         labels: (N,) int64, or None.
-        keep: of how many images features are kept, at most.
+        keep: the largest number of images whose features are stored.
 
     Raises:
         UserError: there are fewer than two images, or features that are not finite.
     """
     if count < 2:
-        raise UserError(f"statistics take two images or more, not {count}")
-    kept = torch.sort(Permutation(0, count)(torch.arange(min(keep, count)))).values
-    chosen = torch.zeros(count, dtype=torch.bool).index_fill(0, kept, True)
+        raise UserError(f"statistics need two images or more, got {count}")
+    stored = torch.sort(Permutation(0, count)(torch.arange(min(keep, count)))).values
+    chosen = torch.zeros(count, dtype=torch.bool).index_fill(0, stored, True)
     digest, score = hashlib.sha256(), _InceptionScore()
     halves: tuple[Moments, Moments] | None = None
     spatial: Moments | None = None
@@ -105,8 +106,8 @@ def gather(blocks: Iterable[tuple[Features, int]], count: int, labels: Tensor | 
         pooled=_gaussian(whole),
         spatial=_gaussian(spatial) if spatial else None,
         features=torch.cat(features),
-        numbers=kept,
-        labels=None if labels is None else labels[kept],
+        numbers=stored,
+        labels=None if labels is None else labels[stored],
         halves=(_gaussian(halves[0]), _gaussian(halves[1])) if min(half.count for half in halves) > 1 else None,
         score=score.mean(),
         sha256=digest.hexdigest(),
@@ -114,7 +115,7 @@ def gather(blocks: Iterable[tuple[Features, int]], count: int, labels: Tensor | 
 
 
 class _InceptionScore:
-    """The Inception score of probabilities that come batch by batch: the mean over splits, as they are full."""
+    """The Inception score of class probabilities that are added batch by batch: the mean over full splits."""
 
     def __init__(self) -> None:
         self.waiting: list[Tensor] = []
@@ -123,13 +124,13 @@ class _InceptionScore:
     def update(self, probs: Tensor) -> None:
         """Add probabilities, (B, K)."""
         self.waiting.append(probs)
-        while sum(map(len, self.waiting)) >= SCORED_TOGETHER:
+        while sum(map(len, self.waiting)) >= INCEPTION_SPLIT:
             whole = torch.cat(self.waiting)
-            self.scores.append(inception_score(whole[:SCORED_TOGETHER], 1))
-            self.waiting = [whole[SCORED_TOGETHER:]]
+            self.scores.append(inception_score(whole[:INCEPTION_SPLIT], 1))
+            self.waiting = [whole[INCEPTION_SPLIT:]]
 
     def mean(self) -> float | None:
-        """Return the mean over full splits, or the score of all images if they fill none; None if there are none."""
+        """Return the mean over full splits, or the score of all images if none is full; None if there are no images."""
         if self.scores:
             return sum(self.scores) / len(self.scores)
         return inception_score(torch.cat(self.waiting), 1) if self.waiting else None
@@ -139,10 +140,11 @@ def _gaussian(moments: Moments) -> Gaussian:
     return moments.mean, moments.covariance
 
 
-def save(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> None:
-    """Write statistics as an npz, with the names that ADM's references have: `mu`, `sigma`, `mu_s`, `sigma_s`.
+def save_statistics(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> None:
+    """Write statistics as an npz with the names of ADM's references: `mu`, `sigma`, `mu_s`, `sigma_s`.
 
-    Besides, `features`, `numbers` and `labels` of the images that are kept, `score`, and `about`, JSON; not the halves.
+    Further arrays are `features`, `numbers` and `labels` of the stored images, `score`, and `about`, a JSON text. The
+    halves are not written.
 
     Raises:
         UserError: the file cannot be written.
@@ -155,9 +157,9 @@ def save(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> No
         arrays["labels"] = statistics.labels
     if statistics.score is not None:
         arrays["score"] = torch.tensor(statistics.score, dtype=torch.float64)
-    said = about | {"count": statistics.count, "sha256": statistics.sha256}
+    header = about | {"count": statistics.count, "sha256": statistics.sha256}
     content = io.BytesIO()
-    np.savez(content, **{name: value.numpy() for name, value in arrays.items()}, about=np.array(json.dumps(said)))  # type: ignore[arg-type]
+    np.savez(content, **{name: value.numpy() for name, value in arrays.items()}, about=np.array(json.dumps(header)))  # type: ignore[arg-type]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content.getvalue())
@@ -165,35 +167,35 @@ def save(statistics: FeatureStatistics, about: dict[str, Any], file: Path) -> No
         raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def load(file: Path) -> tuple[FeatureStatistics, dict[str, Any] | None]:
-    """Return the statistics in an npz, and what it says of itself: ADM's references say nothing.
+def load_statistics(file: Path) -> tuple[FeatureStatistics, dict[str, Any] | None]:
+    """Return the statistics in an npz, and its `about`, which ADM's references do not have.
 
     Raises:
-        UserError: the file is damaged, has no such arrays, or others than they should be.
+        UserError: the file is damaged, or lacks an array, or an array is not valid.
     """
     try:
         with NpzReader(file) as arrays:
             about = _StatisticsHeader.model_validate_json(arrays.text(ABOUT)) if ABOUT in arrays.names else None
             pooled = _gaussian_in(arrays, "mu", "sigma")
             spatial = _gaussian_in(arrays, "mu_s", "sigma_s") if "mu_s" in arrays.names else None
-            numbers, features, labels = _kept_in(arrays, len(pooled[0]), about)
+            numbers, features, labels = _read_features(arrays, len(pooled[0]), about)
             score = float(arrays.read("score", FLOAT, ())) if "score" in arrays.names else None
             if score is not None and not math.isfinite(score):
                 raise ArrayError(f"score is {score}")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(["about", *map(str, first["loc"])])
-        raise UserError(f"{file} holds no statistics ({where}: {first['msg']}): copy or make it anew") from error
+        raise UserError(f"{file} holds no statistics ({where}: {first['msg']}): copy or compute it again") from error
     except (OSError, ArrayError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{file} holds no statistics mu and sigma ({why}): copy or make it anew") from error
+        raise UserError(f"{file} holds no statistics mu and sigma ({why}): copy or compute it again") from error
     count, digest = (about.count, about.sha256) if about else (None, "")
     statistics = FeatureStatistics(count, pooled, spatial, features, numbers, labels, None, score, digest)
     return statistics, about.model_dump(exclude_unset=True) if about else None
 
 
 class _StatisticsHeader(BaseModel):
-    """What a file of statistics says of itself, as far as it is read again."""
+    """The keys of `about` that are read."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     count: Annotated[int, Field(ge=2, lt=2**63)] | None = None
@@ -203,10 +205,10 @@ class _StatisticsHeader(BaseModel):
 
 
 def _gaussian_in(arrays: NpzReader, mean: str, covariance: str) -> Gaussian:
-    """Return the mean (D,) and covariance (D, D) of these names.
+    """Return the arrays `mean` (D,) and `covariance` (D, D).
 
     Raises:
-        ArrayError: they are not there or of other shapes, not finite, or the second is no covariance.
+        ArrayError: they are missing, have other shapes or are not finite, or the second is not a covariance.
     """
     mu = torch.from_numpy(arrays.read(mean, REAL, (None,))).double()
     sigma = torch.from_numpy(arrays.read(covariance, REAL, (len(mu), len(mu)))).double()
@@ -214,13 +216,15 @@ def _gaussian_in(arrays: NpzReader, mean: str, covariance: str) -> Gaussian:
         raise ArrayError(f"{mean} or {covariance} has numbers that are not finite, or none")
     widths = sigma.diagonal().clamp(min=0).sqrt()
     if (sigma.diagonal() < 0).any() or ((sigma - sigma.T).abs() > 1e-3 * torch.outer(widths, widths)).any():
-        raise ArrayError(f"{covariance} is no covariance: it has negative variances, or is not symmetric")
+        raise ArrayError(f"{covariance} is not a covariance: it has negative variances or is not symmetric")
     return mu, sigma
 
 
-def _kept_in(arrays: NpzReader, size: int, about: _StatisticsHeader | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the numbers (K,) of the images whose features (K, D) are kept, these, and their labels (K,)."""
-    if about is None:  # foreign files may mean other things by these names
+def _read_features(
+    arrays: NpzReader, size: int, about: _StatisticsHeader | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the indices (K,), features (K, D) and labels (K,) of the images whose features are stored."""
+    if about is None:  # other programs may use these names for other arrays
         return torch.empty(0, dtype=torch.int64), torch.empty(0, size), None
     features = torch.from_numpy(arrays.read("features", FLOAT, (None, size))).float()
     rows = features.shape[:1]
@@ -229,5 +233,5 @@ def _kept_in(arrays: NpzReader, size: int, about: _StatisticsHeader | None) -> t
     if not features.isfinite().all():
         raise ArrayError("features are not finite")
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= (about.count or 2**63 - 1)):
-        raise ArrayError(f"numbers of images are beyond their count, {about.count}")
+        raise ArrayError(f"numbers has indices that are not below the number of images, {about.count}")
     return numbers, features, None if labels is None else torch.from_numpy(labels)

@@ -1,4 +1,4 @@
-"""How probable held-out images are under the ODE of a trained network, in bits per dimension."""
+"""What `sitkit likelihood` does: bits per dimension of held-out images under the ODE of a trained network."""
 
 import hashlib
 import json
@@ -26,17 +26,15 @@ from ..storage.files import write_atomic
 from ..storage.work_partition import WorkPartition
 from ..support.environment import versions
 from ..support.errors import UserError
-from .bits_per_dim import SOLVER, BatchBits, BitsEstimator, BitsStore, batches, collect, measure
+from .bits_per_dim import SOLVER, BatchBits, BitsEstimator, BitsStore, batches, collect_bits, measure_bits
 
 SIGNS = "Philox 4x32-10, domain 3"
-"""What makes the signs of probes; journals of other signs, which do not say, are left alone."""
+"""The generator of the random signs of probes. Results of versions that used another one are not reused."""
 EXACT_UP_TO = 256
-"""Numbers in an image, above which the divergence is estimated unless the number of probes is given."""
-MEANING = (
-    "over images: it contains the chance of dequantisation and of probes, both of which are drawn once for each image"
-)
+"""The number of values of an image above which the divergence is estimated, unless `probes` is given."""
+MEANING = "over images; it includes the randomness of dequantisation and probes, sampled once per image"
 PARTS = ("data", "path", "objective", "backbone")
-"""The parts of a recipe that bits depend on, besides the weights."""
+"""The parts of a recipe that bits depend on, for given weights."""
 
 
 def likelihood(
@@ -53,32 +51,33 @@ def likelihood(
     atol: float = 1e-6,
     say: Callable[[str], None],
 ) -> None:
-    """Measure a run's newest checkpoint on held-out images, write `likelihood.json`, and tell of it.
+    """Compute bits per dimension of held-out images under a run's newest checkpoint, and write `likelihood.json`.
 
-    The network is asked for the image's own class, without guidance. Every batch's bits are kept in the folder
-    `likelihood` as they are found, under a name made of all that they depend on (`bits.Kept`): called again, it goes on
-    with those that are missing, and with more images it adds theirs. Images on the disk are known by the state of their
-    files (`data.fingerprint`): once any of them was written, all are measured again.
+    The network is conditioned on the class of the image, without guidance. The bits of each finished batch are stored
+    in the folder `likelihood`, under a name of everything that they depend on (`BitsStore`). The next call computes
+    what is missing, and adds images if there are more. If an image file has been written since, all are computed again
+    (`data.fingerprint`).
 
-    Under torchrun, or with RANK and WORLD_SIZE set, each process takes its part of the work. On GPUs, the process with
-    LOCAL_RANK k uses GPU k of its machine.
+    Under torchrun, or with RANK and WORLD_SIZE set, each process computes a part of the batches. On GPUs, the process
+    with LOCAL_RANK k uses GPU k of its machine.
 
     Args:
         run: the run.
         recipe: its recipe.
         device: where to compute.
-        num: how many images, from the first; all if there are fewer.
-        probes: of the divergence's estimate; 0 is the exact one, None the exact one for small images.
+        num: the number of images, from the first; all if there are fewer.
+        probes: the number of random probes of the divergence; 0 for the exact divergence, None for the exact one for
+            small images and one probe for others.
         seed: of dequantisation and probes.
-        batch: images at once, see `bits` for what depends on them.
-        average: which average of the weights.
-        rtol: the error allowed of a step of the solver, relative.
-        atol: the same, absolute.
-        say: is told of the result; by process 0 only.
+        batch: images at once; see `bits_per_dim` for its effect.
+        average: the name of the EMA weights.
+        rtol: the relative error tolerance of the solver.
+        atol: the absolute error tolerance of the solver.
+        say: called with the result, in process 0 only.
 
     Raises:
-        UserError: the data have no pixels or none held out, there is no good checkpoint, the ODE cannot be solved, the
-            folder cannot be written, or other processes do not answer.
+        UserError: the data have no pixels or no held-out images, there is no complete checkpoint, the ODE cannot be
+            solved, the folder cannot be written, or other processes do not finish.
     """
     partition = WorkPartition.from_environment()
     device = partition.device(device)
@@ -86,26 +85,28 @@ def likelihood(
     num = min(num, _held_out(split))
     checkpoint = run.latest()
     network = load_network(recipe, split, checkpoint, device, average)
-    high_to_low = velocity_interval(recipe)[::-1]
+    interval = velocity_interval(recipe)[::-1]
     probes = (0 if math.prod(split.heldout.shape) <= EXACT_UP_TO else 1) if probes is None else probes
-    how = BitsEstimator(high_to_low, probes, seed, rtol, atol)
-    of_batches = {
+    estimator = BitsEstimator(interval, probes, seed, rtol, atol)
+    settings = {
         "checkpoint": checkpoint.name,
         "average": average,
         "average sha256": _sha256(checkpoint, average, network),
-        **asdict(how),
+        **asdict(estimator),
         **({"signs": SIGNS} if probes else {}),
         "solver": SOLVER,
         "batch": batch,
     }
     parts = batches(num, batch)
-    kept = _keep(run.folder / "likelihood", of_batches, recipe, split, partition)
-    measure(_velocities(network, recipe, split), split.heldout, parts, how, kept, device, partition)
+    store = _open_store(run.folder / "likelihood", settings, recipe, split, partition)
+    measure_bits(
+        _velocity_for_labels(network, recipe, split), split.heldout, parts, estimator, store, device, partition
+    )
     if not partition.is_main:
         return
-    found = collect(parts, kept, partition)
-    kept.settle()
-    report = _report(found, split) | of_batches | {"probes": probes or "exact"}
+    found = collect_bits(parts, store, partition)
+    store.merge_files()
+    report = _report(found, split) | settings | {"probes": probes or "exact"}
     report["versions"] = versions() | {"torchdiffeq": version("torchdiffeq")}
     file = run.folder / "likelihood.json"
     try:
@@ -115,29 +116,29 @@ def likelihood(
     spread = "" if report["standard error"] is None else f" +- {report['standard error']:.4f}"
     say(
         f"{report['bits per dimension']:.4f}{spread} bits per dimension on {num} held-out images, "
-        f"{report['network calls a batch']:.0f} network calls a batch: {file}"
+        f"{report['network calls a batch']:.0f} NFE per batch: {file}"
     )
 
 
 def _held_out(split: Split) -> int:
-    """Return how many held-out images there are.
+    """Return the number of held-out images.
 
     Raises:
-        UserError: there are none, or the states of the network are not their pixels.
+        UserError: there are none, or the network's states are not pixels.
     """
-    count = len(split.heldout)  # of absent data a problem of its own
+    count = len(split.heldout)  # raises for absent data
     if split.decode is not to_pixels:
         raise UserError(
-            "bits per dimension are those of pixels, and this run's network sees latents, whose density says nothing "
-            "of that of pixels: train on pixels for a likelihood, or measure samples with `sitkit evaluate`"
+            "bits per dimension are defined for pixels, and this run's network is trained on latents: train on pixels "
+            "for a likelihood, or evaluate samples with `sitkit evaluate`"
         )
     if not count:
-        raise UserError("this run's data hold out no images to measure: data.heldout or data.split name some")
+        raise UserError("this run's data have no held-out images: set them by data.heldout or data.split")
     return count
 
 
-def _velocities(network: nn.Module, recipe: Recipe, split: Split) -> Callable[[Tensor], Field]:
-    """Return the network's velocities, by the labels of images."""
+def _velocity_for_labels(network: nn.Module, recipe: Recipe, split: Split) -> Callable[[Tensor], Field]:
+    """Return the function from labels to the network's velocity."""
     objective = recipe.objective.build(path=recipe.path.build())
     model = all_channels(network, objective)
 
@@ -148,31 +149,31 @@ def _velocities(network: nn.Module, recipe: Recipe, split: Split) -> Callable[[T
     return velocity_of
 
 
-def _keep(
-    folder: Path, of_batches: Mapping[str, Any], recipe: Recipe, split: Split, partition: WorkPartition
+def _open_store(
+    folder: Path, settings: Mapping[str, Any], recipe: Recipe, split: Split, partition: WorkPartition
 ) -> BitsStore:
-    """Return where to keep bits, under a name made of all that they depend on, which `KEY.json` spells out."""
+    """Return the store of results. Its key is a digest of everything that they depend on, listed in `KEY.json`."""
     dumped = recipe.model_dump(mode="json")
     everything = {
-        **of_batches,
+        **settings,
         "recipe": {part: dumped[part] for part in PARTS},
         "classes": split.classes,
         "images": cache_key(split.heldout),
         "sitkit": version("sitkit"),
     }
     content = json.dumps(everything, indent=2, sort_keys=True).encode()
-    kept = BitsStore(folder, hashlib.sha256(content).hexdigest()[:16])
+    store = BitsStore(folder, hashlib.sha256(content).hexdigest()[:16])
     try:
         folder.mkdir(exist_ok=True)
         if partition.is_main:
-            write_atomic(folder / f"{kept.key}.json", content)
+            write_atomic(folder / f"{store.key}.json", content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
-    return kept
+    return store
 
 
 def _sha256(checkpoint: Path, average: str, network: nn.Module) -> str:
-    """Return the sha256 of an average's file, or of its tensors if it was made of several files."""
+    """Return the sha256 of the file of the EMA weights, or of the tensors if they are reconstructed."""
     return checkpoints.sha256_of(checkpoint, average) or _digest(network.state_dict().values())
 
 
@@ -184,7 +185,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 
 def _report(found: list[BatchBits], split: Split) -> dict[str, Any]:
-    """Return what the numbers of all images come to."""
+    """Return the mean bits of all images and of each class."""
     bits = torch.tensor([one for part in found for one in part.bits], dtype=torch.float64)
     labels = split.heldout.labels[: len(bits)]
     by_class = {name: bits[labels == label] for label, name in enumerate(split.classes)}

@@ -1,4 +1,4 @@
-"""Numbers of each class."""
+"""Metrics of each class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,26 +6,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compute_metrics import ReferenceComparison, has_wanted_class
 from .feature_statistics import FeatureStatistics
-from .measure import ReferenceComparison, wanted
 
 
-def per_class(samples: FeatureStatistics, against: ReferenceComparison, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what each class has, of the images whose features are kept; nothing if there are no classes.
+def per_class(
+    samples: FeatureStatistics, comparison: ReferenceComparison, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the metrics of each class, over the images whose features are stored; none if there are no classes.
 
-    `distance` is that of the means of the features of its samples and of its images in the reference, for which there
-    need not be many; `real`, that of training images, if they are at hand. `wanted` is the share of its samples whose
-    nearest image of the reference is of the class.
+    `distance` is the distance between the mean features of the samples and of the reference images of the class. It
+    does not need many images. `real` is the same for training images, if there are any. `wanted` is the fraction of
+    samples of the class whose nearest reference image is of the class.
     """
-    reference, training = against.reference, against.training
+    reference, training = comparison.reference, comparison.training
     if samples.labels is None or reference.labels is None or not len(reference.labels):
         return []
-    right = wanted(samples, reference)
+    correct = has_wanted_class(samples, reference)
     rows = []
     for label, name in enumerate(classes):
-        own = samples.labels == label
-        row = {"class": name, "samples": int(own.sum()), "reference": int((reference.labels == label).sum())}
-        row["wanted"] = float(right[own].double().mean()) if own.any() else None
+        selected = samples.labels == label
+        row = {"class": name, "samples": int(selected.sum()), "reference": int((reference.labels == label).sum())}
+        row["wanted"] = float(correct[selected].double().mean()) if selected.any() else None
         row["distance"] = _distance(_mean(samples, label), _mean(reference, label))
         row["real"] = _distance(_mean(training, label), _mean(reference, label)) if training else None
         rows.append(row)
@@ -34,8 +36,8 @@ def per_class(samples: FeatureStatistics, against: ReferenceComparison, classes:
 
 def _mean(images: FeatureStatistics, label: int) -> Tensor | None:
     assert images.labels is not None
-    own = images.labels == label
-    return images.features[own].double().mean(0) if own.any() else None
+    selected = images.labels == label
+    return images.features[selected].double().mean(0) if selected.any() else None
 
 
 def _distance(one: Tensor | None, other: Tensor | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Samples to measure: a folder that `sitkit sample` has written, an npz of images, or a folder of image files."""
+"""Samples to evaluate: a folder of `sitkit sample`, an npz of images, or a folder of image files."""
 
 import hashlib
 import json
@@ -17,31 +17,39 @@ from ..data.file_listing import list_files
 from ..data.fingerprint import FileFingerprints as FileStates
 from ..data.image_decoding import decode_whole, image_suffixes
 from ..sampling.sample_folder import SampleFolder
-from ..sampling.write_folder import wait
+from ..sampling.write_folder import wait_for_shards
 from ..storage.arrays import NpzReader
 from ..storage.files import read_regular
 from ..storage.npy_header import ArrayError
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from ..support.progress import print_once
-from .image_sources import ImageArray, ImageFiles, ImageSource, held, images_in, open_array, open_files
+from .image_sources import (
+    ImageArray,
+    ImageFiles,
+    ImageSource,
+    describe_arrays,
+    image_array_name,
+    open_array,
+    open_files,
+)
 
 FEATURES = "features"
-"""The folder of the features of samples: in theirs, or, of samples of others, in that of the report."""
+"""The folder of features: in that of the samples, or in that of the report for images of other programs."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """Samples, which are `ImageSource`, and what is known of them.
+    """A set of samples to evaluate. It is an `ImageSource`.
 
     Args:
-        place: where they are.
-        pictures: the samples.
+        place: the path of the samples.
+        pictures: the samples as images.
         image: (C, H, W).
-        classes: the names of their classes, by label; none if they have no labels.
-        features: the folder in which their features are kept.
-        manifest: what they depend on, as far as it is known.
-        drawn: the folder of samples, if sitkit has drawn them.
+        classes: the names of their classes, by label; empty if they have no labels.
+        features: the folder of their features.
+        manifest: everything that they depend on, as far as it is known.
+        drawn: the folder of samples, if sitkit generated them.
     """
 
     place: Path
@@ -54,7 +62,7 @@ class SampleSet:
 
     @classmethod
     def of(cls, samples: SampleFolder) -> "SampleSet":
-        """Return the samples of a folder that sitkit has drawn, or draws now."""
+        """Return the samples of a folder of `sitkit sample`, which may be incomplete."""
         content = samples.content
         features = samples.folder / FEATURES
         return cls(samples.folder, samples, content.image, content.classes, features, content.manifest, samples)
@@ -67,21 +75,21 @@ class SampleSet:
         """The label of each, (N,) int64; None if there are no classes."""
         return self.pictures.labels
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return samples (B,) int64, as (B, C, H, W) uint8."""
-        return self.pictures.read(numbers)
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return the samples with these indices, (B,) int64, as (B, C, H, W) uint8."""
+        return self.pictures.read(indices)
 
-    def crc(self, numbers: range) -> int:
-        """Return a number that stands for the content of some; 0 if the name of the folder of features does."""
-        return 0 if self.drawn is None else self.drawn.crc(numbers)
+    def crc(self, indices: range) -> int:
+        """Return a checksum of some samples; 0 if the name of the folder of features depends on their content."""
+        return 0 if self.drawn is None else self.drawn.crc(indices)
 
-    def wait(self, partition: WorkPartition) -> None:
-        """Wait until other processes have drawn theirs."""
+    def wait_for_shards(self, partition: WorkPartition) -> None:
+        """Wait until the other processes have generated their shards."""
         if self.drawn is not None:
-            wait(self.drawn, partition)
+            wait_for_shards(self.drawn, partition)
 
     def costs(self) -> tuple[int, int] | None:
-        """Return the calls of the network a batch and its rows a sample, if they are known."""
+        """Return the NFE of a batch and the network rows per sample, if they are known."""
         if self.drawn is None:
             return None
         first = self.drawn.get(0)
@@ -89,10 +97,10 @@ class SampleSet:
 
 
 def open_samples(path: Path, out: Path) -> SampleSet:
-    """Return samples that other programs have drawn, or that were exported.
+    """Return exported samples, or samples of other programs.
 
-    They are the images `arr_0` of an npz, with its `labels`, if it has any; or the image files of a folder, all of one
-    size, and of classes if they lie in folders of these.
+    They are the images `arr_0` of an npz, with its `labels` if it has them, or the image files of a folder, which must
+    have one size. Subfolders are classes if all files are in subfolders.
 
     Args:
         path: the npz or the folder.
@@ -101,42 +109,42 @@ def open_samples(path: Path, out: Path) -> SampleSet:
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
-    pictures, classes = _of_files(path) if os.path.isdir(path) else _of_array(path)
+    pictures, classes = _image_files(path) if os.path.isdir(path) else _image_array(path)
     names = [path.joinpath(name) for name in pictures.names] if isinstance(pictures, ImageFiles) else [path]
-    of = FileStates(names, [str(name) for name in names]).cache_key(torch.arange(len(names)))
+    state = FileStates(names, [str(name) for name in names]).cache_key(torch.arange(len(names)))
     labels = None if pictures.labels is None else pictures.labels.tolist()
-    digest = hashlib.sha256(json.dumps([of, labels]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([state, labels]).encode()).hexdigest()[:12]
     return SampleSet(path, pictures, pictures.image, classes, out / FEATURES / digest, {"samples_from": str(path)})
 
 
-def _of_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
+def _image_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
     try:
         with NpzReader(path) as arrays:
-            name = images_in(arrays)
+            name = image_array_name(arrays)
             if name is None:
-                raise ArrayError(f"{held(arrays)}; statistics can be a --reference")
+                raise ArrayError(f"{describe_arrays(arrays)}; statistics can only be a --reference")
             shape, dtype = (header := arrays.header(name)).shape, header.dtype
     except (OSError, ArrayError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path} is no npz of samples, arr_0 (N, H, W, 3) uint8: {why}") from error
+        raise UserError(f"{path} is not an npz of samples, arr_0 (N, H, W, 3) uint8: {why}") from error
     if len(shape) != 4 or shape[3] != 3 or dtype != "uint8" or 0 in shape:
-        raise UserError(f"{path}: {name} is {dtype} {shape}, and samples are (N, H, W, 3) uint8")
+        raise UserError(f"{path}: {name} is {dtype} {shape}, but samples must be (N, H, W, 3) uint8")
     found = open_array(path, (3, *shape[1:3]))
     if found.labels is None:
         return found, ()
     if (found.labels < 0).any():
-        raise UserError(f"{path}: labels are numbers from 0 up, and one is {int(found.labels.min())}")
+        raise UserError(f"{path}: labels must be 0 or greater, got {int(found.labels.min())}")
     classes = Classes.from_labels(found.labels)
     return replace(found, labels=classes.compact(found.labels, str(path))), classes.names
 
 
-def _of_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
+def _image_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     try:
         names = list_files(path, image_suffixes()).names
     except ValueError as error:
         raise UserError(str(error)) from error
     if not names:
-        raise UserError(f"{path} holds neither samples nor a run, and no image that Pillow reads")
+        raise UserError(f"{path} has neither samples nor a run, and no image that Pillow can read")
     loose = any("/" not in name for name in names)
     classes = () if loose else tuple(sorted({name.split("/", 1)[0] for name in names}))
     try:

@@ -1,4 +1,4 @@
-"""The numbers of a report as lines of text."""
+"""The metrics of a report as lines of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ WIDTH = 46
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """Return the numbers of a report as aligned lines: of samples, of other sets of samples, and of real images."""
+    """Return the metrics of a report as aligned columns: samples, other sets of samples, and real images."""
     numbers = report["numbers"]
     others = other_sets(numbers)
     head = f"{'':{WIDTH}}{'samples':>22}" + "".join(f"{what:>22}" for what in others) + f"{'real':>10}"
@@ -20,31 +20,31 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def too_few(report: Mapping[str, Any]) -> list[str]:
-    """Return a line for each number that is too large for there being so few samples, by a hundredth or more.
+    """Return a line for each metric that is too large by 1 % or more because of the finite number of samples.
 
-    And one for a reference of fewer images than features, from which every distance is large.
+    A further line warns of a reference with fewer images than features, from which all Frechet distances are large.
     """
     manifest = report["manifest"]
     lines = [
-        f"{name}: {_part(number)} due to there being {manifest['samples']} samples and no more"
+        f"{name}: {_bias(number)} due to the finite number of samples ({manifest['samples']})"
         for name, number in report["numbers"].items()
         if number["bias"] and number["bias"] > 0.01 * abs(number["mean"])
     ]
     count, size = manifest["reference"].get("count"), manifest["features"]["size"]
     if count is not None and count < size:
         lines.append(
-            f"the reference has {count} images, fewer than the {size} features: far from it are real ones, too"
+            f"the reference has {count} images, fewer than the {size} features: real images, too, are far from it"
         )
     return lines
 
 
-def _part(number: Mapping[str, Any]) -> str:
-    """Return how much of a number its bias is; the estimate may be more than there is where that is little."""
-    return f"of it, about {number['bias']:.2g} are" if number["bias"] < number["mean"] else "about all of it is"
+def _bias(number: Mapping[str, Any]) -> str:
+    """Return the bias of a metric as text. The estimate can exceed the value of a small metric."""
+    return f"about {number['bias']:.2g} of it is" if number["bias"] < number["mean"] else "about all of it is"
 
 
 def other_sets(numbers: Mapping[str, Any]) -> list[str]:
-    """Return the names of the sets of samples that stand beside the first, such as those without guidance."""
+    """Return the names of the sets of samples besides the first, such as `without guidance`."""
     first: Mapping[str, Any] = next(iter(numbers.values()))
     return [what for what, value in first.items() if isinstance(value, Mapping)]
 

@@ -1,4 +1,4 @@
-"""Samples as other programs read them, a shard at a time."""
+"""Export samples for other programs, one shard at a time."""
 
 import filecmp
 import json
@@ -22,14 +22,14 @@ LABELS = "labels.json"
 
 
 def export(samples: SampleFolder, out: Path) -> None:
-    """Write samples as an npz for ADM's evaluator, if `out` ends in .npz, or as a folder of PNG files.
+    """Write samples as an npz for ADM's evaluator if `out` ends in .npz, or else as a folder of PNG files.
 
-    The npz has `arr_0` (N, H, W, 3) uint8, and `labels` (N,) int64 if there are classes: their names where these are
-    numbers, and else their places among them. The files are named by number, `00000000.png`, ...; `labels.json` beside
-    them has the name of each one's class. Grey images become three equal channels in the array, and stay grey as files.
+    The npz has `arr_0` (N, H, W, 3) uint8 and, if there are classes, `labels` (N,) int64: the names of the classes if
+    these are numbers, or else their indices. The files are named by index, `00000000.png`, ...; `labels.json` beside
+    them has the class name of each file. Grey images have three equal channels in the array, and one in the files.
 
     Raises:
-        UserError: a shard is missing or damaged, or `out` cannot be written; an npz is whole or not there.
+        UserError: a shard is missing or damaged, or `out` cannot be written. An npz is either complete or absent.
     """
     samples.check()
     try:
@@ -76,8 +76,8 @@ def _write_files(samples: SampleFolder, folder: Path) -> None:
         with progress("exporting", len(samples), unit="images") as advance:
             for shard in samples.shards.indices:
                 for number, pixels in zip(samples.shards.rows(shard), samples.get(shard).pixels, strict=True):
-                    picture = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
-                    Image.fromarray(picture.contiguous().numpy()).save(draft / names[number])
+                    array = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+                    Image.fromarray(array.contiguous().numpy()).save(draft / names[number])
                     advance(1)
         if samples.labels is not None:
             classes = [samples.content.classes[label] for label in samples.labels.tolist()]
@@ -86,10 +86,10 @@ def _write_files(samples: SampleFolder, folder: Path) -> None:
 
 
 def _replace(folder: Path, draft: Path) -> None:
-    """Put a draft in the place of a folder, if that holds nothing but some of the same files."""
+    """Replace a folder by the draft, if the folder is absent or holds only files that are equal in the draft."""
     if folder.is_dir():
         for file in folder.iterdir():
             if not filecmp.cmp(file, draft / file.name, shallow=False):
-                raise UserError(f"{file} is of other samples; give another --out")
+                raise UserError(f"{file} is an image of other samples; give another --out")
         shutil.rmtree(folder)
     move_folder(draft, folder, LABELS)

@@ -1,4 +1,4 @@
-"""Drawing samples: a network, a resolved sampler and guidance, put together."""
+"""Generate samples: a network combined with a resolved sampler and guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,29 +38,29 @@ CURVE_IMAGES, CURVE_TIMES = 256, 25
 
 
 class NonFiniteError(UserError):
-    """Samples have diverged."""
+    """Samples are not finite, or the sampler cannot take its steps."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleBatch:
-    """Images (N, C, H, W) uint8 with their labels (N,), None if there are no classes, and what they cost."""
+    """Images (N, C, H, W) uint8, their labels (N,) or None if there are no classes, and their cost."""
 
     pixels: Tensor
     labels: Tensor | None
     calls: int
-    """Calls of the network for one batch."""
+    """The NFE of a batch."""
     rows: int
-    """Rows of the network for one sample: twice the calls, under guidance."""
+    """Network rows per sample: twice the NFE with guidance."""
 
 
 class SampleGenerator:
-    """Draws samples, which depend on the seed and on their number and label, not on what is drawn with them.
+    """Generates samples. Each depends on the seed, its index and its label, and not on the rest of its batch.
 
     Args:
         network: called as (x, t, y=labels), or without y if there are no classes.
         recipe: its path, objective, sampler and guidance are used.
-        split: the data, for their shape and classes, and how states become pixels.
-        seed: of the sampling, which is independent of the training's.
+        split: the data: their shape, their classes and the decoder from states to pixels.
+        seed: of the sampling, independent of the training seed.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, split: Split, seed: int):
@@ -73,81 +73,81 @@ class SampleGenerator:
         self.call = with_precision(recipe.sampler.precision, call)
         self.curve = measure_loss_curve(network, recipe, split) if slots.needs_loss_curve(recipe.sampler.w) else None
 
-    def __call__(self, numbers: Tensor, labels: Tensor | None) -> SampleBatch:
-        """Return the samples of these numbers, (B,) int64, and labels, (B,) int64 or None; on the CPU.
+    def __call__(self, indices: Tensor, labels: Tensor | None) -> SampleBatch:
+        """Return the samples with these indices, (B,) int64, and labels, (B,) int64 or None, on the CPU.
 
         Raises:
-            NonFiniteError: they have diverged, or the sampler cannot take its steps.
+            NonFiniteError: samples are not finite, or the sampler cannot take its steps.
         """
         counted = Counted(self.call)
-        x = noise(self.seed, Stream.START, numbers, self.split.training.shape).to(self.device)
+        x = noise(self.seed, Stream.START, indices, self.split.training.shape).to(self.device)
         y = None if labels is None else labels.to(self.device)
-        keyed = Keyed(self.seed, numbers.to(self.device))
+        keyed = Keyed(self.seed, indices.to(self.device))
         try:
-            x = _sample(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
-        except ValueError as error:  # of the libraries, as at a time at which a velocity is infinite
+            x = _solve(counted, self.recipe, x, y, len(self.split.classes), keyed, self.curve)
+        except ValueError as error:  # raised by the libraries, for example where the velocity is infinite
             raise NonFiniteError(f"sampler.interval or sampler.solver: {error}") from error
         if not x.isfinite().all():
-            bad = numbers[~x.isfinite().flatten(1).all(1).cpu()].tolist()
+            bad = indices[~x.isfinite().flatten(1).all(1).cpu()].tolist()
             raise NonFiniteError(
-                f"{len(bad)} samples of seed {self.seed} are not finite, such as number {bad[0]}: take more steps or "
-                "another solver, or keep sampler.interval from the ends"
+                f"{len(bad)} samples of seed {self.seed} are not finite, for example sample {bad[0]}: use more steps, "
+                "another solver, or a sampler.interval further from 0 and 1"
             )
-        return SampleBatch(self.split.decode(x).cpu(), labels, counted.calls, counted.rows // len(numbers))
+        return SampleBatch(self.split.decode(x).cpu(), labels, counted.calls, counted.rows // len(indices))
 
 
-def draw(
-    drawing: SampleGenerator,
+def generate(
+    generator: SampleGenerator,
     count: int,
     labels: Tensor | None,
     *,
     batch: int = 256,
     quiet: bool = False,
 ) -> SampleBatch:
-    """Return samples number 0 to count - 1, all in memory.
+    """Return samples 0 to count - 1, all in memory.
 
     Args:
-        drawing: what draws them.
-        count: how many.
+        generator: the sample generator.
+        count: the number of samples.
         labels: (count,), or None.
-        batch: how many at once.
-        quiet: whether to show no progress.
+        batch: samples at once.
+        quiet: whether to hide the progress bar.
     """
-    pieces = []
+    batches = []
     with progress("sampling", count, unit="images", quiet=quiet) as advance:
-        for numbers in torch.split(torch.arange(count), batch):
-            pieces.append(drawing(numbers, None if labels is None else labels[numbers]))
-            advance(len(numbers))
-    return SampleBatch(torch.cat([piece.pixels for piece in pieces]), labels, pieces[-1].calls, pieces[-1].rows)
+        for indices in torch.split(torch.arange(count), batch):
+            batches.append(generator(indices, None if labels is None else labels[indices]))
+            advance(len(indices))
+    return SampleBatch(torch.cat([one.pixels for one in batches]), labels, batches[-1].calls, batches[-1].rows)
 
 
-def _sample(
+def _solve(
     network: Counted, recipe: Recipe, x: Tensor, y: Tensor | None, null: int, keyed: Keyed, curve: LossCurve | None
 ) -> Tensor:
-    """Return the samples that start from x."""
+    """Return the states at the end of the sampler's times, from the noise x."""
     path = sampling_path(recipe)
     objective = recipe.objective.build(path=recipe.path.build())
     sampler = resolve_sampler(recipe)
-    model: Field = network if y is None else conditioned(network, recipe, y, null, objective, x.shape[1])
+    model: Field = network if y is None else guided_field(network, recipe, y, null, objective, x.shape[1])
     velocity = sampling_velocity(recipe, objective.field(model))
     times = time_grid(sampler, path)
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
-    lasts: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}
+    last_steps: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}
     if sampler.kind == "ode":
         solver = sampler.solver.build(velocity=velocity, path=path, w=None)
     else:
         w = sampler.w.build(path=path, loss_curve=curve)
         sde = SDE(velocity, path, w)
         solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, w=w, model=model, noise=keyed)
-        lasts["mean"] = Mean(sde)
+        last_steps["mean"] = Mean(sde)
     if isinstance(solver, Exponential):
         times = grids.through(times, velocity)  # as `plan` does
-    return sample(solver, x, times, lasts.get(sampler.last))
+    return sample(solver, x, times, last_steps.get(sampler.last))
 
 
 def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> LossCurve:
-    """Return the error of the network's velocity, time by time, on some of the images it was trained on."""
+    """Return the mean squared error of the network's velocity as a function of time, on some training images."""
     device = next(network.parameters()).device
     objective, path = recipe.objective.build(path=recipe.path.build()), recipe.path.build()
     index = torch.arange(min(CURVE_IMAGES, len(split.training)))
@@ -160,13 +160,13 @@ def measure_loss_curve(network: nn.Module, recipe: Recipe, split: Split) -> Loss
     return LossCurve.measure(objective.field(labelled), path, x, eps, times)
 
 
-def conditioned(
+def guided_field(
     network: Callable[..., Tensor], recipe: Recipe, y: Tensor, null: int, objective: Objective, in_channels: int
 ) -> Field:
-    """Return the network with its labels, guided if the recipe says so; never guided is the range of a variance."""
+    """Return the network as a field for these labels, with the recipe's guidance. A learned variance is not guided."""
     guidance = recipe.guidance
     if guidance.scale == 1:
         return Conditional(network, y)
-    everything = in_channels if isinstance(objective, Hybrid) else None
-    channels = everything if guidance.channels == "all" else guidance.channels
+    state_channels = in_channels if isinstance(objective, Hybrid) else None
+    channels = state_channels if guidance.channels == "all" else guidance.channels
     return ClassifierFree(network, y, null, guidance.scale, guidance.interval, channels)

@@ -1,4 +1,4 @@
-"""Pictures of images: grids, with their classes written beside them."""
+"""Image grids, with class names as captions."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from ..support.errors import UserError
 from ..support.progress import print_once
 
 SIDE = 48
-"""Images are enlarged by whole factors to about this many pixels."""
+"""Images are enlarged by an integer factor to about this many pixels."""
 GAP = 4
-MOST_COLUMNS = 24
+MAX_COLUMNS = 24
 DEJAVU = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int = SIDE) -> Image.Image:
-    """Return images (N, C, H, W) uint8, C = 1 or 3, row by row; captions, if any, head the columns."""
+    """Return a grid of images (N, C, H, W) uint8, C = 1 or 3, row by row, with captions above the columns."""
     factor = max(1, round(side / pixels.shape[-1]))
     large = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2).expand(-1, 3, -1, -1)
     height, width = large.shape[-2:]
@@ -45,12 +45,12 @@ def tile(pixels: Tensor, columns: int, captions: Sequence[str] = (), side: int =
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which comes with Matplotlib, of a height in pixels: Latin, Greek, Cyrillic and more."""
+    """Return Matplotlib's DejaVu Sans in a size in pixels. It has Latin, Greek, Cyrillic and more."""
     return ImageFont.truetype(DEJAVU, size)
 
 
 def _font_for(caption: str, width: int) -> ImageFont.FreeTypeFont:
-    """Return the largest font, of 6 to 14 pixels, in which a caption is no wider than a column, if there is one."""
+    """Return the largest font of 6 to 14 pixels in which a caption fits a column, or the smallest one."""
     fonts = (_font(size) for size in range(14, 5, -1))
     return next((font for font in fonts if font.getlength(caption) <= width), _font(6))
 
@@ -65,15 +65,15 @@ def caption_of(label: int, classes: Sequence[str]) -> str:
     name = unicodedata.normalize("NFC", " ".join(classes[label].split()))
     if all(_glyphs().get_char_index(ord(character)) for character in name):
         return name
-    print_once(f"captions show #{label} for the class {name!r}, of which the font lacks a character")
+    print_once(f"captions show #{label} for the class {name!r}, which has a character that is not in the font")
     return f"#{label}"
 
 
 def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) -> Image.Image:
-    """Return a grid of images with a column, and its caption, for every class that occurs; a square one if too many."""
+    """Return a grid of images with a captioned column for every class that occurs, or a square grid if too many do."""
     columns = max(1, round(len(pixels) ** 0.5))
     present = [] if labels is None else torch.unique(labels).tolist()
-    if not 0 < len(present) <= MOST_COLUMNS:
+    if not 0 < len(present) <= MAX_COLUMNS:
         return tile(pixels, columns)
     captions = [caption_of(label, classes) for label in present]
     if len(present) == 1:
@@ -85,8 +85,8 @@ def label_grid(pixels: Tensor, labels: Tensor | None, classes: Sequence[str]) ->
     return tile(torch.stack(filled, dim=1).flatten(0, 1), len(present), captions)
 
 
-def save_picture(picture: Image.Image, file: Path) -> None:
-    """Write a picture as PNG.
+def save_image(image: Image.Image, file: Path) -> None:
+    """Write an image as PNG.
 
     Raises:
         UserError: the file cannot be written.
@@ -94,7 +94,7 @@ def save_picture(picture: Image.Image, file: Path) -> None:
     draft = file.with_name(f".{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(draft, format="png", optimize=True)
+        image.save(draft, format="png", optimize=True)
         draft.replace(file)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Everything that samples depend on."""
+"""The manifest of samples: everything that they depend on."""
 
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,26 @@ from ..support.environment import versions
 from .labels import Labels
 
 MADE_BY = "made_by"
-"""The part of a manifest that samples depend on by rounding only: it may differ where they go on."""
+"""The part of a manifest that affects samples by rounding only. It may differ when sampling resumes."""
 STEP_NOISE = "Philox 4x32-10, domain 1"
-"""What makes the noise of an SDE's steps; samples from before there were domains do not say, and are others."""
+"""The generator of the noise of an SDE's steps. Samples of versions that used another one lack this entry."""
 OF_SAMPLES = ("seed", "data", "path", "objective", "backbone", "sampler", "guidance")
-"""The parts of a recipe that samples depend on, given the weights."""
+"""The parts of a recipe that samples depend on, for given weights."""
 
 
 def manifest_of(
     recipe: Recipe, split: Split, checkpoint: Path, average: str, labels: Labels, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    """Return everything that the samples of a checkpoint depend on, but for how many there are.
+    """Return everything that the samples of a checkpoint depend on, except their number.
 
     Args:
-        recipe: the run's, with the sampler and guidance that are used.
-        split: its data, which say how states become pixels.
-        checkpoint: which.
-        average: which average of the weights.
+        recipe: the run's recipe, with the sampler and guidance in use.
+        split: its data, which define how states are decoded to pixels.
+        checkpoint: the folder of the checkpoint.
+        average: the name of the EMA weights.
         labels: the rule of the labels.
         seed: of the sampling.
-        device: where samples are drawn.
+        device: where samples are generated.
     """
     resolved = resolve_auto(recipe).model_dump(mode="json")
     decoder: dict[str, Any] = getattr(split.decode, "describe", dict)()
@@ -57,7 +57,7 @@ def manifest_of(
 
 
 def identity(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a manifest in which two must agree for their samples to be the same, but for rounding."""
+    """Return the part of a manifest that is equal for samples that are equal up to rounding."""
     recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
     if isinstance(recipe["data"], dict):
         recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PATH_KEYS}
@@ -65,9 +65,9 @@ def identity(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sha256(checkpoint: Path, average: str) -> str:
-    """Return the sha256 of the average's file, or, of one that is made of several, those of all their files."""
-    if own := checkpoints.sha256_of(checkpoint, average):
-        return own
+    """Return the sha256 of the file of the EMA weights, or of all files that they are reconstructed from."""
+    if digest := checkpoints.sha256_of(checkpoint, average):
+        return digest
     parts = [
         f"{one.name}/{part} {checkpoints.sha256_of(one, part)}"
         for one in checkpoints.list_checkpoints(checkpoint.parent)

@@ -1,4 +1,4 @@
-"""What `sitkit sample` does: from a run to samples in a folder, an array or a picture."""
+"""What `sitkit sample` does: generate samples of a run, as a folder, an npz or an image grid."""
 
 import glob
 import hashlib
@@ -17,27 +17,27 @@ from ..runs.run import Run
 from ..storage.work_partition import WorkPartition
 from ..support.errors import UserError
 from .export import export
-from .generator import SampleBatch, SampleGenerator, draw
-from .image_grid import label_grid, save_picture
+from .generator import SampleBatch, SampleGenerator, generate
+from .image_grid import label_grid, save_image
 from .labels import Labels
 from .manifest import identity, manifest_of
-from .sample_folder import SampleFolder, ShardContent
-from .write_folder import SHARD, begin, draw_into, wait
+from .sample_folder import FolderContent, SampleFolder
+from .write_folder import SHARD, generate_missing, open_or_create, wait_for_shards
 
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """What is to be drawn of a run.
+    """The samples to generate from a run.
 
     Args:
-        run: the run, of which the newest good checkpoint is used.
-        recipe: its recipe, with the sampler and guidance that are wanted.
+        run: the run. Its newest complete checkpoint is used.
+        recipe: its recipe, with the sampler and guidance to use.
         split: its data.
-        labels: of the samples.
+        labels: the rule of the labels.
         seed: of the sampling.
         batch: samples at once.
-        average: which average of the weights.
-        device: where.
+        average: the name of the EMA weights.
+        device: where to compute.
     """
 
     run: Run
@@ -49,11 +49,11 @@ class SampleRequest:
     average: str
     device: torch.device
 
-    def drawing(self, checkpoint: Path) -> SampleGenerator:
-        """Return what draws from a checkpoint.
+    def generator(self, checkpoint: Path) -> SampleGenerator:
+        """Return the sample generator of a checkpoint.
 
         Raises:
-            UserError: it is damaged, or of another network.
+            UserError: the checkpoint is damaged, or does not fit the network.
         """
         network = load_for_sampling(self.recipe, self.split, checkpoint, self.device, self.average)
         return SampleGenerator(network, self.recipe, self.split, self.seed)
@@ -65,43 +65,43 @@ class SampleRequest:
         channels, height, width = self.split.decode(state).shape[1:]
         return channels, height, width
 
-    def content(self, checkpoint: Path, count: int) -> ShardContent:
-        """Return what a folder of so many samples holds."""
+    def content(self, checkpoint: Path, count: int) -> FolderContent:
+        """Return the content of a folder of `count` samples."""
         manifest = manifest_of(self.recipe, self.split, checkpoint, self.average, self.labels, self.seed, self.device)
         classes = self.split.classes
-        return ShardContent(count=count, shard=SHARD, image=self.image, classes=classes, manifest=manifest)
+        return FolderContent(count=count, shard=SHARD, image=self.image, classes=classes, manifest=manifest)
 
 
-def to_folder(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleBatch | None:
-    """Draw into a folder, or go on with it, and return its first shard; None for processes that only help.
+def sample_to_folder(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleBatch | None:
+    """Generate samples into a folder, or resume, and return the first shard; None except in process 0.
 
     Raises:
-        UserError: there is no good checkpoint, or the folder holds something else or cannot be written.
+        UserError: there is no complete checkpoint, or the folder holds something else or cannot be written.
     """
     checkpoint = request.run.latest()
-    samples = begin(out, request.content(checkpoint, count), partition)
-    drawing = lambda: request.drawing(checkpoint)  # noqa: E731  # the network is loaded if something is missing
-    draw_into(samples, drawing, request.labels, batch=request.batch, partition=partition, what="sampling")
+    samples = open_or_create(out, request.content(checkpoint, count), partition)
+    generator = lambda: request.generator(checkpoint)  # noqa: E731  # loads the network only if a shard is missing
+    generate_missing(samples, generator, request.labels, batch=request.batch, partition=partition, what="sampling")
     if not partition.is_main:
         return None
-    wait(samples, partition)
+    wait_for_shards(samples, partition)
     return samples.get(0)
 
 
-def to_array(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleBatch | None:
-    """Draw into an npz, by way of a hidden folder beside it, which is removed: so it, too, can be gone on with.
+def sample_to_npz(request: SampleRequest, count: int, out: Path, partition: WorkPartition) -> SampleBatch | None:
+    """Generate samples into an npz, and return what `sample_to_folder` does.
 
-    It returns what `to_folder` does.
+    Until the npz is complete, the samples are in a hidden folder beside it, so that this can resume.
 
     Raises:
-        UserError: there is no good checkpoint, or the file cannot be written.
+        UserError: there is no complete checkpoint, or the file cannot be written.
     """
     content = request.content(request.run.latest(), count)
     if not (partition.is_main or partition.assigned(range(-(-count // SHARD)))):
-        return None  # process 0 waits for nothing of this one, and may be done with the folder before it is seen
+        return None  # process 0 does not wait for this process, and may already have removed the folder
     digest = hashlib.sha256(json.dumps([identity(content.manifest), count]).encode()).hexdigest()[:12]
     aside = out.with_name(f".{out.name}.{digest}")
-    first = to_folder(request, count, aside, partition)
+    first = sample_to_folder(request, count, aside, partition)
     if first is None:
         return None
     export(SampleFolder.open(aside), out)
@@ -110,23 +110,23 @@ def to_array(request: SampleRequest, count: int, out: Path, partition: WorkParti
     return first
 
 
-def to_picture(request: SampleRequest, count: int, out: Path) -> SampleBatch:
-    """Draw a grid.
+def sample_to_grid(request: SampleRequest, count: int, out: Path) -> SampleBatch:
+    """Generate samples into an image grid.
 
     Raises:
-        UserError: there is no good checkpoint, or the file cannot be written.
+        UserError: there is no complete checkpoint, or the file cannot be written.
     """
-    drawn = draw(
-        request.drawing(request.run.latest()),
+    samples = generate(
+        request.generator(request.run.latest()),
         count,
         request.labels(request.seed, torch.arange(count)),
         batch=request.batch,
     )
-    save_picture(label_grid(drawn.pixels, drawn.labels, request.split.classes), out)
-    return drawn
+    save_image(label_grid(samples.pixels, samples.labels, request.split.classes), out)
+    return samples
 
 
-def check_out(out: Path) -> None:
-    """Raise a problem unless samples can become that."""
+def check_output_path(out: Path) -> None:
+    """Raise a `UserError` unless samples can be written to such a path."""
     if out.suffix not in (".png", ".npz", "") and not out.is_dir():
-        raise UserError(f"--out must end in .png or .npz, or be a folder without such an ending, got {out}")
+        raise UserError(f"--out must end in .png or .npz, or be a folder without a suffix, got {out}")

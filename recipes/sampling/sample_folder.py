@@ -1,8 +1,8 @@
 """A folder of samples.
 
-- `samples.json`: what they are, as `Content` describes; it is written first;
-- `shards/00000000.npz`, ...: the samples, in blocks: `pixels` (n, C, H, W) uint8, `labels` (n,) int64 if there are
-  classes, and what they cost, `calls` of the network a batch and `rows` a sample.
+- `samples.json` describes the samples (`FolderContent`). It is written first.
+- `shards/00000000.npz`, ... hold the samples: `pixels` (n, C, H, W) uint8, `labels` (n,) int64 if there are classes,
+  and their cost: `calls`, the NFE of a batch, and `rows`, the network rows per sample.
 """
 
 import zlib
@@ -28,13 +28,13 @@ CONTENT, SHARDS = "samples.json", "shards"
 Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
-class ShardContent(Section):
-    """What a folder of samples holds."""
+class FolderContent(Section):
+    """The content of `samples.json`."""
 
     format: Literal[1] = 1
     count: Count
     shard: Count
-    """How many samples a shard has."""
+    """Samples per shard."""
     image: tuple[Count, Count, Count]
     """(C, H, W) of the pixels."""
     classes: tuple[str, ...]
@@ -44,33 +44,35 @@ class ShardContent(Section):
 
 @dataclass(frozen=True, eq=False)
 class SampleFolder:
-    """Samples in a folder, by number; each shard is read when it is asked for."""
+    """Samples in a folder, by index. A shard is read when one of its samples is."""
 
     folder: Path
-    content: ShardContent
+    content: FolderContent
 
     @classmethod
     def open(cls, folder: Path) -> "SampleFolder":
         """Return the samples in a folder.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or `samples.json` is not valid.
         """
         try:
-            return cls(folder, ShardContent.model_validate_json(read_inside(folder, CONTENT)))
+            return cls(folder, FolderContent.model_validate_json(read_inside(folder, CONTENT)))
         except FileNotFoundError:
             raise UserError(
-                f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` draws some"
+                f"there are no samples in {folder}: `sitkit sample DIR --out {folder}` generates some"
             ) from None
         except OSError as error:
             raise UserError(f"{folder / CONTENT} cannot be read: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{folder / CONTENT} tells of no samples ({where}: {first['msg']}): draw anew") from error
+            raise UserError(
+                f"{folder / CONTENT} does not describe samples ({where}: {first['msg']}): generate them again"
+            ) from error
 
     def write(self) -> None:
-        """Write what the samples are.
+        """Write `samples.json`.
 
         Raises:
             UserError: the folder cannot be written.
@@ -87,12 +89,12 @@ class SampleFolder:
 
     @property
     def shards(self) -> BlockStore:
-        """The files of the samples."""
-        advice = "the same `sitkit sample` draws what is missing"
+        """The files of the shards."""
+        advice = "run the same `sitkit sample` again"
         return BlockStore(self.folder / SHARDS, self.content.count, self.content.shard, advice)
 
     def check(self) -> None:
-        """Raise a problem unless all shards are there."""
+        """Raise a `UserError` unless all shards exist."""
         if left := len(self.shards.missing()):
             raise UserError(f"{self.folder} lacks {left} of {len(self.shards.indices)} shards: {self.shards.advice}")
 
@@ -111,7 +113,7 @@ class SampleFolder:
         """Return the samples of a shard.
 
         Raises:
-            UserError: it is not there, damaged, or of images of another shape.
+            UserError: it is missing or damaged, or its images have another shape.
         """
         wanted = {"pixels": (INTEGER, (None, *self.content.image)), "calls": (INTEGER, ()), "rows": (INTEGER, ())}
         arrays = self.shards.read(shard, wanted | self._labels)
@@ -120,26 +122,26 @@ class SampleFolder:
         pixels = torch.from_numpy(arrays["pixels"])
         return SampleBatch(pixels, self._checked(shard, arrays), int(arrays["calls"]), int(arrays["rows"]))
 
-    def read(self, numbers: Tensor, /) -> Tensor:
-        """Return samples (B,) int64, as (B, C, H, W) uint8.
+    def read(self, indices: Tensor, /) -> Tensor:
+        """Return the samples with these indices, (B,) int64, as (B, C, H, W) uint8.
 
         Raises:
-            UserError: a shard is not there, or damaged.
+            UserError: a shard is missing or damaged.
         """
-        pixels = torch.empty(len(numbers), *self.content.image, dtype=torch.uint8)
-        shards = numbers // self.content.shard
+        pixels = torch.empty(len(indices), *self.content.image, dtype=torch.uint8)
+        shards = indices // self.content.shard
         for shard in torch.unique(shards).tolist():
             here = shards == shard
-            pixels[here] = self.get(shard).pixels[numbers[here] - shard * self.content.shard]
+            pixels[here] = self.get(shard).pixels[indices[here] - shard * self.content.shard]
         return pixels
 
-    def crc(self, numbers: range) -> int:
-        """Return a number that stands for some samples: another one if their shards have other content.
+    def crc(self, indices: range) -> int:
+        """Return a checksum of the shards of a range of samples.
 
         Raises:
-            UserError: a shard is not there, or damaged.
+            UserError: a shard is missing or damaged.
         """
-        first, last = numbers.start // self.content.shard, (numbers.stop - 1) // self.content.shard
+        first, last = indices.start // self.content.shard, (indices.stop - 1) // self.content.shard
         return zlib.crc32(repr([self.shards.checksum(shard) for shard in range(first, last + 1)]).encode())
 
     @cached_property
@@ -152,14 +154,14 @@ class SampleFolder:
 
     @property
     def _labels(self) -> dict[str, tuple[str, Shape]]:
-        """The array of labels that a shard must have, if there are classes."""
+        """The array of labels that a shard must have if there are classes."""
         return {"labels": (INTEGER, (None,))} if self.content.classes else {}
 
     def _checked(self, shard: int, arrays: dict[str, np.ndarray]) -> Tensor | None:
-        """Return the labels of a shard, (n,) int64, of which each is the number of a class."""
+        """Return the labels of a shard, (n,) int64, and check that each is the index of a class."""
         if "labels" not in arrays:
             return None
         labels = arrays["labels"].astype(np.int64)
         if labels.min() < 0 or labels.max() >= len(self.content.classes):
-            raise UserError(f"{self.shards.file(shard)} has labels of classes that there are not: remove it")
+            raise UserError(f"{self.shards.file(shard)} has labels that are not indices of its classes: remove it")
         return torch.from_numpy(labels)

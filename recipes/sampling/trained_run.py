@@ -18,7 +18,7 @@ from ..network.precision import with_precision
 from ..runs.run import Run
 from ..support.errors import UserError
 from ..support.random_streams import Stream, noise
-from .generator import SampleBatch, SampleGenerator, conditioned, draw
+from .generator import SampleBatch, SampleGenerator, generate, guided_field
 from .labels import Labels
 
 Classes = Tensor | Sequence[int | str] | int | str
@@ -107,7 +107,7 @@ class TrainedRun:
 
         def model(x: Tensor, t: Tensor) -> Tensor:
             rows = y.expand(len(x)) if not y.ndim else y
-            return conditioned(self._call, scaled, rows, len(self.classes), self.objective, self.shape[0])(x, t)
+            return guided_field(self._call, scaled, rows, len(self.classes), self.objective, self.shape[0])(x, t)
 
         return self.objective.field(model)
 
@@ -164,7 +164,7 @@ class TrainedRun:
             y = y.expand(n) if not y.ndim else y
             if len(y) != n:
                 raise UserError(f"there are {len(y)} labels for {n} samples: give one of each, or one for all")
-        return draw(SampleGenerator(self.network, self.recipe, self._split, seed), n, y, batch=batch)
+        return generate(SampleGenerator(self.network, self.recipe, self._split, seed), n, y, batch=batch)
 
     @cached_property
     def _split(self) -> Split:

@@ -1,4 +1,4 @@
-"""Drawing into a folder, by any number of processes, to go on with after any interruption."""
+"""Generate samples into a folder, with any number of processes; resumes after any interruption."""
 
 import time
 from collections.abc import Callable
@@ -14,22 +14,24 @@ from ..support.progress import progress
 from .generator import SampleBatch, SampleGenerator
 from .labels import Labels
 from .manifest import identity
-from .sample_folder import CONTENT, SampleFolder, ShardContent
+from .sample_folder import CONTENT, FolderContent, SampleFolder
 
 SHARD = 256
-"""Samples a shard: what a kill costs at most, in each process."""
+"""Samples per shard. A kill costs at most one shard per process."""
 
 
-def begin(folder: Path, wanted: ShardContent, partition: WorkPartition, patience: float = TIMEOUT) -> SampleFolder:
-    """Return the samples of a folder, to be drawn: those that are there, perhaps more of them, or none yet.
+def open_or_create(
+    folder: Path, wanted: FolderContent, partition: WorkPartition, patience: float = TIMEOUT
+) -> SampleFolder:
+    """Return the samples of a folder, whose shards may be missing. If there are none, or fewer, describe all of them.
 
-    Process 0 writes what they are; the others wait until it has.
+    Process 0 writes `samples.json`; the others wait for it.
 
     Args:
-        folder: where they are, or will be.
-        wanted: what is to be drawn; samples that are there keep the size of their shards.
-        partition: which of the processes this is.
-        patience: for how many seconds to wait for process 0.
+        folder: an existing or a new folder.
+        wanted: the samples to generate. Existing samples keep the size of their shards.
+        partition: the part of the work of this process.
+        patience: seconds to wait for process 0.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
@@ -38,38 +40,38 @@ def begin(folder: Path, wanted: ShardContent, partition: WorkPartition, patience
     while True:
         found = SampleFolder.open(folder) if (folder / CONTENT).exists() else None
         if found:
-            _compare(found, wanted)
+            _check_same(found, wanted)
             if len(found) >= wanted.count:
                 return found
         if partition.is_main:
             if found is None and is_occupied(folder):
-                raise UserError(f"{folder} holds other files, and no samples: give another --out")
+                raise UserError(f"{folder} holds other files and no samples: give another --out")
             grown = wanted if found is None else found.content.model_copy(update={"count": wanted.count})
             SampleFolder(folder, grown).write()
         elif time.monotonic() - since > patience:
-            raise UserError(f"process 0 has begun nothing in {folder} for {patience:.0f} s: start all processes anew")
+            raise UserError(f"process 0 has created no samples in {folder} for {patience:.0f} s: restart all processes")
         else:
             time.sleep(POLL_SECONDS)
 
 
-def draw_into(
+def generate_missing(
     samples: SampleFolder,
-    drawing: Callable[[], SampleGenerator],
+    make_generator: Callable[[], SampleGenerator],
     labels: Labels,
     *,
     batch: int,
     partition: WorkPartition,
     what: str,
 ) -> None:
-    """Draw those shards of this process's partition that are missing.
+    """Generate the missing shards of this process.
 
     Args:
-        samples: where to.
-        drawing: makes what draws; called only if something is missing.
-        labels: the label of each sample.
-        batch: samples at once, within a shard; changes how numbers are rounded, and nothing else.
-        partition: which of the processes this is.
-        what: what to call this in the progress.
+        samples: the folder.
+        make_generator: returns the sample generator; called only if a shard is missing.
+        labels: the rule of the labels.
+        batch: samples at once, within a shard; affects rounding only.
+        partition: the part of the work of this process.
+        what: the title of the progress bar.
 
     Raises:
         UserError: the folder cannot be written.
@@ -78,38 +80,38 @@ def draw_into(
     missing = samples.shards.missing(mine)
     if not missing:
         return
-    draw = drawing()
+    generator = make_generator()
     total, left = (sum(len(samples.shards.rows(shard)) for shard in part) for part in (mine, missing))
     with progress(what, total, total - left, "images", quiet=not partition.is_main) as advance:
         for shard in missing:
-            pieces = []
-            for numbers in torch.split(torch.tensor(samples.shards.rows(shard)), batch):
-                pieces.append(draw(numbers, labels(draw.seed, numbers)))
-                advance(len(numbers))
-            samples.put(shard, _join(pieces))
+            batches = []
+            for indices in torch.split(torch.tensor(samples.shards.rows(shard)), batch):
+                batches.append(generator(indices, labels(generator.seed, indices)))
+                advance(len(indices))
+            samples.put(shard, _join(batches))
 
 
-def wait(samples: SampleFolder, partition: WorkPartition, patience: float = TIMEOUT) -> None:
-    """Wait until other processes have drawn their shards.
+def wait_for_shards(samples: SampleFolder, partition: WorkPartition, patience: float = TIMEOUT) -> None:
+    """Wait until the other processes have generated their shards.
 
     Raises:
-        UserError: they do not.
+        UserError: none was finished for `patience` seconds.
     """
     partition.wait(lambda: len(samples.shards.missing()), f"shards of {samples.folder}", patience)
 
 
-def _join(pieces: list[SampleBatch]) -> SampleBatch:
-    labels = [piece.labels for piece in pieces if piece.labels is not None]
-    pixels = torch.cat([piece.pixels for piece in pieces])
-    return SampleBatch(pixels, torch.cat(labels) if labels else None, pieces[0].calls, pieces[0].rows)
+def _join(batches: list[SampleBatch]) -> SampleBatch:
+    labels = [one.labels for one in batches if one.labels is not None]
+    pixels = torch.cat([one.pixels for one in batches])
+    return SampleBatch(pixels, torch.cat(labels) if labels else None, batches[0].calls, batches[0].rows)
 
 
-def _compare(found: SampleFolder, wanted: ShardContent) -> None:
-    """Raise a problem unless the samples that are there are the ones that are wanted."""
+def _check_same(found: SampleFolder, wanted: FolderContent) -> None:
+    """Raise a `UserError` unless the existing samples are those to generate."""
     facts = [
         identity(content.manifest) | {"image": list(content.image), "classes": list(content.classes)}
         for content in (found.content, wanted)
     ]
     if changed := differences(*facts):
-        told = ", ".join(f"{key} ({one}, now {other})" for key, (one, other) in changed.items())
-        raise UserError(f"{found.folder} holds other samples; give another --out, or undo: {told}")
+        changes = ", ".join(f"{key} ({one}, now {other})" for key, (one, other) in changed.items())
+        raise UserError(f"{found.folder} holds other samples; give another --out, or undo: {changes}")

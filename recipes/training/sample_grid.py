@@ -10,7 +10,7 @@ from ..data.images import Split
 from ..experiment.recipe import Recipe
 from ..runs.run import Run
 from ..sampling.generator import NonFiniteError, SampleGenerator
-from ..sampling.image_grid import label_grid, save_picture
+from ..sampling.image_grid import label_grid, save_image
 from ..storage import checkpoints
 from .metrics_logger import MetricsLogger
 from .process_group import ProcessGroup
@@ -42,7 +42,7 @@ def save_grid(state: TrainingState, recipe: Recipe, split: Split, group: Process
         return
     if group.is_main:
         file = grid_file(logger.run, state.step)
-        save_picture(label_grid(pixels, labels, split.classes), file)
+        save_image(label_grid(pixels, labels, split.classes), file)
         logger.image(file, state.step)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of samples: how they compare with a reference, and real images with the same."""
+"""The metrics of a report: of samples and of real images, each compared with a reference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from ..support.progress import progress
 from ..support.random_streams import Permutation
 from .feature_statistics import FeatureStatistics, Gaussian
 
-LEAST = 10
-"""Samples, and images of a reference, below which nothing is measured."""
+MIN_IMAGES = 10
+"""The least number of samples, and of images of a reference."""
 NEIGHBOUR = 3
-"""Which neighbour gives the radius of precision and recall."""
+"""The neighbour that defines the radius of precision and recall."""
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A number of one set of images, and by how much it is too large for there being so few, where that is known."""
+    """A metric of one set of images, and its bias due to their finite number, if that is known."""
 
     value: float
     bias: float | None = None
@@ -30,7 +30,7 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with what it means: its values, one a draw of samples, and that of real images, if there are any."""
+    """A metric with its meaning, its values for each set of samples, and its value for real images, if there is one."""
 
     name: str
     meaning: str
@@ -38,7 +38,7 @@ class Metric:
     real: float | None
 
     def describe(self) -> dict[str, Any]:
-        """Return it as plain values: mean, and standard deviation, over draws; the bias is at most the mean."""
+        """Return plain values: mean and standard deviation over draws, all values, and the bias, at most the mean."""
         values = [one.value for one in self.values]
         biases = [one.bias for one in self.values if one.bias is not None]
         mean = sum(values) / len(values)
@@ -57,10 +57,10 @@ class ReferenceComparison:
     """What samples are compared with.
 
     Args:
-        extractor: what made the features, and says what numbers are called.
+        extractor: the extractor of the features, which names the metrics.
         reference: the images to compare with.
-        training: those that a network was trained on, if they are at hand, as real images beside the samples.
-        device: where to find neighbours.
+        training: the training images, as real images beside the samples, if they are available.
+        device: where to compute neighbours.
     """
 
     extractor: Extractor
@@ -69,36 +69,36 @@ class ReferenceComparison:
     device: torch.device
 
     def check(self, samples: FeatureStatistics) -> None:
-        """Raise a problem unless samples can be compared."""
+        """Raise a `UserError` unless samples can be compared with the reference."""
         for what, one in (("samples", samples), ("images of the reference", self.reference)):
-            if one.count is not None and one.count < LEAST:
-                raise UserError(f"there are {one.count} {what}, and numbers take {LEAST} or more")
+            if one.count is not None and one.count < MIN_IMAGES:
+                raise UserError(f"there are {one.count} {what}: metrics need {MIN_IMAGES} or more")
         size, own = len(samples.pooled[0]), len(self.reference.pooled[0])
         if size != own:
             raise UserError(
-                f"samples have {size} features, and the reference has {own}: it is of other features or images"
+                f"samples have {size} features, but the reference has {own}: it has another extractor or image size"
             )
 
 
-def measure(draws: Sequence[FeatureStatistics], against: ReferenceComparison) -> list[Metric]:
-    """Return the numbers of samples that were drawn several times.
+def compute_metrics(draws: Sequence[FeatureStatistics], comparison: ReferenceComparison) -> list[Metric]:
+    """Return the metrics of several sets of samples.
 
     Raises:
         UserError: they cannot be compared with the reference.
     """
     for samples in draws:
-        against.check(samples)
+        comparison.check(samples)
     found = []
-    numbers = _numbers(draws[0], against)
-    with progress("measuring", len(numbers) * len(draws), unit="numbers") as advance:
-        for name, meaning, compute in numbers:
+    metrics = _available_metrics(draws[0], comparison)
+    with progress("metrics", len(metrics) * len(draws), unit="metrics") as advance:
+        for name, meaning, compute in metrics:
             values = []
             for samples in draws:
                 values.append(compute(samples))
                 advance(1)
-            real = compute(against.training).value if against.training and name not in ONLY_SAMPLES else None
+            real = compute(comparison.training).value if comparison.training and name not in ONLY_SAMPLES else None
             found.append(Metric(name, meaning, values, real))
-    return [_with_own_floor(number, against) for number in found]
+    return [_with_real_value(metric, comparison) for metric in found]
 
 
 NEARER, WANTED = "share nearer to training than held-out", "share of the wanted class"
@@ -107,40 +107,42 @@ ONLY_SAMPLES = (NEARER, WANTED)
 Compute = Callable[[FeatureStatistics], MetricValue]
 
 
-def _numbers(samples: FeatureStatistics, against: ReferenceComparison) -> list[tuple[str, str, Compute]]:
-    """Return the numbers that can be computed: name, meaning, and how."""
-    reference, extractor, device = against.reference, against.extractor, against.device
+def _available_metrics(samples: FeatureStatistics, comparison: ReferenceComparison) -> list[tuple[str, str, Compute]]:
+    """Return the metrics that can be computed: name, meaning, and function."""
+    reference, extractor, device = comparison.reference, comparison.extractor, comparison.device
     neighbours = len(reference.features) > NEIGHBOUR
-    numbers: list[tuple[str, str, Compute]] = [
+    metrics: list[tuple[str, str, Compute]] = [
         (extractor.frechet, f"of the features of {extractor.name}", lambda one: _frechet(one, reference))
     ]
     if samples.spatial and reference.spatial:
-        numbers.append(("sFID", "as FID, of spatial features", lambda one: _spatial(one, reference)))
+        metrics.append(("sFID", "as FID, of spatial features", lambda one: _spatial(one, reference)))
     if samples.score is not None and extractor.frechet == "FID":
-        numbers.append(("Inception score", "the mean over splits of 5000", lambda one: MetricValue(one.score or 0.0)))
+        metrics.append(("Inception score", "the mean over splits of 5000", lambda one: MetricValue(one.score or 0.0)))
     if neighbours:
-        among = f"among {len(reference.features)} images of the reference and {len(samples.features)} samples"
+        among = f"among {len(reference.features)} reference images and {len(samples.features)} samples"
         precise = _Neighbours(reference, device)
-        numbers += [
+        metrics += [
             ("precision", f"k = {NEIGHBOUR}, {among}", lambda one: MetricValue(precise(one)[0])),
             ("recall", f"k = {NEIGHBOUR}, {among}", lambda one: MetricValue(precise(one)[1])),
             (extractor.kernel, f"unbiased, {among}", lambda one: MetricValue(_kernel(one, reference, device))),
         ]
-    if against.training and len(against.training.features) > 1 and neighbours:
-        training = against.training
-        meaning = "in features, among as many images of each; of real images that are neither: a half"
-        numbers.append((NEARER, meaning, lambda one: MetricValue(_nearer(one, training, reference, device))))
+    if comparison.training and len(comparison.training.features) > 1 and neighbours:
+        training = comparison.training
+        meaning = "in features, among equally many images of each; one half for real images that are neither"
+        metrics.append((NEARER, meaning, lambda one: MetricValue(_nearer(one, training, reference, device))))
     if samples.labels is not None and reference.labels is not None and len(reference.labels):
-        meaning = "the share of samples whose nearest image of the reference is of the class that was asked for"
-        numbers.append((WANTED, meaning, lambda one: MetricValue(float(wanted(one, reference).double().mean()))))
-    return numbers
+        meaning = "the fraction of samples whose nearest reference image is of the requested class"
+        metrics.append(
+            (WANTED, meaning, lambda one: MetricValue(float(has_wanted_class(one, reference).double().mean())))
+        )
+    return metrics
 
 
 def _frechet(one: FeatureStatistics, reference: FeatureStatistics) -> MetricValue:
-    """Return the distance, and how much of it is due to there being so few samples.
+    """Return the Frechet distance, and its bias due to the finite number of samples N.
 
-    It falls as 1 / N to what it is for many (Chong and Forsyth, arXiv 1911.07023), so that the half of it which half as
-    many samples have more is what N have too much.
+    The bias falls as 1 / N (Chong and Forsyth, arXiv 1911.07023). Half as many samples have twice the bias, so the bias
+    is the distance of N / 2 samples minus that of N.
     """
     whole = frechet_distance(*one.pooled, *reference.pooled)
     if one.halves is None:
@@ -160,7 +162,7 @@ def _distance(one: Gaussian, other: Gaussian) -> float:
 
 
 class _Neighbours:
-    """Precision and recall, which are computed together, of the set that was asked for last."""
+    """Precision and recall, computed together, with the values of the last set stored."""
 
     def __init__(self, reference: FeatureStatistics, device: torch.device):
         self.features = reference.features.to(device)
@@ -179,7 +181,7 @@ def _kernel(one: FeatureStatistics, reference: FeatureStatistics, device: torch.
 def _nearer(
     one: FeatureStatistics, training: FeatureStatistics, reference: FeatureStatistics, device: torch.device
 ) -> float:
-    """Return the share of samples nearer to training images than to as many of the reference."""
+    """Return the fraction of samples that are nearer to training images than to equally many reference images."""
     count = min(len(training.features), len(reference.features))
     sets = [
         features[Permutation(0, len(features))(torch.arange(count))]
@@ -188,15 +190,15 @@ def _nearer(
     return nearer_share(one.features.to(device), *(features.to(device) for features in sets))
 
 
-def wanted(one: FeatureStatistics, reference: FeatureStatistics) -> Tensor:
-    """Return for which images the nearest image of the reference is of their class, (K,) bool."""
+def has_wanted_class(one: FeatureStatistics, reference: FeatureStatistics) -> Tensor:
+    """Return whether the nearest reference image of each image is of its class, (K,) bool."""
     assert one.labels is not None
     assert reference.labels is not None
     return reference.labels[nearest(one.features, reference.features)] == one.labels
 
 
-def wanted_of_real(reference: FeatureStatistics) -> Tensor:
-    """Return for which images of the reference the nearest other one is of their class, (K,) bool."""
+def real_has_wanted_class(reference: FeatureStatistics) -> Tensor:
+    """Return whether the nearest other reference image of each reference image is of its class, (K,) bool."""
     assert reference.labels is not None
     found = []
     for part in torch.split(torch.arange(len(reference.features)), 1024):
@@ -206,11 +208,11 @@ def wanted_of_real(reference: FeatureStatistics) -> Tensor:
     return torch.cat(found)
 
 
-def _with_own_floor(number: Metric, against: ReferenceComparison) -> Metric:
-    """Return a number with that of real images where it is known without training images."""
-    real = number.real
-    if number.name == NEARER:
+def _with_real_value(metric: Metric, comparison: ReferenceComparison) -> Metric:
+    """Return a metric with its value for real images, if that is known without training images."""
+    real = metric.real
+    if metric.name == NEARER:
         real = 0.5
-    elif number.name == WANTED:
-        real = float(wanted_of_real(against.reference).double().mean())
-    return Metric(number.name, number.meaning, number.values, real)
+    elif metric.name == WANTED:
+        real = float(real_has_wanted_class(comparison.reference).double().mean())
+    return Metric(metric.name, metric.meaning, metric.values, real)
