@@ -92,7 +92,7 @@ def test_the_best_is_nearest_to_real_images_and_ties_are_marked(study: Study) ->
     crossed, whole = tables(results)
     assert crossed.head == ("sampler.steps", "a", "b")
     assert crossed.rows == (("1", "0.700 ± 0.058 ≈", "**0.690 ± 0.056**"), ("2", "0.267 ± 0.088 ≈", "–"))
-    assert whole.head == ("sampler.steps", "way", "calls", "n")
+    assert whole.head == ("sampler.steps", "way", "NFE", "n")
     assert whole.rows[0] == ("1", "a", "7", "0.700 ± 0.058 ≈")
     apart = found(study, 0.5, [[0.6, 0.7, 0.8], [0.5, 0.6, 0.7], [0.4, 0.3, 0.1], []])
     assert tables(apart)[0].rows[0] == ("1", "0.700 ± 0.058", "**0.600 ± 0.058**")

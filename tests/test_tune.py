@@ -161,7 +161,7 @@ def test_a_candidate_that_fails_is_named_and_a_w_is_measured_without_guidance(ru
     over = ["--over", "sampler.solver=auto|rk4,sampler.w=ode|sigma", "--set", "evaluation.draws=1"]
     code, said = sitkit("tune", run, *over, "--calls", 1, "--out", tmp_path)
     assert code == 0, said
-    assert "failed: sampler.solver rk4, sampler.w ode: one step makes 4 calls, and 1 are allowed" in said
+    assert "failed: sampler.solver rk4, sampler.w ode: one step makes 4 NFE, and 1 are allowed" in said
     assert "too few to be ranked" in said
     trials = [json.loads(file.read_text()) for file in (tmp_path / "candidates").iterdir()]
     unguided = [(one["sampler"]["kind"], one["seeds"]) for one in trials if one["guidance"]["scale"] == 1]
@@ -178,7 +178,7 @@ def test_a_candidate_that_fails_is_named_and_a_w_is_measured_without_guidance(ru
         (["--over", "sampler.w=sgima"], "did you mean 'sigma'?"),
         (["--over", "sampler.w,sampler.w"], "given twice"),
         (["--over", ","], "names what to vary"),
-        (["--over", "sampler.solver=rk4", "--set", "sampler.solver=rk4"], "one step makes 4 calls, and 2 are allowed"),
+        (["--over", "sampler.solver=rk4", "--set", "sampler.solver=rk4"], "one step makes 4 NFE, and 2 are allowed"),
         (["--over", "guidance.scale=x"], "should be a valid number"),
         (["--over", "guidance.scale", "--number", "precison"], "did you mean 'precision'?"),
     ],

@@ -182,7 +182,7 @@ def test_the_number_of_steps_is_the_largest_within_the_nfe() -> None:
             exponential += kind == "exponential" and found.sampler.steps == calls
     assert exponential == 2
     assert within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 13).sampler.steps == 4
-    with pytest.raises(UserError, match="one step makes 3 calls, and 2 are allowed"):
+    with pytest.raises(UserError, match="one step makes 3 NFE, and 2 are allowed"):
         within(digits("sampler.solver=test_tune_laws:Thrice"), split_, 2)
 
 

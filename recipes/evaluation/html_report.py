@@ -35,7 +35,7 @@ class ReportContent:
     Args:
         report: its numbers and manifest.
         sets: a draw of each set of samples, by what it is; the recipe's own is "".
-        samples: what is known of the features of the recipe's own.
+        samples: the statistics of the features of the recipe's own.
         reference: what they were compared with.
         training: the training images, if they are at hand.
         run: the run, if the samples were drawn for this report.

@@ -37,8 +37,8 @@ def tables(results: StudyResults) -> list[Table]:
     for row in results.rows:
         calls = NOTHING if row.calls is None else str(row.calls)
         rows.append((*row.names.values(), calls, *(_entry(results, row, metric) for metric in results.metrics)))
-    caption = "All of it" if found else "What was measured"
-    found.append(Table(caption, (*names, "calls", *results.metrics), tuple(rows)))
+    caption = "All metrics" if found else "Metrics"
+    found.append(Table(caption, (*names, "NFE", *results.metrics), tuple(rows)))
     return [*found, *_beside(comparison)] if (comparison := compare(results)) else found
 
 
@@ -68,9 +68,9 @@ def _beside(comparison: PublishedComparison) -> list[Table]:
         (pair.verdict, pair.other.name, pair.one.name, f"{pair.published:.2g}", str(pair.here)) for pair in differing
     )
     return [
-        Table(f"Beside what was published: {source}", ("row", "published", number), rows),
-        Table("Pairs of rows that differ on one axis, by their order here", ("axis", *VERDICTS, "all"), counts),
-        Table("Those that are told apart", ("order", "more", "less, as published", "by, as published", "by"), pairs),
+        Table(f"Published values: {source}", ("row", "published", number), rows),
+        Table("Orders of the pairs of rows that differ on one axis", ("axis", *VERDICTS, "all"), counts),
+        Table("Significant pairs", ("order", "more", "less, as published", "by, as published", "by"), pairs),
     ]
 
 

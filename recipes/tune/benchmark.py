@@ -146,7 +146,7 @@ class SamplerBenchmark:
             measured = SamplerMeasurement(recipe, key, tuple(seeds), self._evaluate(recipe, seeds[0]))
             write_atomic(file, json.dumps(measured.describe(), indent=2).encode())
         if measured.found.calls > calls:
-            raise UserError(f"it made {measured.found.calls} calls, and {calls} are allowed")
+            raise UserError(f"it made {measured.found.calls} NFE, and {calls} are allowed")
         return measured
 
     def _evaluate(self, recipe: Recipe, seed: int) -> SamplerEvaluation:

@@ -54,12 +54,12 @@ def within(recipe: Recipe, split: Split, calls: int) -> Recipe:
     """Return a recipe with as many steps as make at most `calls` NFE.
 
     Raises:
-        UserError: one step makes more, or the sampler cannot be used.
+        UserError: one step makes more NFE, or the sampler cannot be used.
     """
     steps = calls
     while (counted := count_calls(with_steps(recipe, steps), split)) > calls:
         if steps == 1:
-            raise UserError(f"one step makes {counted} calls, and {calls} are allowed")
+            raise UserError(f"one step makes {counted} NFE, and {calls} are allowed")
         steps = max(1, min(steps - 1, steps * calls // counted))
     while counted < calls and counted < (more := count_calls(with_steps(recipe, steps + 1), split)) <= calls:
         steps, counted = steps + 1, more
