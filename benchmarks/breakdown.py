@@ -72,7 +72,7 @@ def step(
         take.objective(field, micro_batch.x, eps, micro_batch.t).mean().backward()
 
     passes()
-    own: dict[str, Callable[[], object]] = {
+    inner: dict[str, Callable[[], object]] = {
         "data, times, labels": lambda: made.batches(1),
         "noise": lambda: random_streams.noise(seed, random_streams.Stream.NOISE, micro_batch.numbers, take.shape),
         "gradient norm": take.gradient_norm,
@@ -80,13 +80,13 @@ def step(
         "EMA": lambda: state.ema_weights.update(1, state.network.parameters()),
         "logging": lambda: state.meters.sums_by_bin(micro_batch.t, micro_batch.t),
     }
-    calls = {"forward and backward": passes, **own, "whole step": lambda: take(1, made.batches(1))}
+    calls = {"forward and backward": passes, **inner, "whole step": lambda: take(1, made.batches(1))}
     times = interleaved(calls, rounds, processor=threads == 1)
     whole = times["whole step"]
     for name, values in times.items():
         share = statistics.median([one / all_ for one, all_ in zip(values, whole, strict=True)])
         typer.echo(f"{name:22} {statistics.median(values) * 1e3:9.2f} ms {share:7.1%}")
-    outside = [sum(times[name][n] for name in own) / whole[n] for n in range(rounds)]
+    outside = [sum(times[name][n] for name in inner) / whole[n] for n in range(rounds)]
     typer.echo(f"outside forward and backward: {statistics.median(outside):.1%} of the step")
 
 

@@ -208,7 +208,7 @@ class SlicedCramerDistance:
 
     The root of the mean, over fixed directions, of $\int (F_N - F)^2$ along each, where F is the law's distribution
     function: of half the energy distance (Szekely and Rizzo, 2013). The square is what an infinite number of samples
-    would have, and the noise of N, which adds $\int F(1 - F) / N$ in the mean, whatever the law.
+    would have, and the noise of N, which adds $\int F(1 - F) / N$ on average, for every distribution.
     """
 
     bins = 2_048

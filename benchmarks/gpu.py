@@ -70,7 +70,7 @@ def run(
 
 
 def _run_section(findings: Findings, seconds: float) -> None:
-    """Run a section in a process of its own, and finding how it ended."""
+    """Run a section in a separate process, and record how it ended."""
     words = [
         sys.executable,
         __file__,
@@ -106,12 +106,12 @@ def section(
 
 def machine(device: str) -> dict[str, str]:
     """Return device, driver and versions."""
-    told = {"torch": torch.__version__, "python": sys.version.split()[0], "command": "python benchmarks/gpu.py run"}
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0], "command": "python benchmarks/gpu.py run"}
     if device == "cpu":
-        return {"device": "cpu", **told}
+        return {"device": "cpu", **versions}
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return {"device": torch.cuda.get_device_name(), "driver": driver, "cuda": str(torch.version.cuda), **told}
+    return {"device": torch.cuda.get_device_name(), "driver": driver, "cuda": str(torch.version.cuda), **versions}
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def check(findings: Findings, seconds: float) -> None:
 
 
 def _environment(rank: int, world: int, port: int) -> dict[str, str]:
-    told = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-    return {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "2", **{key: str(value) for key, value in told.items()}}
+    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "2", **{key: str(value) for key, value in variables.items()}}
 
 
 def _free_port() -> int:
@@ -128,15 +128,15 @@ def _two(findings: Findings, name: str) -> None:
         run = Path(folder) / "run"
         words = [sys.executable, __file__, "train", "digits", "--device", findings.device, "--out", str(run), *small]
         logs = [Path(folder) / f"{rank}.txt" for rank in (0, 1)]
-        team = []
+        started = []
         for rank, log in enumerate(logs):
             with log.open("w") as file:
                 environment = {**os.environ, **_environment(rank, 2, port)}
-                team.append(subprocess.Popen(words, stdout=file, stderr=file, env=environment))
+                started.append(subprocess.Popen(words, stdout=file, stderr=file, env=environment))
         try:
-            codes = [process.wait(90 if findings.quick else 45) for process in team]
+            codes = [process.wait(90 if findings.quick else 45) for process in started]
         finally:
-            for process in team:
+            for process in started:
                 process.kill()
         if any(codes):
             raise RuntimeError(f"exit codes {codes}: {' '.join(log.read_text()[-300:] for log in logs)}")

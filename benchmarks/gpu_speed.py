@@ -29,10 +29,10 @@ def check(findings: Findings, seconds: float) -> None:
     for mode, compiled, who in GROUPS:
         if findings.quick and (compiled or mode == "tf32" or who != ("sitkit",)):
             continue
-        usual = Setup("matrix", size, batch, mode=mode, device=findings.device, threads=2 if findings.quick else 8)
+        default = Setup("matrix", size, batch, mode=mode, device=findings.device, threads=2 if findings.quick else 8)
         if findings.quick:
-            usual = replace(usual, depth=1, side=8)
-        setups = [usual if one == "matrix" else replace(usual, network=one, compiled=compiled) for one in who]
+            default = replace(default, depth=1, side=8)
+        setups = [default if one == "matrix" else replace(default, network=one, compiled=compiled) for one in who]
         name = f"SiT-{size}/2, batch {batch}, {mode}{', compiled' if compiled else ''}"
         findings.guard(name, lambda name=name, setups=setups: _measure(findings, name, setups, rounds))  # type: ignore[misc]
 

@@ -65,12 +65,12 @@ def _line(axis: Any, rows: list[dict[str, Any]], name: str, number: int) -> None
     ours = name == "sitkit"
     colour = "black" if ours else plt.get_cmap("tab20")((number - 1) % 20)
     x = [row["calls"] for row in rows]
-    told = [row["low"] > 0 for row in rows]
-    y = [row["error"] if sure else row["high"] for row, sure in zip(rows, told, strict=True)]
+    significant = [row["low"] > 0 for row in rows]
+    y = [row["error"] if sure else row["high"] for row, sure in zip(rows, significant, strict=True)]
     axis.plot(x, y, color=colour, lw=2.5 if ours else 1.2, label=name, zorder=3 if ours else 2)
-    axis.fill_between(x, [max(r["low"], 1e-12) if s else v for r, s, v in zip(rows, told, y, strict=True)],
+    axis.fill_between(x, [max(r["low"], 1e-12) if s else v for r, s, v in zip(rows, significant, y, strict=True)],
                       [row["high"] for row in rows], color=colour, alpha=0.15, lw=0)  # fmt: skip
     for sure in (True, False):
-        at = [(a, b) for a, b, s in zip(x, y, told, strict=True) if s == sure]
+        at = [(a, b) for a, b, s in zip(x, y, significant, strict=True) if s == sure]
         if at:
             axis.scatter(*zip(*at, strict=True), s=14, color=colour, facecolors=colour if sure else "white", zorder=4)

@@ -17,9 +17,10 @@ import plots
 import torch
 import typer
 from methods import METHODS, Method
+from network_task import NETWORK_CALLS, NetworkTask
 from runner import BenchmarkRunner, RecordStore
 from summary import summarise, table
-from tasks import NETWORK_CALLS, ExactTask, NetworkTask, Sizes, Task
+from tasks import ExactTask, Sizes, Task
 
 from sitkit.recipes.storage.files import write_atomic
 from sitkit.recipes.support.errors import UserError
