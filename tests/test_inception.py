@@ -95,7 +95,7 @@ def test_default_inception_weights_are_downloaded_once(published: Path, tmp_path
 def test_a_failed_download_of_inception_weights_is_one_line(published: Path) -> None:
     published.unlink()
     with pytest.raises(
-        UserError, match=r"inception\.pth cannot be downloaded \(.*\): download it .* and set weights to its path$"
+        UserError, match=r"inception\.pth cannot be downloaded \(.*\): download .* set weights to its path$"
     ):
         Inception()(images(1))
 

@@ -24,10 +24,10 @@ def find_columns(library: Any, rows: Any, path: str, image: str, label: str) -> 
         image = found[0]
     if label == "auto":
         found = [name for name, kind in features.items() if isinstance(kind, library.ClassLabel)]
-        whole = [name for name, kind in features.items() if getattr(kind, "dtype", "").startswith(("int", "uint"))]
-        if len(found) > 1 or (whole and not found):
+        integers = [name for name, kind in features.items() if getattr(kind, "dtype", "").startswith(("int", "uint"))]
+        if len(found) > 1 or (integers and not found):
             raise ValueError(
-                f"{path} has several columns that may hold labels: set label to one of {', '.join(whole)}, none"
+                f"{path} has several columns that may hold labels: set label to one of {', '.join(integers)}, none"
             )
         several = [
             name for name, kind in features.items() if isinstance(getattr(kind, "feature", None), library.ClassLabel)
