@@ -159,7 +159,7 @@ def fill_records(step: int, file: str) -> None:
             path.rename(path.with_name("full"))
             path.symlink_to("/dev/full")  # of the next write
 
-    _before(run, "append", refuse)
+    _before(run, "append_record", refuse)
 
 
 def limit_files(step: int, size: int) -> None:
