@@ -116,7 +116,7 @@ def test_samples_follow_another_path_than_the_trained_one() -> None:
     assert 0 < apart[1] < apart[0]
     for settings, said in (
         (("sampler.kind=sde", "sampler.w=kl_eta", "sampler.w.eta=1.0"), "computed along the path of training"),
-        (("sampler.kind=sde", "sampler.solver=learned_ancestral", "objective=hybrid"), "reads the network as it was"),
+        (("sampler.kind=sde", "sampler.solver=learned_ancestral", "objective=hybrid"), "takes the network as it was"),
     ):
         with pytest.raises(UserError, match=said):
             tiny("sampler.path=gvp", *settings)
