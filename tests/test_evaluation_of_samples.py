@@ -117,7 +117,7 @@ def test_inception_metrics_equal_those_of_adm(tmp_path: Path) -> None:
     write_arrays(tmp_path / "adm.npz", **given)
     fewer = means(evaluated(*words))
     assert fewer == {name: numbers[name] for name in ("FID", "sFID", "Inception score")}
-    assert "has statistics, and no images to show" in (tmp_path / "out/report.html").read_text()
+    assert "has statistics only, no images to show" in (tmp_path / "out/report.html").read_text()
 
 
 def test_real_images_have_an_inception_score(tmp_path: Path) -> None:

@@ -381,14 +381,14 @@ def test_adms_statistics_are_taken_and_its_images_show_neighbours(tmp_path: Path
     assert torch.equal(found.statistics.spatial[1], 2 * torch.eye(4, dtype=torch.float64))
     assert found.statistics.count is None
     torch.testing.assert_close(found.statistics.features, Likeness()(pixels).pooled[found.statistics.numbers])
-    assert found.pictures is not None
-    assert len(found.pictures) == len(found.statistics.features) == 20
+    assert found.images is not None
+    assert len(found.images) == len(found.statistics.features) == 20
     assert re.fullmatch("[0-9a-f]{64}", found.about["sha256"])
     own = of(file, tmp_path / "cache", kind="pixels")  # which Inception's statistics do not contain
     np.testing.assert_allclose(own.statistics.pooled[0], pixels.flatten(1).double().mean(0) / 255, rtol=1e-6)
     write_arrays(file, **moments)
     found = of(file, tmp_path / "cache")
-    assert (found.pictures, len(found.statistics.features)) == (None, 0)
+    assert (found.images, len(found.statistics.features)) == (None, 0)
     with pytest.raises(UserError, match=r"adm.npz has no images arr_0, and no mu and sigma of pixels"):
         of(file, tmp_path / "cache", kind="pixels")
     write_arrays(file, **moments | {"mu": np.full(6, np.nan)})
@@ -424,7 +424,7 @@ def test_statistics_once_for_all_are_those_of_the_images(folder: Path, tmp_path:
     assert (code, said.splitlines()[-1]) == (0, f"{out}: statistics of 24 images by likeness")
     assert [*out.parent.iterdir()] == [out]
     own, found = of(folder, tmp_path / "cache", GREY), of(out, tmp_path / "cache", GREY)
-    assert found.pictures is None
+    assert found.images is None
     assert torch.equal(own.statistics.pooled[1], found.statistics.pooled[1])
     assert torch.equal(own.statistics.features, found.statistics.features)
     assert own.statistics.sha256 == found.statistics.sha256

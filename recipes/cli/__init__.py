@@ -7,8 +7,8 @@ import os
 
 from . import convert as convert
 from . import encode as encode
+from . import evaluate as evaluate
 from . import likelihood as likelihood
-from . import measure as measure
 from . import sample as sample
 from . import show as show
 from . import study as study

@@ -26,7 +26,7 @@ def evaluate(
         run: a run, or its folder.
         reference: images, samples or statistics to compare with; None for the held-out images of the recipe's data.
         out: the folder of the report; None for the folder of the run.
-        seed: of the first draw of samples; the others follow.
+        seed: the seed of the first set of samples. The other sets have the next seeds.
         batch: how many images at once.
         crop: whether images of a folder that is the reference are cropped to the size of samples.
 

@@ -23,22 +23,22 @@ from .text_table import other_sets, too_few, with_spread
 
 NEIGHBOURS = 12
 PER_CLASS, MOST_CLASSES = 8, 12
-"""Of a grid: images of a class, and classes, the first ones."""
+"""The numbers of images per class, and of classes, in a grid."""
 OF_CLASS = ("samples", "reference", "wanted", "distance", "real")
 """The columns of the table of classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """What a report shows.
+    """The content of a report.
 
     Args:
-        report: its numbers and manifest.
-        sets: a draw of each set of samples, by what it is; the recipe's own is "".
-        samples: the statistics of the features of the recipe's own.
-        reference: what they were compared with.
-        training: the training images, if they are at hand.
-        run: the run, if the samples were drawn for this report.
+        report: the metrics and the manifest.
+        sets: the first draw of each set of samples, by name; the name of the set with the recipe's guidance is empty.
+        samples: the statistics of the features of the set with the recipe's guidance.
+        reference: the images or statistics that the samples are compared with.
+        training: the training images, if they are available.
+        run: the run, if the samples were generated for this report.
     """
 
     report: Mapping[str, Any]
@@ -50,15 +50,15 @@ class ReportContent:
 
 
 def page(content: ReportContent) -> str:
-    """Return the HTML of a report: numbers, samples, their nearest neighbours, classes, loss, manifest."""
+    """Return the HTML of a report: metrics, samples, their nearest neighbours, classes, loss, manifest."""
     manifest, first = content.report["manifest"], content.sets[""]
-    where = content.run.folder if content.run else first.place
+    where = content.run.folder if content.run else first.path
     title = ", ".join([where.resolve().name, *([manifest["checkpoint"]] if "checkpoint" in manifest else [])])
     images = {f"Samples {what}".strip(): _grid(one, one.labels, first.classes) for what, one in content.sets.items()}
     lines = [_cost(manifest), *too_few(content.report)]
-    reference = content.reference.pictures
+    reference = content.reference.images
     if reference is None:
-        lines.append(f"{content.reference.about.get('source')} has statistics, and no images to show")
+        lines.append(f"{content.reference.about.get('source')} has statistics only, no images to show")
     else:
         images["Images of the reference"] = _grid(reference, reference.labels, first.classes)
         images |= _neighbours(content, reference)
@@ -76,14 +76,14 @@ def page(content: ReportContent) -> str:
 
 
 def _cost(manifest: Mapping[str, Any]) -> str:
-    """Return how many samples were drawn, and with how many network calls."""
+    """Return the number of samples and the NFE, as text."""
     draws = f"{manifest['draws']} draws of " if manifest["draws"] > 1 else ""
     calls = ", ".join(f"{calls} ({what})" for what, calls in manifest["network_calls"].items())
-    return f"{draws}{manifest['samples']} samples" + (f"; network calls each: {calls}" if calls else "")
+    return f"{draws}{manifest['samples']} samples" + (f"; NFE: {calls}" if calls else "")
 
 
 def _numbers(numbers: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the table of the numbers: of samples, of other sets of samples, of real images, and what they mean."""
+    """Return the table of the metrics: of samples, other sets of samples and real images, with the meaning of each."""
     others = other_sets(numbers)
     rows = []
     for name, number in numbers.items():
@@ -103,7 +103,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _grid(images: ImageSource, labels: Tensor | None, classes: tuple[str, ...]) -> Image.Image:
-    """Return the first few images of every class, or of the first classes."""
+    """Return a grid of the first images of each class, for the first classes."""
     if labels is None or not classes:
         return label_grid(images.read(torch.arange(min(PER_CLASS**2, len(images)))), None, ())
     some = [(labels == label).nonzero()[:PER_CLASS, 0] for label in range(len(classes))]
@@ -111,13 +111,13 @@ def _grid(images: ImageSource, labels: Tensor | None, classes: tuple[str, ...]) 
     return label_grid(images.read(first), labels[first], classes)
 
 
-def _neighbours(content: ReportContent, pictures: ImageSource) -> dict[str, Image.Image]:
-    """Return a few samples above their nearest neighbours in features, of training images and of the reference."""
+def _neighbours(content: ReportContent, reference: ImageSource) -> dict[str, Image.Image]:
+    """Return samples above their nearest neighbours in features, of the training images and of the reference."""
     some = content.samples.features[:NEIGHBOURS]
     rows = [content.sets[""].read(content.samples.numbers[:NEIGHBOURS])]
-    sets = [(content.reference, pictures)]
-    if content.training and content.training.pictures:
-        sets.insert(0, (content.training, content.training.pictures))
+    sets = [(content.reference, reference)]
+    if content.training and content.training.images:
+        sets.insert(0, (content.training, content.training.images))
     for known, images in sets:
         rows.append(images.read(known.statistics.numbers[nearest(some, known.statistics.features)]))
     among = "the nearest training image, the nearest held-out image" if len(sets) > 1 else "the nearest real image"

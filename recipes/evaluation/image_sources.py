@@ -46,8 +46,8 @@ class ImageFiles:
         image: (C, H, W) of the images to return. For C = 1, the files must be grey.
         crop: whether images of another size are cropped as in ADM (`data.image_decoding`); otherwise they are refused.
         labels: the class of each image, if known.
-        told: a line about the images, and about files that were skipped.
-        alike: the file that determined the size, if the images are samples; used in messages.
+        note: a line about the images, and about files that were skipped.
+        sized_as: the file that determined the size, if the images are samples; used in messages.
     """
 
     root: Path
@@ -55,8 +55,8 @@ class ImageFiles:
     image: tuple[int, int, int]
     crop: bool
     labels: Tensor | None
-    told: str
-    alike: str = ""
+    note: str
+    sized_as: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,7 +87,7 @@ class ImageFiles:
 
     def _other_size(self, file: Path, width: int, height: int) -> UserError:
         wanted = f"{self.image[2]}x{self.image[1]}"
-        advice = f"{self.alike} {wanted}: samples must have one size" if self.alike else ""
+        advice = f"{self.sized_as} {wanted}: samples must have one size" if self.sized_as else ""
         return UserError(
             f"{file} is {width}x{height}, {advice or f'samples are {wanted}: --crop crops images as ADM does'}"
         )

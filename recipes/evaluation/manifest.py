@@ -32,7 +32,7 @@ def manifest_of(
     found = {what or "as the recipe says": first_set[0].costs() for what, first_set in sets.items()}
     costs = {what: cost for what, cost in found.items() if cost is not None}
     manifest = dict(first.manifest)
-    digest = {} if first.drawn else {"samples_sha256": statistics.sha256}
+    digest = {} if first.folder else {"samples_sha256": statistics.sha256}
     return (
         manifest
         | digest

@@ -38,12 +38,12 @@ class Reference:
     Args:
         statistics: the statistics of its images.
         about: a description for a manifest.
-        pictures: its images, if they are available.
+        images: its images, if they are available.
     """
 
     statistics: FeatureStatistics
     about: dict[str, Any]
-    pictures: ImageSource | None
+    images: ImageSource | None
 
 
 def reference_of_images(
@@ -116,27 +116,27 @@ def open_reference(
         files = open_files(path, image, classes, crop)
         identity = _identity(files, image, crop, state_of_files(path, files.names))
         found = reference_of_images(files, str(path), identity, extraction)
-        print_once(files.told)
+        print_once(files.note)
         return found
     try:
         with NpzReader(path) as arrays:
-            names, images = arrays.names, image_array_name(arrays)
+            names, array = arrays.names, image_array_name(arrays)
     except (OSError, ArrayError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path} is neither a folder of images nor an npz: {why}") from error
     if ABOUT in names:
         return _of_statistics(path, image, extraction) if extraction.partition.is_main else None
-    pictures = open_array(path, image, classes) if images else None
+    images = open_array(path, image, classes) if array else None
     whole = "mu" in names and extraction.extractor.frechet == "FID"
-    if pictures is None and not whole:
+    if images is None and not whole:
         raise UserError(
             f"{path} has no images arr_0, and no mu and sigma of {extraction.extractor.name} (those of ADM are of "
             f"Inception); it has: {', '.join(names)[:200] or 'nothing'}"
         )
     some = None
-    if pictures:
-        identity = _identity(pictures, image, False, state_of_files(path.parent, [path.name]))
-        some = reference_of_images(pictures, str(path), identity, extraction)
+    if images:
+        identity = _identity(images, image, False, state_of_files(path.parent, [path.name]))
+        some = reference_of_images(images, str(path), identity, extraction)
     if not extraction.partition.is_main:
         return None
     about = {"source": str(path), "sha256": sha256(path)}
@@ -146,7 +146,7 @@ def open_reference(
     if some is not None:  # statistics are of all images, arr_0 has some of them
         part = some.statistics
         statistics = replace(statistics, features=part.features, numbers=part.numbers)
-    return Reference(statistics, about, pictures)
+    return Reference(statistics, about, images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +179,9 @@ def _of_samples(
     labels = None
     if samples.labels is not None and all(name in known for name in own.classes):
         labels = torch.tensor([known[name] for name in own.classes])[samples.labels]
-    pictures = _GeneratedImages(samples, image[0], labels)
+    images = _GeneratedImages(samples, image[0], labels)
     of = str(samples.crc(range(len(samples))))
-    return reference_of_images(pictures, str(samples.folder), _identity(pictures, image, False, of), extraction)
+    return reference_of_images(images, str(samples.folder), _identity(images, image, False, of), extraction)
 
 
 def _of_statistics(path: Path, image: tuple[int, int, int], extraction: FeatureExtraction) -> Reference:
@@ -241,9 +241,9 @@ def state_of_files(folder: Path, names: Sequence[str]) -> str:
     )
 
 
-def _identity(pictures: ImageSource, image: tuple[int, int, int], crop: bool, of: str) -> str:
+def _identity(images: ImageSource, image: tuple[int, int, int], crop: bool, of: str) -> str:
     """Return a digest of images: of the state of their files, how they are read, and their labels."""
-    return _digest([image, crop, of, None if pictures.labels is None else pictures.labels.tolist()])
+    return _digest([image, crop, of, None if images.labels is None else images.labels.tolist()])
 
 
 def _digest(value: Any) -> str:

@@ -43,22 +43,22 @@ class SampleSet:
     """A set of samples to evaluate. It is an `ImageSource`.
 
     Args:
-        place: the path of the samples.
-        pictures: the samples as images.
+        path: the path of the samples.
+        images: the samples as images.
         image: (C, H, W).
         classes: the names of their classes, by label; empty if they have no labels.
         features: the folder of their features.
         manifest: everything that they depend on, as far as it is known.
-        drawn: the folder of samples, if sitkit generated them.
+        folder: the folder of samples, if sitkit generated them.
     """
 
-    place: Path
-    pictures: ImageSource
+    path: Path
+    images: ImageSource
     image: tuple[int, int, int]
     classes: tuple[str, ...]
     features: Path
     manifest: Mapping[str, Any]
-    drawn: SampleFolder | None = None
+    folder: SampleFolder | None = None
 
     @classmethod
     def of(cls, samples: SampleFolder) -> "SampleSet":
@@ -68,31 +68,31 @@ class SampleSet:
         return cls(samples.folder, samples, content.image, content.classes, features, content.manifest, samples)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @cached_property
     def labels(self) -> Tensor | None:
         """The label of each, (N,) int64; None if there are no classes."""
-        return self.pictures.labels
+        return self.images.labels
 
     def read(self, indices: Tensor, /) -> Tensor:
         """Return the samples with these indices, (B,) int64, as (B, C, H, W) uint8."""
-        return self.pictures.read(indices)
+        return self.images.read(indices)
 
     def crc(self, indices: range) -> int:
         """Return a checksum of some samples; 0 if the name of the folder of features depends on their content."""
-        return 0 if self.drawn is None else self.drawn.crc(indices)
+        return 0 if self.folder is None else self.folder.crc(indices)
 
     def wait_for_shards(self, partition: WorkPartition) -> None:
         """Wait until the other processes have generated their shards."""
-        if self.drawn is not None:
-            wait_for_shards(self.drawn, partition)
+        if self.folder is not None:
+            wait_for_shards(self.folder, partition)
 
     def costs(self) -> tuple[int, int] | None:
         """Return the NFE of a batch and the network rows per sample, if they are known."""
-        if self.drawn is None:
+        if self.folder is None:
             return None
-        first = self.drawn.get(0)
+        first = self.folder.get(0)
         return first.calls, first.rows
 
 
@@ -109,12 +109,12 @@ def open_samples(path: Path, out: Path) -> SampleSet:
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
-    pictures, classes = _image_files(path) if os.path.isdir(path) else _image_array(path)
-    names = [path.joinpath(name) for name in pictures.names] if isinstance(pictures, ImageFiles) else [path]
+    images, classes = _image_files(path) if os.path.isdir(path) else _image_array(path)
+    names = [path.joinpath(name) for name in images.names] if isinstance(images, ImageFiles) else [path]
     state = FileStates(names, [str(name) for name in names]).cache_key(torch.arange(len(names)))
-    labels = None if pictures.labels is None else pictures.labels.tolist()
+    labels = None if images.labels is None else images.labels.tolist()
     digest = hashlib.sha256(json.dumps([state, labels]).encode()).hexdigest()[:12]
-    return SampleSet(path, pictures, pictures.image, classes, out / FEATURES / digest, {"samples_from": str(path)})
+    return SampleSet(path, images, images.image, classes, out / FEATURES / digest, {"samples_from": str(path)})
 
 
 def _image_array(path: Path) -> tuple[ImageArray, tuple[str, ...]]:
@@ -152,5 +152,5 @@ def _image_files(path: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     except OSError as error:
         raise UserError(f"{path / names[0]} cannot be opened: {error.strerror}") from error
     found = open_files(path, (3, height, width), classes, crop=False)
-    print_once(found.told)
-    return replace(found, alike=names[0]), classes
+    print_once(found.note)
+    return replace(found, sized_as=names[0]), classes
