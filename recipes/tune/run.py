@@ -66,7 +66,7 @@ def run_tune(
         split = run.data(recipe, heldout=True)
     except UserError as problem:
         if reference is None:
-            raise UserError(f"{problem}; --reference names other images to compare with") from None
+            raise UserError(f"{problem}; or set other images to compare with by --reference") from None
         split = run.data(recipe, images=False)
         say(f"{problem}: so the loss is not measured, and there are no bounds of w")
     record = run.data_record()
