@@ -38,7 +38,7 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Compile the blocks of a network in place. Each compiles at its first call; equal blocks share the result.
+    """Compile the blocks of a network in place. Each compiles at its first call, and equal blocks only once.
 
     Raises:
         UserError: there is no compiler.
