@@ -21,6 +21,7 @@ from ..image_decoding import UnreadableImageError
 from ..images import Fingerprints, NoiseFunction, Split
 from ..lazy_images import load_batch
 from ..splits import split_images
+from . import vae as autoencoders
 
 LABELS = "dataset.json"
 
@@ -166,9 +167,7 @@ def edm2(
         ValueError: a folder or a label is missing, or the scale or the fraction is invalid.
         UserError: a file is damaged or of another shape than the first; raised on access.
     """
-    from .vae import decoder
-
-    decode = decoder(vae, scale=scale)
+    decode = autoencoders.decoder(vae, scale=scale)
     images, labelled = read_folder(Path(path), scale, decode)
     compared = None if heldout == "none" else read_folder(Path(heldout), scale, decode)[0]
     classes = Classes.from_labels(images.labels)

@@ -18,7 +18,8 @@ from ..file_listing import list_files
 from ..fingerprint import FileFingerprints
 from ..images import NoiseFunction, Split
 from ..splits import split_images
-from .vae import Decoder, decoder
+from . import vae as autoencoders
+from .vae import Decoder
 
 STATISTICS = "latents_stats.pt"
 INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -204,7 +205,7 @@ def lightningdit(
         ValueError: a folder, a file or a key is missing or of another shape, or the fraction is invalid.
     """
     normalization = read_normalization(Path(path), multiplier)
-    decode = NormalizedDecoder(normalization, decoder(vae, scale=1.0))
+    decode = NormalizedDecoder(normalization, autoencoders.decoder(vae, scale=1.0))
     images = read_shards(Path(path), normalization, decode)
     compared = None if heldout == "none" else read_shards(Path(heldout), normalization, decode)
     classes = Classes.from_labels(images.labels)
