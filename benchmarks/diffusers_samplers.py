@@ -56,7 +56,7 @@ def follow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor
     path = problem.path
     alpha, sigma = path.alpha(times), path.sigma(times)
     factor = torch.sqrt(alpha**2 + sigma**2)
-    begin(scheduler, sigma / alpha, (sigma / alpha)[:-1])
+    start_scheduler(scheduler, sigma / alpha, (sigma / alpha)[:-1])
     noise = {"generator": problem.generator} if problem.w is not None else {}
     state = x / factor[0]
     for t, mark, scale in zip(times[:-1], scheduler.timesteps, factor[:-1], strict=True):
@@ -66,7 +66,7 @@ def follow(scheduler: Any, problem: Problem, x: Tensor, times: Tensor) -> Tensor
     return state * factor[-1]
 
 
-def begin(scheduler: Any, sigmas: Tensor, marks: Tensor) -> None:
+def start_scheduler(scheduler: Any, sigmas: Tensor, marks: Tensor) -> None:
     """Set the noise levels of a scheduler; `marks` are the names of its steps."""
     scheduler.set_timesteps(len(marks))
     scheduler.sigmas, scheduler.timesteps = sigmas, marks
@@ -141,7 +141,7 @@ def flow_euler(problem: Problem, x: Tensor, options: Options) -> Tensor:
     """FlowMatchEulerDiscreteScheduler: its sigma is 1 - t and its velocity points to the noise."""
     times = grid(str(options["grid"]), problem.path, problem.calls, 0.0, 1.0)
     scheduler = scheduler_of("FlowMatchEulerDiscreteScheduler")()
-    begin(scheduler, 1 - times, 1000 * (1 - times[:-1]))
+    start_scheduler(scheduler, 1 - times, 1000 * (1 - times[:-1]))
     return _follow_flow(scheduler, problem, x, times[:-1])
 
 
@@ -152,7 +152,7 @@ def flow_heun(problem: Problem, x: Tensor, options: Options) -> Tensor:
     scheduler = scheduler_of("FlowMatchHeunDiscreteScheduler")()
     inner = times[1:-1].repeat_interleave(2)
     asked = torch.cat([times[:1], inner])
-    begin(scheduler, 1 - torch.cat([asked, times[-1:]]), 1000 * (1 - asked))
+    start_scheduler(scheduler, 1 - torch.cat([asked, times[-1:]]), 1000 * (1 - asked))
     return _follow_flow(scheduler, problem, x, asked)
 
 

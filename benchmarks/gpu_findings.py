@@ -56,9 +56,9 @@ def read(folder: Path) -> list[Finding]:
 
 def forget(folder: Path, section: str) -> None:
     """Delete the findings of a section that is run again."""
-    kept = [finding for finding in read(folder) if finding["section"] != section]
+    others = [finding for finding in read(folder) if finding["section"] != section]
     if folder.exists():
-        (folder / FINDINGS).write_text("".join(json.dumps(finding) + "\n" for finding in kept))
+        (folder / FINDINGS).write_text("".join(json.dumps(finding) + "\n" for finding in others))
 
 
 def page(folder: Path) -> str:

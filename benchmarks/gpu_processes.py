@@ -146,9 +146,9 @@ def _two(findings: Findings, name: str) -> None:
 
 def _as_one_of_two() -> None:
     """Be `sitkit` as one of two processes on one GPU, which NCCL refuses: gloo takes its place."""
-    begin, count = dist.init_process_group, torch.cuda.device_count
+    init_process_group, count = dist.init_process_group, torch.cuda.device_count
     if count():
-        dist.init_process_group = lambda *_, **__: begin("cpu:gloo,cuda:gloo")
+        dist.init_process_group = lambda *_, **__: init_process_group("cpu:gloo,cuda:gloo")
         torch.cuda.device_count = lambda: 2
         torch.cuda.set_device = lambda device: None
         os.environ["LOCAL_RANK"] = "0"

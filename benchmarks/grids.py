@@ -25,7 +25,7 @@ def grid(name: str, path: Interpolant, steps: int, low: float, high: float) -> T
     """Return times from low to high, (steps + 1,) float64.
 
     The grids of diffusions are laid between finite limits of the log-SNR. Where `low` and `high` lie beyond, the first
-    time becomes `low` and a last step leads to `high`, as diffusers' schedulers end with a step to sigma = 0.
+    time becomes `low` and a last step ends at `high`, as diffusers' schedulers end with a step to sigma = 0.
     """
     if name in WARPS:
         return low + (high - low) * WARPS[name](torch.linspace(0, 1, steps + 1, dtype=torch.float64))

@@ -190,10 +190,10 @@ def summarise(turns: Sequence[Turn], noise: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for work in WORK:
         for busy in (False, True):
-            kept = [one for one in turns if (one.work, one.busy) == (work, busy) and (busy or one.others <= noise)]
-            base = {one.round: one for one in kept if one.setting == ONE}
+            measured = [one for one in turns if (one.work, one.busy) == (work, busy) and (busy or one.others <= noise)]
+            base = {one.round: one for one in measured if one.setting == ONE}
             for setting in SETTINGS:
-                chosen = [one for one in kept if one.setting == setting]
+                chosen = [one for one in measured if one.setting == setting]
                 ratios = [one.seconds / base[one.round].seconds for one in chosen if one.round in base]
                 if ratios:
                     rows.append(

@@ -49,10 +49,10 @@ class RecordStore:
 
     def forget(self, method: str) -> int:
         """Delete the records of a method whose code has changed, and return their number."""
-        kept = {key: record for key, record in self.records.items() if record["contender"] != method}
-        dropped = len(self.records) - len(kept)
-        self.records = kept
-        write_atomic(self.file, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
+        remaining = {key: record for key, record in self.records.items() if record["contender"] != method}
+        dropped = len(self.records) - len(remaining)
+        self.records = remaining
+        write_atomic(self.file, "".join(json.dumps(record) + "\n" for record in remaining.values()).encode())
         return dropped
 
     def _keep(self, record: Record) -> None:

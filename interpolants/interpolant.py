@@ -190,7 +190,7 @@ def _has_readable_values(t: Tensor) -> bool:
 
 
 def _zero_or_infinite(delta: Tensor) -> Tensor:
-    """Return a mask of the values by which a division may give NaN. Other values are kept exact and differentiable."""
+    """Return a mask of the values by which a division may give NaN. Other values stay exact and differentiable."""
     return (delta == 0) | ~delta.isfinite()
 
 

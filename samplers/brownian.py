@@ -38,7 +38,7 @@ class Brownian:
         seed: any integer, of which the low 64 bits are used.
         index: the sample numbers of the rows, (B,) integers.
         interval: the interval of the Brownian motion. W is 0 at its start.
-        levels: without effect, kept for compatibility. Bisection is as fine as the times require.
+        levels: without effect, for compatibility. Bisection is as fine as the times require.
 
     Raises:
         ValueError: `interval` is not (low, high) with low < high, both finite.

@@ -82,12 +82,12 @@ def uniform_log_snr(path: Path, steps: int, *, limit: float = 3.0, interval: Int
             f"limit must be positive, and [-limit, limit] must overlap log(alpha / sigma), {first} to {last}; "
             f"got {limit}"
         )
-    begins, ends = int(first < low), int(last > high)
-    inner = steps - begins - ends
+    cut_start, cut_end = int(first < low), int(last > high)
+    inner = steps - cut_start - cut_end
     if inner < 1:
         return uniform(path, steps, interval=interval)
     times = time_from_log_snr(path, low + (high - low) * _fractions(inner))
-    return _with_ends(times[1 - begins : len(times) - 1 + ends], interval)
+    return _with_ends(times[1 - cut_start : len(times) - 1 + cut_end], interval)
 
 
 def timesteps(path: Path, steps: int, *, count: int = 1000, interval: Interval = ALL) -> Tensor:

@@ -36,9 +36,9 @@ def smooth_intervals(field: Any, t: float, s: float, dtype: torch.dtype) -> Iter
     """Yield the intervals into which the jumps of a field divide the way from t to s, for t < s or t > s."""
     inside = {time for time in jumps_of(field) if min(t, s) < time < max(t, s)}
     ends = [t, *sorted(inside, reverse=s < t), s]
-    for begin, end in pairwise(ends):
-        low, high = _evaluation_bounds(min(begin, end), max(begin, end), dtype, inside)
-        yield SmoothInterval(begin, end, low, high)
+    for start, end in pairwise(ends):
+        low, high = _evaluation_bounds(min(start, end), max(start, end), dtype, inside)
+        yield SmoothInterval(start, end, low, high)
 
 
 def snap_to_jumps(times: Tensor, field: Any) -> Tensor:

@@ -68,5 +68,5 @@ def states(run: Run, *settings: str, count: int = 3) -> Tensor:
     recipe = resample(run.recipe(), [*settings], "sampler", "guidance")
     split = recipe.data.build()
     network = load_network(recipe, split, run.latest(), CPU)
-    kept = replace(split, decode=lambda x: x)
-    return generate(SampleGenerator(network, recipe, kept, 5), count, torch.arange(count) % 5, quiet=True).pixels
+    undecoded = replace(split, decode=lambda x: x)
+    return generate(SampleGenerator(network, recipe, undecoded, 5), count, torch.arange(count) % 5, quiet=True).pixels

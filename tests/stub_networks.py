@@ -137,9 +137,9 @@ def of_all(features: Features) -> list[Tensor]:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """Remove modules of the networks' packages from `sys.modules`, before and after."""
-    kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] in MODULES}
+    imported = {name: module for name, module in sys.modules.items() if name.split(".")[0] in MODULES}
     path = [*sys.path]
-    for name in kept:
+    for name in imported:
         del sys.modules[name]
     try:
         yield
@@ -147,7 +147,7 @@ def forgotten() -> Iterator[None]:
         sys.path[:] = path
         for name in [name for name in sys.modules if name.split(".")[0] in MODULES]:
             del sys.modules[name]
-        sys.modules.update(kept)
+        sys.modules.update(imported)
 
 
 @contextmanager

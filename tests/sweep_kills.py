@@ -40,13 +40,13 @@ def run_and_kill(words: list[str], run: Path, log: Path, delay: float) -> bool:
     """Start a run, kill it after its first new checkpoint (negative delay: its start), and return whether it ended."""
     before = progress_of(run)[1]
     process = start(words, log)
-    began = time.monotonic()
-    while delay >= 0 and process.poll() is None and time.monotonic() - began < 120:
+    started = time.monotonic()
+    while delay >= 0 and process.poll() is None and time.monotonic() - started < 120:
         found = checkpoints.list_checkpoints(run / "checkpoints")
         if found and checkpoints.step_of(found[-1]) > before:
             break
         time.sleep(0.005)
-    end = (time.monotonic() if delay >= 0 else began) + abs(delay)
+    end = (time.monotonic() if delay >= 0 else started) + abs(delay)
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.002)
     ended = process.poll()
@@ -117,7 +117,7 @@ def main() -> None:
         print(f"run {round_} is over: {'differs in ' + ', '.join(differing) if differing else 'not a bit differs'}")
     print(f"{kills} kills, {torn} of them in a save, in {round_} runs; {len(faults)} faults", *faults, sep="\n")
     if faults:
-        raise SystemExit(f"kept for a look: {root}")
+        raise SystemExit(f"the folders are left at: {root}")
     shutil.rmtree(root)
 
 

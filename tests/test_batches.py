@@ -38,9 +38,9 @@ def quiet(line: str) -> None:
 def parts(recipe: Recipe, step: int, processes: int = 1) -> dict[str, Tensor]:
     """Return the batch of a step, from all processes together."""
     split = recipe.data.build()
-    teams = [ProcessGroup(rank, processes, processes) for rank in range(processes)]
-    pieces = [piece for group in teams for piece in Batches(recipe, split, group)(step)]
-    return {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in FIELDS}
+    groups = [ProcessGroup(rank, processes, processes) for rank in range(processes)]
+    micro_batches = [micro_batch for group in groups for micro_batch in Batches(recipe, split, group)(step)]
+    return {name: torch.cat([getattr(micro_batch, name) for micro_batch in micro_batches]) for name in FIELDS}
 
 
 @pytest.mark.parametrize("step", [1, 38])  # the second takes images of two epochs
@@ -127,7 +127,7 @@ def _no_thread_stays() -> Iterator[None]:
 @pytest.mark.parametrize("workers", [0, 1, 3, 20])
 def test_batches_come_in_order_for_any_number_of_workers(workers: int) -> None:
     came = list(prefetch(make, range(3, 12), workers))
-    assert [step for step, _ in came] == [len(pieces[0].numbers) for _, pieces in came] == [*range(3, 12)]
+    assert [step for step, _ in came] == [len(micro_batches[0].numbers) for _, micro_batches in came] == [*range(3, 12)]
     assert list(prefetch(make, range(3, 3), workers)) == []
 
 

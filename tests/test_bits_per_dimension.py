@@ -58,9 +58,9 @@ def found_of(
 ) -> list[BatchBits]:
     """Measure images, or resume the measurement, and return its results."""
     folder.mkdir(exist_ok=True)
-    kept, parts = BitsStore(folder, "key"), batches(num or len(images), batch)
-    measure_bits(velocity_of, images, parts, how, kept, CPU)
-    return collect_bits(parts, kept, WorkPartition())
+    store, parts = BitsStore(folder, "key"), batches(num or len(images), batch)
+    measure_bits(velocity_of, images, parts, how, store, CPU)
+    return collect_bits(parts, store, WorkPartition())
 
 
 def bits_of(found: list[BatchBits]) -> Tensor:
@@ -120,7 +120,7 @@ def test_bits_of_an_image_do_not_depend_on_its_batch(tmp_path: Path, probes: int
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Measure all images by one uninterrupted process."""
-    folder = tmp_path_factory.mktemp("alone") / "kept"
+    folder = tmp_path_factory.mktemp("alone") / "store"
     found_of(folder, images_of(COUNT), BitsEstimator(), BATCH)
     return folder
 
@@ -224,38 +224,38 @@ def test_nfe_is_counted_batch_by_batch(straight: list[BatchBits], tmp_path: Path
 
 
 def test_two_processes_find_the_same_as_one(straight: list[BatchBits], tmp_path: Path) -> None:
-    kept, parts, seen = BitsStore(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
+    store, parts, seen = BitsStore(tmp_path / "out", "key"), batches(COUNT, BATCH), {}
     (tmp_path / "out").mkdir()
 
     def work(partition: WorkPartition) -> None:
         images = Watched()
-        measure_bits(velocity_of, images, parts, BitsEstimator(), kept, CPU, partition)
+        measure_bits(velocity_of, images, parts, BitsEstimator(), store, CPU, partition)
         seen[partition.rank] = images.firsts
 
     threads = [threading.Thread(target=work, args=(WorkPartition(rank, 2),)) for rank in (1, 0)]
     for thread in threads:
         thread.start()
-    assert collect_bits(parts, kept, WorkPartition(0, 2), patience=60) == straight
+    assert collect_bits(parts, store, WorkPartition(0, 2), patience=60) == straight
     for thread in threads:
         thread.join()
     assert seen == {0: [0, 8, 16], 1: [4, 12, 20]}
-    assert sorted(file.name for file in kept.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
-    (kept.folder / "key-1.jsonl").unlink()
+    assert sorted(file.name for file in store.folder.iterdir()) == ["key-0.jsonl", "key-1.jsonl"]
+    (store.folder / "key-1.jsonl").unlink()
     with pytest.raises(UserError, match=r"3 batches of .* are assigned to other processes"):
-        collect_bits(parts, kept, WorkPartition(0, 2), patience=0.3)
+        collect_bits(parts, store, WorkPartition(0, 2), patience=0.3)
     images = Watched()
-    assert found_of(kept.folder, images, BitsEstimator(), BATCH) == straight  # one process resumes where two stopped
+    assert found_of(store.folder, images, BitsEstimator(), BATCH) == straight  # one process resumes where two stopped
     assert images.firsts == [4, 12, 20]
 
 
 def test_impossible_measurements_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, kept = batches(COUNT, BATCH), BitsStore(tmp_path, "key")
+    parts, store = batches(COUNT, BATCH), BitsStore(tmp_path, "key")
 
     def refused(what: str, velocity: Callable[[Tensor], Field] = velocity_of) -> None:
         with pytest.raises(UserError, match=what) as caught:
-            measure_bits(velocity, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
+            measure_bits(velocity, images_of(COUNT), parts, BitsEstimator(), store, CPU)
         assert "\n" not in str(caught.value)
-        assert kept.read() == {}
+        assert store.read() == {}
 
     refused("images 0 to 3: the velocity must be differentiable", lambda labels: lambda x, t: x.detach())
     refused("images 0 to 3: .* cannot go from 1.0 to 0.0", lambda labels: lambda x, t: x / t[0])
@@ -270,4 +270,4 @@ def test_impossible_measurements_are_one_line(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="No space left on device; fix this, and run the same command"):
-        measure_bits(velocity_of, images_of(COUNT), parts, BitsEstimator(), kept, CPU)
+        measure_bits(velocity_of, images_of(COUNT), parts, BitsEstimator(), store, CPU)

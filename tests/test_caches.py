@@ -1,4 +1,4 @@
-"""Cached features, samples and trials are recomputed when the content of their files changes under the same names."""
+"""Cached features, samples and measurements are computed again when files change under the same names."""
 
 import json
 import os

@@ -117,7 +117,7 @@ def test_a_run_of_which_all_checkpoints_are_damaged_is_not_written_over(straight
 
 
 def test_pruning_keeps_good_checkpoints_before_damaged_ones(straight: Path, tmp_path: Path) -> None:
-    """The checkpoints of steps 4 and 6 are damaged, one is to be kept, and an interrupt follows step 3."""
+    """The checkpoints of steps 4 and 6 are damaged, one is to be retained, and an interrupt follows step 3."""
     run, log = tmp_path / "run", tmp_path / "log"
     assert finish(words(run, "checkpoint.keep=3"), log) == 0
     (run / "checkpoints/step-00000007").rename(

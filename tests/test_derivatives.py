@@ -119,4 +119,4 @@ def test_exponential_refuses_gradients_that_it_has_not() -> None:
     learnt = Exponential(model, Linear(), lambda t: scale * t)
     with pytest.raises(ValueError, match="no gradient by w"):
         [*learnt(x, TIMES)]
-    sample(learnt, x, TIMES)  # no graph is kept, and none is needed
+    sample(learnt, x, TIMES)  # no graph is stored, and none is needed

@@ -176,7 +176,7 @@ def test_likelihoods_and_exact_fields_mix_no_devices(waits: Any) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 def test_objectives_wait_for_nothing_but_the_check_of_hybrids_times(waits: Any, path: Interpolant) -> None:
-    """Which has a meaning only where a path that begins with pure noise has left it."""
+    """Which has a meaning only where a path that starts with pure noise has left it."""
     x, eps, t = here(2, 2, 2), here(2, 2, 2), torch.linspace(0.1, 0.9, ROWS).to(GPU)
     for quantity in (Velocity, Noise, Score, Data):
         assert_waits(waits, partial(Matching(path, quantity, Velocity), model, x, eps, t))

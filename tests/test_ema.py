@@ -53,13 +53,13 @@ def walk(seed: int, steps: int, start: float = 3.0, numbers: int = 2000) -> Tens
     return start + moves.cumsum(0) / math.sqrt(steps)
 
 
-def kept(steps: int, count: int) -> list[Profile]:
+def stored_profiles(steps: int, count: int) -> list[Profile]:
     return [(steps * (i + 1) // count, width) for i in range(count) for width in WIDTHS]
 
 
 def error(trajectory: Tensor, count: int, width: float) -> float:
     steps = len(trajectory)
-    snapshots = {one: {"w": powers(one[1], one[0]) @ trajectory[: one[0]]} for one in kept(steps, count)}
+    snapshots = {one: {"w": powers(one[1], one[0]) @ trajectory[: one[0]]} for one in stored_profiles(steps, count)}
     made = reconstruct(snapshots, (steps, width))["w"]
     return float((made - powers(width, steps) @ trajectory).square().mean().sqrt())
 
@@ -122,13 +122,13 @@ def test_an_unsaved_width_is_rebuilt_and_better_from_more_saved_ones(width: floa
     assert all(more < fewer / 1.3 for fewer, more in itertools.pairwise(errors))
     assert errors[0] < 0.4
     assert errors[3] < 0.03
-    misfits = [misfit(kept(512, count), (512, width)) for count in (2, 4, 8, 16)]
+    misfits = [misfit(stored_profiles(512, count), (512, width)) for count in (2, 4, 8, 16)]
     assert misfits == sorted(misfits, reverse=True)
 
 
 def test_coefficients_that_add_up_to_one_beat_those_that_need_not() -> None:
     """The unconstrained least squares of EDM2 lose a part of the initial weights."""
-    trajectory, profiles, wanted = walk(0, 512, start=0.0), kept(512, 4), (512, 0.15)
+    trajectory, profiles, wanted = walk(0, 512, start=0.0), stored_profiles(512, 4), (512, 0.15)
     gram = torch.tensor([[inner_product(one, other) for other in profiles] for one in profiles])
     free = torch.linalg.solve(gram.double(), torch.tensor([inner_product(one, wanted) for one in profiles]).double())
     snapshots = torch.stack([powers(width, step) @ trajectory[:step] for step, width in profiles])
@@ -139,7 +139,7 @@ def test_coefficients_that_add_up_to_one_beat_those_that_need_not() -> None:
 
 @given(st.integers(0, 7), st.integers(1, 4))
 def test_a_saved_ema_is_rebuilt_exactly(chosen: int, count: int) -> None:
-    profiles = kept(1000, count)
+    profiles = stored_profiles(1000, count)
     chosen %= len(profiles)
     c = coefficients(profiles, profiles[chosen])
     assert c == pytest.approx([float(i == chosen) for i in range(len(profiles))], abs=1e-9)
@@ -148,7 +148,7 @@ def test_a_saved_ema_is_rebuilt_exactly(chosen: int, count: int) -> None:
 
 def test_an_ema_at_an_earlier_step_is_rebuilt() -> None:
     trajectory = walk(0, 512)
-    snapshots = {one: {"w": powers(one[1], one[0]) @ trajectory[: one[0]]} for one in kept(512, 16)}
+    snapshots = {one: {"w": powers(one[1], one[0]) @ trajectory[: one[0]]} for one in stored_profiles(512, 16)}
     made = reconstruct(snapshots, (300, 0.1))["w"]
     average = powers(0.1, 300) @ trajectory[:300]
     assert (made - average).square().mean() < 0.1**2 * (trajectory[299] - average).square().mean()
@@ -175,7 +175,7 @@ def test_state_dicts_keep_their_types_and_are_read_once() -> None:
     buffer = torch.rand(3)
     states = {
         one: {"w": torch.full((2,), float(i)), "half": torch.ones(1).half(), "count": torch.tensor(one[0]), "b": buffer}
-        for i, one in enumerate(kept(100, 2))
+        for i, one in enumerate(stored_profiles(100, 2))
     }
     lazy = OneByOne(states)
     made = reconstruct(lazy, (100, 0.07))

@@ -208,12 +208,12 @@ def test_unreadable_images_may_be_left_out_and_are_named(cache: Path, autoencode
     assert [(one.number, one.reason) for one in index.left_out] == [
         (number, f"images/{number}.png is no image") for number in (5, 7, 10)
     ]
-    kept = [number for number in range(COUNT) if number not in (5, 7, 10)]
+    readable = [number for number in range(COUNT) if number not in (5, 7, 10)]
     split, whole = open_latents(str(out)), open_latents(str(cache))
-    assert split.training.labels.tolist() == whole.training.labels[kept].tolist()
+    assert split.training.labels.tolist() == whole.training.labels[readable].tolist()
     flips, eps = torch.arange(18) % 2 == 0, noise_of((2, 4, 4))[:18]
     states = split.training.states(torch.arange(18), flips, lambda shape: eps)
-    expected = whole.training.states(torch.tensor(kept), flips, lambda shape: eps)
+    expected = whole.training.states(torch.tensor(readable), flips, lambda shape: eps)
     torch.testing.assert_close(states, expected, rtol=1e-3, atol=1e-3)  # other batches, other roundings
     assert np.isnan(np.load(out / "moments.npy")[[5, 7, 10]]).all()
 

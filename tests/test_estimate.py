@@ -60,12 +60,12 @@ def trained(settings: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     x, t, y = torch.randn(12, 1, 8, 8), torch.rand(12), torch.arange(12) % 10
     own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
-    kept: dict[int, Tensor] = {}
+    stored: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage().data_ptr()
         if storage not in own:
-            kept[storage] = tensor
+            stored[storage] = tensor
         return tensor
 
     half = recipe.train.precision == "bf16"
@@ -82,7 +82,7 @@ def trained(settings: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
         "EMA (4)": [v for m in averages.modules.values() for v in (*m.parameters(), *m.buffers())],
     }
     real = {name: sum(tensor.nbytes for tensor in held) for name, held in tensors.items()}
-    real["activations"] = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    real["activations"] = sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
     return real, memory(recipe, DIGITS)
 
 
@@ -105,8 +105,8 @@ def test_activations_grow_with_the_batch_and_micro_batches_shrink_them() -> None
 
 
 def test_recomputed_activations_are_one_block_and_the_inputs_of_all() -> None:
-    def cost(depth: int, recompute: str) -> int:
-        recipe = small(f"backbone.depth={depth}", f"compute.activation_checkpointing={recompute}")
+    def cost(depth: int, checkpointing: str) -> int:
+        recipe = small(f"backbone.depth={depth}", f"compute.activation_checkpointing={checkpointing}")
         return activations(recipe, (1, 8, 8), 10, 4)
 
     tokens = 4 * 16 * 32 * 4

@@ -29,7 +29,7 @@ def test_killed_at_every_stage_of_a_save(straight: Path, tmp_path: Path) -> None
     """The checkpoint of step 6 replaces a damaged one, and that of step 2 goes for it.
 
     The stages, 42 of them: before every call that changes the disk, and within every file's content (`faulty.py`).
-    Runs go on from all of what these deaths leave that differs.
+    Runs resume from all of what these deaths leave that differs.
     """
     log, run, copies = tmp_path / "log", tmp_path / "run", tmp_path / "copies"
     assert finish(words(run, steps=4), log) == 0, log.read_text()
@@ -50,8 +50,8 @@ def test_killed_at_every_stage_of_a_save(straight: Path, tmp_path: Path) -> None
         newest = checkpoints.newest(copy / "checkpoints")
         assert newest
         left = contents(copy / "checkpoints")
-        kept = {key: value for key, value in left.items() if key.startswith(newest.name)}
-        assert kept == {key: value for key, value in expected.items() if key.startswith(newest.name)}
+        newer = {key: value for key, value in left.items() if key.startswith(newest.name)}
+        assert newer == {key: value for key, value in expected.items() if key.startswith(newest.name)}
         if left not in seen:
             seen.append(left)
             assert_resumes(copy, straight, log)

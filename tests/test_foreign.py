@@ -61,8 +61,8 @@ def test_lightningdit_is_read_as_written(shards: dict[str, Tensor], tmp_path: Pa
     assert images.shape == (3, 2, 4)
     for numbers in ([0, 4, 5], [6, 5, 6], [3, 1, 2]):
         at, flips = torch.tensor(numbers), torch.tensor([True, False, True])
-        kept = torch.where(flips[:, None, None, None], shards["latents_flip"][at], shards["latents"][at])
-        assert torch.equal(images.states(at, flips, torch.zeros), (kept - mean) / std * 0.5)
+        written = torch.where(flips[:, None, None, None], shards["latents_flip"][at], shards["latents"][at])
+        assert torch.equal(images.states(at, flips, torch.zeros), (written - mean) / std * 0.5)
     at = torch.tensor([6, 0])
     assert images.read(at).shape == (2, 3, 16, 16)
     split.decode(images.states(at, NONE[:2], torch.zeros).double())
@@ -143,14 +143,14 @@ def test_lightningdit_that_cannot_be_used(
 @pytest.fixture
 def moments(tmp_path: Path) -> np.ndarray:
     """Write EDM2's files of five images, and return their content."""
-    kept = np.random.default_rng(0).random((5, 8, 2, 3), dtype=np.float32)
+    written = np.random.default_rng(0).random((5, 8, 2, 3), dtype=np.float32)
     names = [f"0000{number % 2}/img-mean-std-{number:08}.npy" for number in range(5)]
-    for name, array in zip(names, kept, strict=True):
+    for name, array in zip(names, written, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         np.save(tmp_path / name, array)
     labels = [[name, 10 + number] for number, name in enumerate(names)]
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return kept[[0, 2, 4, 1, 3]]  # by folder, and then by name
+    return written[[0, 2, 4, 1, 3]]  # by folder, and then by name
 
 
 def test_edm2_is_read_as_written(moments: np.ndarray, tmp_path: Path, decoded: dict[str, Any]) -> None:

@@ -145,9 +145,9 @@ def test_foreign_recipes_networks_and_steps_are_refused(tmp_path: Path) -> None:
 
     for folder, width in ((run, 16), (other, 32)):
         assert finish(words(folder, f"backbone.hidden_size={width}", steps=4), tmp_path / "log") == 0
-    kept = (run / "recipe.json").read_bytes()
+    before = (run / "recipe.json").read_bytes()
     assert "another recipe; give another --out, or undo: optimizer.lr" in refused("optimizer.lr=0.5")
-    assert (run / "recipe.json").read_bytes() == kept
+    assert (run / "recipe.json").read_bytes() == before
     shutil.copytree(other / "checkpoints/step-00000004", run / "checkpoints/step-00000006")
     manifest = run / "checkpoints/step-00000006/manifest.json"
     assert finish(words(run, steps=4), tmp_path / "renamed") == 0  # a checkpoint under the name of another is damaged

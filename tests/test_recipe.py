@@ -80,9 +80,9 @@ def test_settings_are_toml_or_strings_and_a_new_kind_drops_old_fields(tmp_path: 
     )
     assert changed.path.build() == Linear()
     assert dump(changed.sampler.w) == {"kind": "constant", "c": 0.5}
-    kept = recipe_from_table(recipe.model_dump(mode="json"), ["path.kind=vp", "sampler.kind=sde"])
-    assert kept.path == recipe.path
-    assert kept.sampler.steps == recipe.sampler.steps
+    changed = recipe_from_table(recipe.model_dump(mode="json"), ["path.kind=vp", "sampler.kind=sde"])
+    assert changed.path == recipe.path
+    assert changed.sampler.steps == recipe.sampler.steps
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key not in SPEED} for record in Run(folder).metrics()]
 
 
-def kept(folder: Path) -> list[int]:
+def recorded_steps(folder: Path) -> list[int]:
     return [checkpoints.step_of(checkpoint) for checkpoint in checkpoints.list_checkpoints(folder / "checkpoints")]
 
 
@@ -88,7 +88,7 @@ def test_an_interrupted_logging_window_is_recorded_completely(tmp_path: Path, su
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     train(recipe, straight, CPU, quiet)
     shutil.copytree(straight, cut)
-    for step in kept(cut):
+    for step in recorded_steps(cut):
         if step > survivor:
             shutil.rmtree(cut / "checkpoints" / checkpoints.name(step))
     train(recipe, cut, CPU, quiet)
@@ -109,7 +109,7 @@ def test_the_newest_checkpoints_stay_and_milestones(
     tmp_path: Path, settings: list[str], steps: int, left: list[int]
 ) -> None:
     train(tiny(steps, *settings), tmp_path, CPU, quiet)
-    assert kept(tmp_path) == left
+    assert recorded_steps(tmp_path) == left
     assert len([*(tmp_path / "checkpoints").iterdir()]) == len(left)
     for checkpoint in checkpoints.list_checkpoints(tmp_path / "checkpoints"):
         checkpoints.verify(checkpoint)

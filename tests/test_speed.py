@@ -63,12 +63,12 @@ def test_a_compiled_gelu_has_no_tanh() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
-@pytest.mark.parametrize("kept", [True, False])
-def test_freed_memory_is_reused(kept: bool) -> None:
+@pytest.mark.parametrize("reused", [True, False])
+def test_freed_memory_is_reused(reused: bool) -> None:
     program = f"""if True:
         import resource
         from sitkit.recipes.support.allocator import keep_freed_memory
-        if {kept}:
+        if {reused}:
             keep_freed_memory()
         def pages():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -79,7 +79,7 @@ def test_freed_memory_is_reused(kept: bool) -> None:
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     first, again = map(int, done.stdout.split())
-    assert (again < first / 4) == kept
+    assert (again < first / 4) == reused
 
 
 def test_a_micro_batch_arrives_complete() -> None:
@@ -106,9 +106,11 @@ def test_gradients_below_the_limit_are_not_clipped(norm: float, monkeypatch: pyt
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="of GPUs")
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_a_step_waits_once_for_the_gpu(pieces: int) -> None:
-    take, batches = made(f"compute.gradient_accumulation={pieces}", "optimizer.clip=0.1", device=torch.device("cuda"))
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_step_waits_once_for_the_gpu(micro_batches: int) -> None:
+    take, batches = made(
+        f"compute.gradient_accumulation={micro_batches}", "optimizer.clip=0.1", device=torch.device("cuda")
+    )
     for step in (1, 2):
         take(step, batches(step))
     ready = batches(3)

@@ -244,8 +244,8 @@ def test_activation_checkpointing_restores_the_random_state_where_networks_use_i
     alone.backward()
     assert not asked
     found = []
-    for recompute in ("false", "true"):
-        alone = Alone("backbone={kind = 'test_step:Dropping'}", f"compute.activation_checkpointing={recompute}")
+    for checkpointing in ("false", "true"):
+        alone = Alone("backbone={kind = 'test_step:Dropping'}", f"compute.activation_checkpointing={checkpointing}")
         torch.manual_seed(0)
         asked.clear()
         found.append(alone.backward()[1])
@@ -255,10 +255,10 @@ def test_activation_checkpointing_restores_the_random_state_where_networks_use_i
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_recomputing_keeps_less_and_changes_no_bit(precision: str) -> None:
-    kept, found = [], []
-    for recompute in ("false", "true"):
+    stored, found = [], []
+    for checkpointing in ("false", "true"):
         alone = Alone(
-            "backbone.depth=4", f"train.precision={precision}", f"compute.activation_checkpointing={recompute}"
+            "backbone.depth=4", f"train.precision={precision}", f"compute.activation_checkpointing={checkpointing}"
         )
         weights = {p.untyped_storage().data_ptr() for p in alone.state.network.parameters()}
         storages: dict[int, Tensor] = {}
@@ -270,8 +270,8 @@ def test_recomputing_keeps_less_and_changes_no_bit(precision: str) -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             alone.take.losses(alone.batches(1)[0])
-        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
+        stored.append(sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
         found.append(alone.backward())
-    assert kept[1] < kept[0] / 3
+    assert stored[1] < stored[0] / 3
     assert torch.equal(found[0][0], found[1][0])
     assert all(map(torch.equal, found[0][1], found[1][1]))

@@ -153,8 +153,8 @@ def test_blocks_do_not_see_one_another_and_classes_keep_to_themselves() -> None:
     y = torch.randint(3, (24,), generator=generator)
     for coupling in (OptimalTransport(8), OptimalTransport(8, classwise=True)):
         together = coupling(x, eps, y)
-        pieces = [coupling(*(v[k : k + 8] for v in (x, eps, y))) for k in (0, 8, 16)]
-        assert torch.equal(together, torch.cat(pieces))
+        blocks = [coupling(*(v[k : k + 8] for v in (x, eps, y))) for k in (0, 8, 16)]
+        assert torch.equal(together, torch.cat(blocks))
     for label in range(3):
         before, after = (v[y == label].flatten().sort().values for v in (eps, OptimalTransport(24, True)(x, eps, y)))
         assert torch.equal(before, after)

@@ -72,11 +72,11 @@ def alone(recipe: Recipe) -> tuple[TrainingState, Callable[[int], StepResult]]:
 
 @pytest.mark.parametrize("path", ["linear", "vp"])
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path, path: str) -> None:
-    straight, pieces = tmp_path / "straight", tmp_path / "pieces"
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     train(tiny(f"path={path}"), straight, CPU, quiet)
     for steps in (2, 3, 6):  # train.steps may be raised
-        train(tiny(f"path={path}", f"train.steps={steps}"), pieces, CPU, quiet)
-    assert_equal(straight, pieces)
+        train(tiny(f"path={path}", f"train.steps={steps}"), resumed, CPU, quiet)
+    assert_equal(straight, resumed)
     assert [r["step"] for r in Run(straight).metrics()] == [1, 2, 3, 4, 5, 6]
 
 
@@ -130,10 +130,10 @@ def test_checkpoints_come_when_asked_for_and_at_the_end(tmp_path: Path) -> None:
 )
 def test_another_recipe_is_refused_by_its_differing_keys(tmp_path: Path, setting: str, key: str) -> None:
     train(tiny("train.steps=2"), tmp_path, CPU, quiet)
-    kept = (tmp_path / "recipe.json").read_bytes()
+    before = (tmp_path / "recipe.json").read_bytes()
     with pytest.raises(UserError, match=f"another recipe.*{key}"):
         train(tiny(setting), tmp_path, CPU, quiet)
-    assert (tmp_path / "recipe.json").read_bytes() == kept
+    assert (tmp_path / "recipe.json").read_bytes() == before
     train(tiny("train.steps=3", "checkpoint.every=1", "log.every=2", "grid.every=3"), tmp_path, CPU, quiet)
 
 

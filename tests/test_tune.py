@@ -131,8 +131,8 @@ def test_an_interrupted_search_resumes_and_finds_the_same(
 ) -> None:
     out = tmp_path / "again"
     (out / "candidates").mkdir(parents=True)
-    kept = sorted((tuned / "candidates").iterdir())
-    for file in kept[2:]:
+    stored = sorted((tuned / "candidates").iterdir())
+    for file in stored[2:]:
         (out / "candidates" / file.name).write_bytes(file.read_bytes())
     measured: list[int] = []
 
@@ -145,7 +145,7 @@ def test_an_interrupted_search_resumes_and_finds_the_same(
     monkeypatch.setattr("sitkit.recipes.study.parts.evaluate", once)
     code, said = sitkit("tune", run, *OVER, "--calls", CALLS, "--out", out)
     assert code == 130, said
-    assert len([*(out / "candidates").iterdir()]) == len(kept) - 1
+    assert len([*(out / "candidates").iterdir()]) == len(stored) - 1
     measured.clear()
     code, said = sitkit("tune", run, *OVER, "--calls", CALLS, "--out", out)
     assert code == 0, said

@@ -110,7 +110,7 @@ class Compute(Section):
     compile: bool = False
     """Whether the network's blocks are compiled, for training, and by default for sampling."""
     activation_checkpointing: bool = False
-    """Whether activations inside a block are recomputed in the backward pass, instead of stored."""
+    """Whether activations inside a block are computed again in the backward pass, instead of stored."""
     deterministic: bool = False
     """Whether training uses only algorithms that repeat to the bit on a GPU; they may be slower."""
     workers: Threads = 0

@@ -93,7 +93,7 @@ def run_study(run: StudyRun, at_once: int, say: Callable[[str], None]) -> bool:
 
     Raises:
         UserError: the results cannot be written.
-        KeyboardInterrupt: it was interrupted; what is done is kept.
+        KeyboardInterrupt: it was interrupted; completed work is stored.
     """
     networks, cells = run.open_parts()
     jobs = [*jobs_of(networks, cells, at_once)]

@@ -1,4 +1,4 @@
-"""How many steps a sampler may take within a number of network calls (NFE): found by counting them."""
+"""How many steps a sampler may take within a given NFE: found by counting them."""
 
 from dataclasses import replace
 
