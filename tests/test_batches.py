@@ -55,9 +55,9 @@ def test_a_step_is_the_same_however_it_is_cut(step: int, times: str) -> None:
             assert torch.equal(cut[name], whole[name]), name
     split = tiny().data.build()
     assert torch.equal(whole["labels"], split.training.labels[whole["images"]])
-    kept = whole["y"] != len(split.classes)
-    assert torch.equal(whole["y"][kept], whole["labels"][kept])
-    assert 0 < len(kept) - kept.sum() < len(kept)
+    labelled = whole["y"] != len(split.classes)
+    assert torch.equal(whole["y"][labelled], whole["labels"][labelled])
+    assert 0 < len(labelled) - labelled.sum() < len(labelled)
     if times == "stratified":
         assert torch.equal((24 * whole["t"]).long(), torch.arange(24))  # one in each share of the batch
 

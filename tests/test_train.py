@@ -237,7 +237,7 @@ def test_a_sample_is_the_same_in_any_batch(run: Run, settings: list[str]) -> Non
     labels = torch.arange(20) % 10
     whole = generate(SampleGenerator(network, recipe, split, 3), 20, labels, quiet=True)
     parts = generate(SampleGenerator(network, recipe, split, 3), 20, labels, batch=7, quiet=True)
-    assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matrix products round by their shape
+    assert (whole.pixels.int() - parts.pixels.int()).abs().max() <= 1  # matmuls round by their shape
     fewer = generate(SampleGenerator(network, recipe, split, 3), 7, labels[:7], batch=7, quiet=True)
     assert torch.equal(fewer.pixels, parts.pixels[:7])
     other = generate(SampleGenerator(network, recipe, split, 4), 20, labels, quiet=True)
