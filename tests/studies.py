@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from sitkit.recipes.cli import app
-from sitkit.recipes.study.grid import Grid, grid_of
+from sitkit.recipes.study.grid import StudyGrid, grid_of
 from sitkit.recipes.study.study_file import read_study
 
 SMALL = """
@@ -49,5 +49,5 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def grid(folder: Path, text: str) -> Grid:
+def grid(folder: Path, text: str) -> StudyGrid:
     return grid_of(read_study(write(folder / "study.toml", text)))

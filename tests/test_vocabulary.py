@@ -1,7 +1,9 @@
 """The words of the repository are the field's: one name for one thing."""
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 import pytest

@@ -65,7 +65,7 @@ class GridPoint:
 
 
 @dataclass(frozen=True)
-class Grid:
+class StudyGrid:
     """All points of a study; the seeds of a row of its table are side by side."""
 
     points: tuple[GridPoint, ...]
@@ -90,13 +90,13 @@ class Grid:
         return {key: " = ".join(names) for key, names in found.items()}
 
 
-def grid_of(study: Study) -> Grid:
+def grid_of(study: Study) -> StudyGrid:
     """Return all combinations of the variants of a study's axes, with each seed.
 
     Raises:
         UserError: a combination is not a valid recipe.
     """
-    return Grid(tuple(_points(study)))
+    return StudyGrid(tuple(_points(study)))
 
 
 def _points(study: Study) -> Iterator[GridPoint]:

@@ -18,7 +18,7 @@ from ..storage import checkpoints
 from ..storage.files import write_atomic
 from ..support.errors import UserError
 from ..training.loop import train
-from .grid import Cell, Grid, Network
+from .grid import Cell, Network, StudyGrid
 from .study_folder import StudyFolder
 
 REPORTED = ("mean", "spread", "values", "real")
@@ -58,7 +58,7 @@ def evaluate_sampler(run: Run, recipe: Recipe, config: EvaluationConfig, seed: i
     return SamplerEvaluation(report["numbers"], calls, rows, time.monotonic() - start)
 
 
-def compute(key: str, grid: Grid, folder: StudyFolder, device: torch.device, batch: int) -> None:
+def compute(key: str, grid: StudyGrid, folder: StudyFolder, device: torch.device, batch: int) -> None:
     """Compute the part of a key unless it is done; wait while another process does. A failure is recorded.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..support.environment import machine, versions
-from .grid import Grid, GridPoint
+from .grid import GridPoint, StudyGrid
 from .parts import REPORTED
 from .published import compare
 from .results import ResultRow, StudyResults
@@ -12,7 +12,7 @@ from .study_folder import StudyFolder
 
 
 def record(
-    results: StudyResults, grid: Grid, folder: StudyFolder, failures: Mapping[str, str], command: str
+    results: StudyResults, grid: StudyGrid, folder: StudyFolder, failures: Mapping[str, str], command: str
 ) -> dict[str, Any]:
     """Return the content of `study.json`; `failures` are by key, `command` is the one that wrote it."""
     study, comparison = results.study, compare(results)
@@ -60,7 +60,7 @@ def _row(results: StudyResults, row: ResultRow) -> dict[str, Any]:
     return {**row.values, "calls": row.calls, "numbers": numbers}
 
 
-def _hours(grid: Grid, folder: StudyFolder) -> dict[str, float]:
+def _hours(grid: StudyGrid, folder: StudyFolder) -> dict[str, float]:
     """Return the hours of training and of evaluation, as if one after the other."""
     training = 0.0
     for network in grid.networks.values():

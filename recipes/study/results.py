@@ -7,7 +7,7 @@ from typing import Any
 
 from ..support.errors import UserError
 from ..support.names import did_you_mean
-from .grid import Grid, GridPoint
+from .grid import GridPoint, StudyGrid
 from .statistics import Estimate, SeedValues, difference
 from .study_file import Axis, Study
 from .study_folder import StudyFolder
@@ -68,7 +68,7 @@ class StudyResults:
         return behind is not None and behind.error is not None and not behind.significant
 
 
-def collect(study: Study, grid: Grid, folder: StudyFolder) -> StudyResults:
+def collect(study: Study, grid: StudyGrid, folder: StudyFolder) -> StudyResults:
     """Return what has been measured so far.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..experiment.recipe import Recipe
 from ..storage.files import write_files
 from ..support.progress import progress
-from .grid import Cell, Grid, Network, grid_of
+from .grid import Cell, Network, StudyGrid, grid_of
 from .local_jobs import Job, JobResult, run_jobs
 from .plots import plots
 from .record import record
@@ -43,7 +43,7 @@ class StudyRun:
     """
 
     study: Study
-    grid: Grid
+    grid: StudyGrid
     folder: StudyFolder
     options: Sequence[str]
 
