@@ -76,6 +76,13 @@ def test_load_is_the_median_of_what_runs_beside_this_process(tmp_path: Path) -> 
     assert other_threads(tmp_path / "none") == 0
 
 
+@pytest.mark.parametrize("text", ["", "0.00 0.00 0.00\n", "0.00 0.00 0.00 some/160 1\n", "0.00 0.00 0.00 0/0 0\n"])
+def test_a_load_that_cannot_be_read_counts_as_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "loadavg").write_text(text)
+    assert other_threads(tmp_path / "loadavg") == 0
+    assert other_threads(tmp_path) == 0
+
+
 @pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="the system reports no load")
 def test_busy_programs_are_seen() -> None:
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]

@@ -41,19 +41,27 @@ def thread_count(environment: Mapping[str, str]) -> int:
         return int(value)
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    files = [Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in os.sched_getaffinity(0)]
-    return len({file.read_text() if file.exists() else str(file) for file in files})
+    return len({_siblings(number) for number in os.sched_getaffinity(0)})
+
+
+def _siblings(number: int) -> str:
+    """Return the processors that are on the same core as a processor, as text; its own number if that is unknown."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text()
+    except (OSError, ValueError):
+        return str(number)
 
 
 def other_threads(loads: Path = Path("/proc/loadavg"), samples: int = 5, pause: float = 0.002) -> int:
     """Return how many other threads of the machine are running or wait for a processor, the median of some samples.
 
-    It is 0 where the system does not report it.
+    It is 0 where the system does not report it, as some sandboxes do not.
     """
-    if not loads.exists():
-        return 0
     running = []
-    for _ in range(samples):
-        time.sleep(pause)
-        running.append(int(loads.read_text().split()[3].partition("/")[0]) - 1)  # this one is among them
-    return round(statistics.median(running))
+    try:
+        for _ in range(samples):
+            time.sleep(pause)
+            running.append(int(loads.read_text().split()[3].partition("/")[0]) - 1)  # this one is among them
+    except (OSError, ValueError, IndexError):
+        return 0
+    return max(0, round(statistics.median(running)))
