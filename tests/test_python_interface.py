@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_one_label_fits_any_batch_and_none_is_unconditional(run: TrainedRun) -> 
     assert not torch.equal(run.velocity()(x, t), run.velocity(4)(x, t))
 
 
+def test_numbers_of_numpy_are_numbers(run: TrainedRun) -> None:
+    expected = run.sample(2, seed=3, labels=[4, 5])
+    n, seed, labels = np.arange(2, 4)[0], np.arange(3, 4)[0], np.array([4, 5], dtype=np.uint8)
+    assert torch.equal(run.sample(n, seed=seed, labels=labels), expected)
+    assert torch.equal(run.sample(1, seed=3, labels=np.array(4)), expected[:1])
+    assert torch.equal(run.sample(1, seed=3, labels=labels[0]), expected[:1])
+
+
+def test_the_working_directory_may_change_before_a_run_is_used(
+    run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.folder.parent)
+    relative = load_run(run.folder.name)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(relative.sample(1), run.sample(1))
+
+
 def test_a_plan_and_a_likelihood_take_the_velocity(run: TrainedRun) -> None:
     velocity = Counted(run.velocity("4"))
     planned = plan(velocity, run.path, evaluations=5)
@@ -99,6 +117,7 @@ def test_evaluation_returns_the_report_that_it_writes(run: TrainedRun, tmp_path:
 
 
 def test_bad_input_is_refused_in_a_line(run: TrainedRun, tmp_path: Path) -> None:
+    three_halves: Any = 1.5
     for act, line in (
         (lambda: load_run(tmp_path), "there is no run in"),
         (lambda: load_run(run.folder, {"path": "linear"}), "only sampler, guidance"),
@@ -106,7 +125,16 @@ def test_bad_input_is_refused_in_a_line(run: TrainedRun, tmp_path: Path) -> None
         (lambda: run.velocity("ten"), "no class 'ten'"),
         (lambda: run.velocity([10]), "label 10 is not between 0 and 9"),
         (lambda: run.velocity(guidance=2.0), "needs labels"),
-        (lambda: run.sample(0), "must be 1 or more"),
+        (lambda: run.velocity(torch.tensor([1.5])), r"got 1\.5"),
+        (lambda: run.velocity(torch.tensor([[1], [2]])), r"got \[1\]"),
+        (lambda: run.velocity(True), "got True"),
+        (lambda: run.velocity(three_halves), r"got 1\.5"),
+        (lambda: run.sample(0), "n must be a whole number from 1 to"),
+        (lambda: run.sample(three_halves), r"n must be .*got 1\.5"),
+        (lambda: run.sample(2, seed=-1), "seed must be a whole number from 0 to"),
+        (lambda: run.sample(2, batch=0), "batch must be"),
+        (lambda: run.noise(2, seed=three_halves), "seed must be"),
+        (lambda: evaluate(run, seed=three_halves, out=tmp_path), "seed must be"),
         (lambda: run.sample(3, labels=[1, 2]), "there are 2 labels for 3 samples"),
     ):
         with pytest.raises(UserError, match=line) as caught:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sampling.load_run import as_run
-from ..sampling.trained_run import TrainedRun
+from ..sampling.trained_run import MOST_ROWS, MOST_SEED, TrainedRun, whole_number
 from .config import EvaluationConfig
 from .evaluate import evaluate as evaluate_run
 
@@ -31,17 +31,20 @@ def evaluate(
         crop: whether images of a folder that is the reference are cropped to the size of samples.
 
     Raises:
-        UserError: there is no complete checkpoint, nothing to compare with, or a package is missing.
+        UserError: seed or batch is not a whole number, there is no complete checkpoint, nothing to compare with, or a
+            package is missing.
     """
     trained = as_run(run)
     config = EvaluationConfig(
         trained.recipe.evaluation.features,
         None if reference is None else Path(reference),
         crop,
-        batch,
+        whole_number("batch", batch, 1, MOST_ROWS),
         trained.device,
         trained.folder if out is None else Path(out),
     )
-    report = evaluate_run(trained.run, trained.recipe, config, seed=seed, average=trained.ema)
+    report = evaluate_run(
+        trained.run, trained.recipe, config, seed=whole_number("seed", seed, 0, MOST_SEED), average=trained.ema
+    )
     assert report is not None  # as this is the only process
     return report

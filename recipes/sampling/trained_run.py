@@ -1,9 +1,12 @@
 """A trained run as components of the libraries: its network, path, objective and velocity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +24,10 @@ from ..support.random_streams import Stream, noise
 from .generator import SampleBatch, SampleGenerator, generate, guided_field
 from .labels import Labels
 
-Classes = Tensor | Sequence[int | str] | int | str
-"""Classes of samples: labels (B,) int64, class names, or one label or name for all samples."""
+Classes = Tensor | np.ndarray | Sequence[int | str] | int | str
+"""Classes of samples: labels (B,) of integers, class names, or one label or name for all samples."""
+MOST_SAMPLES, MOST_SEED, MOST_ROWS = 10**9, 2**62, 2**20
+"""The limits of `sitkit sample`, for the number of samples, the seed and the batch."""
 
 
 class TrainedRun:
@@ -38,7 +43,7 @@ class TrainedRun:
     """
 
     def __init__(self, run: Run, recipe: Recipe, device: torch.device, ema: str = "ema"):
-        self.run = run
+        self.run = Run(run.folder.absolute())  # files are read on first use, perhaps in another working directory
         self.recipe = recipe
         self.device = device
         self.ema = ema
@@ -119,16 +124,15 @@ class TrainedRun:
         """
         if not self.classes:
             raise UserError(f"{self.folder} has no classes: leave out labels")
-        if isinstance(classes, Tensor | int | str):
-            one_by_one = classes.tolist() if isinstance(classes, Tensor) else classes
-        else:
-            one_by_one = [*classes]
-        found = [self._label(one) for one in one_by_one] if isinstance(one_by_one, list) else self._label(one_by_one)
+        listed: Any = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
+        several = isinstance(listed, Iterable) and not isinstance(listed, str)
+        found = [self._label(one) for one in listed] if several else self._label(listed)
         return torch.tensor(found, dtype=torch.int64, device=self.device)
 
     def noise(self, n: int, *, seed: int = 0) -> Tensor:
         """Return the noise that samples number 0 to n - 1 of a seed start from, (n, C, H, W) float32 on `device`."""
-        return noise(seed, Stream.START, torch.arange(n), self.shape).to(self.device)
+        indices = torch.arange(whole_number("n", n, 0, MOST_SAMPLES))
+        return noise(whole_number("seed", seed, 0, MOST_SEED), Stream.START, indices, self.shape).to(self.device)
 
     def decode(self, states: Tensor) -> Tensor:
         """Return states (B, C, H, W) as images (B, C', H', W') uint8, on the device of the states."""
@@ -149,14 +153,14 @@ class TrainedRun:
             Images, (n, C, H, W) uint8 on the CPU.
 
         Raises:
-            UserError: there is no such class, or samples are not finite.
+            UserError: n, seed or batch is not a whole number, there is no such class, or samples are not finite.
         """
         return self.generate(n, seed=seed, labels=labels, batch=batch).pixels
 
     def generate(self, n: int, *, seed: int = 0, labels: Classes | None = None, batch: int = 256) -> SampleBatch:
         """Return what `sample` does, with the labels of the samples and their cost."""
-        if n < 1 or batch < 1:
-            raise UserError(f"the number of samples and the batch must be 1 or more, got {n} and {batch}")
+        n, seed = whole_number("n", n, 1, MOST_SAMPLES), whole_number("seed", seed, 0, MOST_SEED)
+        batch = whole_number("batch", batch, 1, MOST_ROWS)
         if labels is None:
             y = Labels(self.classes, self.recipe.evaluation.labels)(seed, torch.arange(n))
         else:
@@ -174,10 +178,24 @@ class TrainedRun:
     def _call(self) -> Callable[..., Tensor]:
         return with_precision(self.recipe.sampler.precision, all_channels(self.network, self.objective))
 
-    def _label(self, one: int | str) -> int:
+    def _label(self, one: object) -> int:
         names = self.classes
         if isinstance(one, str):
             return int(Labels(names, named=(one,)).chosen[0])
-        if not 0 <= one < len(names):
-            raise UserError(f"label {one} is not between 0 and {len(names) - 1}")
-        return int(one)
+        if not isinstance(one, Integral) or isinstance(one, bool):
+            raise UserError(f"labels are (B,) integers, class names, or one for all samples, got {one!r}")
+        label = int(one)
+        if not 0 <= label < len(names):
+            raise UserError(f"label {label} is not between 0 and {len(names) - 1}")
+        return label
+
+
+def whole_number(name: str, value: object, least: int, most: int) -> int:
+    """Return a value as an int, for example one of numpy.
+
+    Raises:
+        UserError: it is not a whole number from `least` to `most`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
+        raise UserError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+    return int(value)
