@@ -59,14 +59,14 @@ def test_the_page_of_a_sampler_search_escapes_its_names() -> None:
 def test_the_report_of_an_evaluation_escapes_its_names() -> None:
     pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     samples: Any = SimpleNamespace(
-        place=Path(EVIL.replace("/", "")), labels=None, classes=(EVIL,), read=lambda some: pixels[some]
+        path=Path(EVIL.replace("/", "")), labels=None, classes=(EVIL,), read=lambda some: pixels[some]
     )
     samples = type("Samples", (SimpleNamespace,), {"__len__": lambda self: 4})(**vars(samples))
     number = {"mean": 1.0, "spread": None, "values": [1.0], "real": 0.5, "bias": None, "meaning": EVIL}
     manifest = {"draws": 1, "samples": 4, "network_calls": {EVIL: 2}, "reference": {}, "features": {"size": 2}}
     classes = [{"class": EVIL, "samples": 1, "reference": 2, "wanted": None, "distance": 0.5, "real": None}]
     table = {"numbers": {EVIL: number}, "classes": classes, "manifest": manifest}
-    reference: Any = SimpleNamespace(pictures=None, about={"source": EVIL})
+    reference: Any = SimpleNamespace(images=None, about={"source": EVIL})
     check(html_report.page(ReportContent(table, {"": samples}, None, reference, None, None)), 5)  # type: ignore[arg-type]
 
 

@@ -64,7 +64,7 @@ def test_another_run_with_other_classes_is_trained_on(tmp_path: Path) -> None:
     base, three = images(tmp_path / "two", ("cat", "dog")), images(tmp_path / "three", ("ant", "bee", "fly"))
     code, said = sitkit("train", "digits", "--out", tmp_path / "base", *sets(*TINY, base))
     assert code == 0, said
-    base = checkpoints.load(Run(tmp_path / "base").latest(), "ema")
+    base_weights = checkpoints.load(Run(tmp_path / "base").latest(), "ema")
     init = f"train.init={tmp_path / 'base'}"
     label_table = "the label table is"
     cases = {
@@ -83,8 +83,8 @@ def test_another_run_with_other_classes_is_trained_on(tmp_path: Path) -> None:
         assert code == 0, said
         assert f"starting from the weights of {tmp_path / 'base'}{'; ' if remark else chr(10)}{remark}" in said
         started = first(tmp_path / name)
-        same = {key for key, value in started.items() if key in base and torch.equal(value, base[key])}
-        assert base.keys() - same == others
+        same = {key for key, value in started.items() if key in base_weights and torch.equal(value, base_weights[key])}
+        assert base_weights.keys() - same == others
         assert sitkit("sample", tmp_path / name, "--samples", 2, "--out", tmp_path / "x.npz")[0] == 0
 
 

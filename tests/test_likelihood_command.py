@@ -171,7 +171,7 @@ def none_held_out() -> Split:
     ("data", "what"), [("as_latents", "network is trained on latents"), ("none_held_out", "have no held-out images")]
 )
 def test_data_without_pixels_to_measure_are_refused_in_a_line(tmp_path: Path, data: str, what: str) -> None:
-    run = trained(tmp_path / "run", f"data.kind=test_bits_of_runs:{data}", "train.batch=2")
+    run = trained(tmp_path / "run", f"data.kind=test_likelihood_command:{data}", "train.batch=2")
     code, said = sitkit("likelihood", run, "--trust")
     assert code == 2
     assert what in said
