@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from sitkit.interpolants import GVP
 from sitkit.recipes import TrainedRun, UserError, evaluate, load_recipe, load_run, sample, train
 from sitkit.recipes.cli import app
-from sitkit.samplers import Counted, Euler, log_likelihood, plan
+from sitkit.recipes.support.random_streams import Stream, uniforms
+from sitkit.samplers import Counted, Euler, bits_per_dimension, dequantise, log_likelihood, plan
 from sitkit.samplers import sample as solve
 
 SETTINGS = {"train.steps": 20, "checkpoint.every": 20, "train.batch": 32, "path": "gvp", "evaluation.num": 20}
@@ -107,6 +108,17 @@ def test_a_plan_and_a_likelihood_take_the_velocity(run: TrainedRun) -> None:
     assert velocity.calls == 5
     found = log_likelihood(run.velocity("4"), run.noise(2), interval=(0.9, 0.1), rtol=1e-2, atol=1e-2)
     assert found.log_prob.isfinite().all()
+
+
+def test_held_out_images_have_the_likelihood_of_the_command_line(run: TrainedRun) -> None:
+    images, labels = run.heldout()
+    assert images.shape == (899, 1, 8, 8)
+    assert CliRunner().invoke(app, ["likelihood", str(run.folder), "--images", "2"]).exit_code == 0
+    report = json.loads((run.folder / "likelihood.json").read_text())
+    x = dequantise(images[:2], uniforms(0, Stream.DEQUANTISATION, torch.arange(2), (1, 8, 8)))
+    found = log_likelihood(run.velocity(labels[:2]), x)
+    mean = bits_per_dimension(found.log_prob.double(), 64).mean().item()
+    assert mean == pytest.approx(report["bits per dimension"], abs=1e-6)
 
 
 def test_evaluation_returns_the_report_that_it_writes(run: TrainedRun, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from sitkit.recipes.storage import checkpoints
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.batches import Batches
 from sitkit.recipes.training.cost_estimate import forward_macs
+from sitkit.recipes.training.learning_rate import learning_rate
 from sitkit.recipes.training.loop import train
 from sitkit.recipes.training.process_group import ProcessGroup
 from sitkit.recipes.training.state import TrainingState
-from sitkit.recipes.training.step import TrainingStep, learning_rate
+from sitkit.recipes.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=2"]

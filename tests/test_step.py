@@ -16,9 +16,10 @@ from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.support.errors import UserError
 from sitkit.recipes.training.batches import Batches
+from sitkit.recipes.training.learning_rate import learning_rate
 from sitkit.recipes.training.process_group import ProcessGroup
 from sitkit.recipes.training.state import TrainingState
-from sitkit.recipes.training.step import TrainingStep, learning_rate
+from sitkit.recipes.training.step import TrainingStep
 
 TINY = ["backbone.hidden_size=16", "backbone.depth=2", "backbone.num_heads=2", "train.batch=8", "train.steps=100"]
 TINY += ["optimizer.warmup=0"]

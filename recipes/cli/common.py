@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..storage.filesystems import check_system
 from ..support.errors import UserError
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
     from ..experiment.recipe import Recipe
     from ..support.trust import Trust
 
+FIRST = ("train", "sample", "evaluate", "show", "plane")
+"""The commands that `sitkit --help` lists first."""
+
+
+class CommandGroup(TyperGroup):
+    """The commands: the most common ones first, then the others by name."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        """Return the names of the commands, in their order."""
+        names = super().list_commands(context)
+        return [*FIRST, *sorted({*names} - {*FIRST})]
+
+
 app = typer.Typer(
+    cls=CommandGroup,
     help="Composable transport models: train, sample and evaluate SiT by recipe.",
     no_args_is_help=True,
     add_completion=False,

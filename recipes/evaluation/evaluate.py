@@ -30,7 +30,7 @@ from .manifest import manifest_of, side_by_side
 from .memory import MemoryDemand
 from .per_class import per_class
 from .reference import MAX_FEATURES as MAX_REFERENCE_FEATURES
-from .reference import Reference, open_reference, reference_of_split
+from .reference import Reference, check_reference_path, open_reference, reference_of_split
 from .sample_sets import SampleSet, open_samples
 
 MAX_FEATURES = 50_000
@@ -59,6 +59,8 @@ def evaluate(
         UserError: there is no complete checkpoint, nothing to compare with, or a package is missing.
     """
     extraction = config.extraction()
+    if config.reference is not None:
+        check_reference_path(config.reference)  # before samples are generated
     try:
         split = run.data(recipe, images=config.reference is None, heldout=True)
     except UserError as problem:

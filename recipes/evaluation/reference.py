@@ -108,11 +108,9 @@ def open_reference(
     Raises:
         UserError: there is nothing, or nothing that fits the samples and the features.
     """
-    if _is_folder(path):
+    if check_reference_path(path):
         if os.path.isfile(path / CONTENT):
             return _of_samples(SampleFolder.open(path), image, classes, extraction)
-        if os.path.isfile(path / "recipe.json"):
-            raise UserError(f"{path} is a run: `sitkit sample` generates samples that can be a reference")
         files = open_files(path, image, classes, crop)
         identity = _identity(files, image, crop, state_of_files(path, files.names))
         found = reference_of_images(files, str(path), identity, extraction)
@@ -204,7 +202,7 @@ def state_of(reference: Path) -> str:
     Raises:
         UserError: there is nothing.
     """
-    if not _is_folder(reference):
+    if not check_reference_path(reference):
         return state_of_files(reference.parent, [reference.name])
     if os.path.isfile(reference / CONTENT):
         samples = SampleFolder.open(reference)
@@ -215,12 +213,14 @@ def state_of(reference: Path) -> str:
         raise UserError(str(error)) from error
 
 
-def _is_folder(path: Path) -> bool:
-    """Return whether there is a folder at a path.
+def check_reference_path(path: Path) -> bool:
+    """Return whether there is a folder at the path of a reference.
 
     Raises:
-        UserError: there is nothing, or it cannot be opened.
+        UserError: there is nothing, a run, or what cannot be opened.
     """
+    if os.path.isfile(path / "recipe.json") and not os.path.isfile(path / CONTENT):
+        raise UserError(f"{path} is a run: `sitkit sample` generates samples that can be a reference")
     try:
         check_utf8(str(path))
         return S_ISDIR(path.stat().st_mode)

@@ -63,7 +63,10 @@ class TrainedRun:
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network with its EMA weights, in evaluation mode on `device`; called as (x, t, y=labels)."""
+        """The network with its EMA weights, in evaluation mode on `device`; called as (x, t, y=labels).
+
+        It returns what it predicts (`objective`). Solvers take `velocity` instead.
+        """
         return load_for_sampling(self.recipe, self._split, self.checkpoint, self.device, self.ema)
 
     @cached_property
@@ -169,6 +172,17 @@ class TrainedRun:
             if len(y) != n:
                 raise UserError(f"there are {len(y)} labels for {n} samples: give one of each, or one for all")
         return generate(SampleGenerator(self.network, self.recipe, self._split, seed), n, y, batch=batch)
+
+    def heldout(self) -> tuple[Tensor, Tensor]:
+        """Return the held-out images of the run's data, (N, C, H, W) uint8, and their labels (N,).
+
+        Raises:
+            UserError: the data are missing or others than those of the run, or none are held out.
+        """
+        images = self.run.data(self.recipe, heldout=True).heldout
+        if not len(images):
+            raise UserError(f"the data of {self.folder} have no held-out images")
+        return images.read(torch.arange(len(images))), images.labels
 
     @cached_property
     def _split(self) -> Split:

@@ -4,6 +4,7 @@
 | --- | --- |
 | the loop | `loop` |
 | the loss, the gradient, the update of the weights | `step` |
+| the learning-rate schedule | `learning_rate` |
 | the images, noise and times of a step | `batches` |
 | weights, optimiser and EMA, and how they are saved | `state`, `checkpoint_writer` |
 | DDP and FSDP2 | `process_group`, `fsdp` |

@@ -13,10 +13,11 @@ from ..experiment.recipe import Recipe
 from ..runs.run import Run
 from ..support.errors import UserError
 from .cost_estimate import forward_macs
+from .learning_rate import learning_rate
 from .process_group import ProcessGroup
 from .sinks import open_sinks
 from .state import TrainingState
-from .step import StepResult, learning_rate
+from .step import StepResult
 
 
 class MetricsLogger:

@@ -1,6 +1,5 @@
 """One step of training: the loss of its micro-batches, the gradient, and the update of the state."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +17,7 @@ from ..network.precision import blocks_of, compile_blocks, matmul_precision, wit
 from ..support import random_streams
 from ..support.errors import UserError
 from .batches import MicroBatch
+from .learning_rate import learning_rate
 from .process_group import ProcessGroup, full_tensor, no_gradient_sync, wrap_ddp
 from .state import TrainingState
 
@@ -120,16 +120,6 @@ class TrainingStep:
             parameters["lr"] = learning_rate(recipe, step)
         state.optimizer.step()
         state.ema_weights.update(step, state.network.parameters())
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the learning rate of a step (from 1)."""
-    options, steps = recipe.optimizer, recipe.train.steps
-    if step < options.warmup:
-        return options.lr * step / options.warmup
-    done = (step - options.warmup) / max(1, steps - options.warmup)
-    decay = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[options.schedule]
-    return options.lr * (1 - (1 - options.final) * decay)
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:
