@@ -78,12 +78,12 @@ def test_ancestral_samples_have_the_moments_of_the_data() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
-def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpolant) -> None:
+@pytest.mark.parametrize("grids", [(50, 100, 200), pytest.param((50, 100, 200, 400), marks=pytest.mark.slow)])
+def test_without_noise_the_chain_is_ddim_and_ddim_follows_the_ode(path: Interpolant, grids: tuple[int, ...]) -> None:
     world = Gaussian(mean=1.0, std=0.6)
     velocity, ends = world.velocity(path), doubles(0.1, 0.95)
     x = doubles(-1.0, 0.3, 2.0)[:, None]
     exact = world.flow(path, x, *ends)
-    grids = [50, 100, 200]
     errors = []
     for steps in grids:
         times = torch.linspace(0.1, 0.95, steps + 1, dtype=torch.float64)

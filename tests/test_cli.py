@@ -274,7 +274,8 @@ def test_interrupted_training_saves_a_checkpoint(tmp_path: Path) -> None:
         ["sampler.kind=sde", "sampler.w.kind=sine_squared", "sampler.last=none"],
         ["sampler.kind=sde", "sampler.w.kind=kl", "sampler.last=euler", "guidance.channels=1"],
         ["guidance.interval=[0.2, 0.8]"],
-        pytest.param(["backbone.kind=sit_s"], marks=pytest.mark.slow),  # 33 million parameters
+        # 33 million parameters:
+        pytest.param(["backbone.kind=sit_s", "guidance.interval=[0.2, 0.8]"], marks=pytest.mark.slow),
         ["train.label_dropout=0.0", "guidance.scale=1.0", "sampler.interval=[0.1, 0.9]", "sampler.last_step=0.2"],
     ],
     ids=" ".join,

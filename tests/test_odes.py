@@ -34,7 +34,6 @@ from sitkit.samplers import reparametrise as read_along
 from sitkit.samplers.known_time import with_known_time
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
 
-GRIDS = [32, 64, 128]
 SOLVERS: dict[type[OneStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
 """With the calls that a step costs."""
 
@@ -48,14 +47,15 @@ def exact_flow(path: Interpolant) -> tuple[Field, Tensor, Tensor]:
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
 @pytest.mark.parametrize("solver", [*SOLVERS, DDIM])
-def test_solvers_have_their_stated_order(path: Interpolant, solver: type[OneStep]) -> None:
+@pytest.mark.parametrize("grids", [(32, 64, 128), pytest.param((32, 64, 128, 256), marks=pytest.mark.slow)])
+def test_solvers_have_their_stated_order(path: Interpolant, solver: type[OneStep], grids: tuple[int, ...]) -> None:
     velocity, x, exact = exact_flow(path)
     errors = []
-    for steps in GRIDS:
+    for steps in grids:
         times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
         made = DDIM(velocity, path) if solver is DDIM else solver(velocity)  # type: ignore[call-arg]
         errors.append(float((sample(made, x, times) - exact).abs().max()))
-    assert slope(GRIDS, errors) == pytest.approx(solver.order, abs=0.15)
+    assert slope(grids, errors) == pytest.approx(solver.order, abs=0.15)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

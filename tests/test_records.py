@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from marks import slow_unless
 from sitkit.recipes.cli import app
+from sitkit.recipes.experiment.packaged import presets
 from sitkit.recipes.experiment.read_recipe import read_recipe
 from sitkit.recipes.experiment.recipe import Recipe
 from sitkit.recipes.network.checkpoint_weights import read_ema
@@ -219,7 +221,7 @@ def test_without_widths_none_is_made(tmp_path: Path) -> None:
     tiny(2, "ema.widths=[0.28867]")
 
 
-@pytest.mark.parametrize("preset", ["digits", "imagenet256-s"])  # tests/test_estimate.py has all of them
+@pytest.mark.parametrize("preset", [slow_unless(name in ("digits", "imagenet256-s"), name) for name in presets()])
 def test_a_dry_run_prints_what_training_would_take(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
