@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
-# Also the tests of several processes and of commands that are killed.
+# Also the tests of several processes, of commands that are killed, and of all combinations of parameters.
 test-all: test
 	$(PYTEST) -m slow
 
