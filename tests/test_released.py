@@ -185,6 +185,6 @@ def test_the_commands_of_the_page_of_published_results_run(tmp_path: Path) -> No
             assert out == len(words) - 2
             code, said = sitkit("sample", run.folder, *words[3:out], "--num", 1, "--out", tmp_path / "x.npz")
             rows = 500 if "guidance.scale=1.5" in settings else 250
-            assert (code, f"250 NFE per batch, {rows} network rows" in said) == (0, True), said
+            assert (code, f"250 NFE, {rows} network rows" in said) == (0, True), said
             sampled += 1
     assert sampled == 10

@@ -70,7 +70,9 @@ SamplerName = Annotated[
 ]
 Trusting = Annotated[
     bool,
-    typer.Option("--trust", help="Run code outside of sitkit that the files of DIR name; it can do anything."),
+    typer.Option(
+        "--trust", help="Run code outside of sitkit that a run, samples or a sampler file name; it can do anything."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
 

@@ -25,7 +25,7 @@ from .common import (
 )
 
 Crop = Annotated[bool, typer.Option("--crop", help="Crop the images of a folder to the size of samples, as ADM does.")]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; affects metrics by rounding only.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Images at once; affects rounding only.")]
 
 
 @command

@@ -42,7 +42,10 @@ def sample(
     label: Annotated[list[str] | None, typer.Option(help="A class to sample, by name; may be repeated.")] = None,
     labels: Annotated[
         Literal["auto", "balanced", "random"],
-        typer.Option(help="Classes in turn or random; by default as evaluation.labels, and in turn for a .png."),
+        typer.Option(
+            help="balanced: each class equally often; random: a random class for each sample; auto: as "
+            "evaluation.labels, and balanced for a .png."
+        ),
     ] = "auto",
     sampler: SamplerName = None,
     settings: Settings = None,
@@ -80,7 +83,7 @@ def sample(
         first = sample_to_folder(request, num, out, partition)
         num = len(SampleFolder.open(out))  # there may be more
     if first is not None:
-        typer.echo(f"{out}: {num} samples, {first.calls} NFE per batch, {first.rows} network rows per sample")
+        typer.echo(f"{out}: {num} samples, {first.calls} NFE, {first.rows} network rows per sample")
 
 
 @command

@@ -35,7 +35,11 @@ def show(
     settings: Settings = None,
     trust: Trusting = False,
 ) -> None:
-    """Print a complete recipe as TOML, with the values that `auto` resolves to.
+    """Print a complete recipe as TOML.
+
+    `auto` is resolved in train.interval and in sampler.solver, times, interval, last and last_step. objective.measure
+    (auto: the predicted quantity), sampler.path (the path of training) and evaluation.num (the number of held-out
+    images) stay auto.
 
     Without a recipe, it prints the file of --sampler; without --sampler either, the names of all presets and samplers.
 

@@ -17,25 +17,26 @@ def study(
         int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes at once, which divide the cores.")
     ] = 1,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Compute only the part of this key; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY", help="Compute only the job of this key; may be repeated.")
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Only print all parts, and which are done.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only print the keys of all jobs, and which are done.")] = False,
     models: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of the networks, which several studies can share.")
     ] = None,
     submit: Annotated[
-        Literal["slurm"] | None, typer.Option(help="Submit the open parts to a cluster, a job each, by submitit.")
+        Literal["slurm"] | None, typer.Option(help="Submit the jobs that are not done to a cluster, by submitit.")
     ] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A parameter of submitted jobs, as slurm_partition=gpu."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; affects rounding only.")] = 512,
     device: Device = "auto",
 ) -> None:
     """Train and evaluate all combinations of a study, or resume it; writes study.json, study.md, study.html and plots.
 
-    Each network is trained once. Exit code 1: a part failed, and all others are done.
+    A job trains a network or evaluates a cell. Each network is trained once. Exit code 1: a job failed, and all jobs
+    that do not depend on it are done.
 
     Example: sitkit study docs/results/steps.toml --out runs/steps --jobs 2
     """

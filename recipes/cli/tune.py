@@ -33,7 +33,7 @@ def tune(
             "repeated.",
         ),
     ],
-    calls: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="The most NFE (network evaluations) of a batch.")],
+    calls: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="The largest NFE (network evaluations per sample).")],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The folder of the results; by default DIR/tune.")
     ] = None,
@@ -45,7 +45,7 @@ def tune(
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="The seed of the first draw.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; changes no sample.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, max=MOST_ROWS, help="Samples at once; affects rounding only.")] = 256,
     average: Average = "ema",
     trust: Trusting = False,
     device: Device = "auto",

@@ -116,7 +116,7 @@ def likelihood(
     spread = "" if report["standard error"] is None else f" +- {report['standard error']:.4f}"
     say(
         f"{report['bits per dimension']:.4f}{spread} bits per dimension on {num} held-out images, "
-        f"{report['network calls a batch']:.0f} NFE per batch: {file}"
+        f"{report['network calls a batch']:.0f} NFE: {file}"
     )
 
 
