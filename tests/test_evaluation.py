@@ -137,8 +137,8 @@ def test_a_report_page_is_one_file_with_its_images(reported: Path) -> None:
     captions = re.findall(r"<h2>([^<]*)</h2>\s*(?=<img)", page)
     assert len(captions) == len(sources)
     neighbours = "Samples (above), the nearest training image, the nearest held-out image"
-    assert captions == ["Samples", "Samples without guidance", "Images of the reference", neighbours, "Training loss"]
-    assert re.search(r"<h2>Classes</h2>\s*<details open>", page)
+    assert captions == ["Samples", "Samples without guidance", "Reference images", neighbours, "Training loss"]
+    assert re.search(r"<h2>Metrics per class</h2>\s*<details open>", page)
     for name, number in report_in(reported)["numbers"].items():
         assert f"<td>{name}</td><td>{number['mean']:.4g} +- {number['spread']:.2g}</td>" in page
 

@@ -35,7 +35,7 @@ def test_the_page_of_a_study_escapes_its_names(tmp_path: Path) -> None:
     study = read_study(write(tmp_path / "study.toml", text))
     row = ResultRow({EVIL: EVIL}, {EVIL: EVIL}, 2, {EVIL: SeedValues({3: 1.0, 5: 2.0}, 0.5)})
     record = {
-        "hours": {"training": 1.0, "measuring": 1.0},
+        "hours": {"training": 1.25, "measuring": 0.01},
         "machine": {"processor": EVIL, "cores": 2, "gpus": []},
         "versions": {"torch": "2"},
         "command": EVIL,
@@ -45,6 +45,8 @@ def test_the_page_of_a_study_escapes_its_names(tmp_path: Path) -> None:
     check(page, 10)
     assert "<b>Bold</b>" in page
     assert "<b>1.50 ± 0.50</b>" in page
+    assert "1.25 hours of training and 36 seconds of evaluation" in page
+    assert "`" not in page
 
 
 def test_the_page_of_a_sampler_search_escapes_its_names() -> None:

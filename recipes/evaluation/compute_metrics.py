@@ -128,7 +128,10 @@ def _available_metrics(samples: FeatureStatistics, comparison: ReferenceComparis
         ]
     if comparison.training and len(comparison.training.features) > 1 and neighbours:
         training = comparison.training
-        meaning = "in features, among equally many images of each; one half for real images that are neither"
+        meaning = (
+            "the fraction of samples whose nearest image by features is a training image, among equally many training "
+            "and held-out images; 0.5 for new real images"
+        )
         metrics.append((NEARER, meaning, lambda one: MetricValue(_nearer(one, training, reference, device))))
     if samples.labels is not None and reference.labels is not None and len(reference.labels):
         meaning = "the fraction of samples whose nearest reference image is of the requested class"

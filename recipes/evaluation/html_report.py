@@ -60,7 +60,7 @@ def page(content: ReportContent) -> str:
     if reference is None:
         lines.append(f"{content.reference.about.get('source')} has statistics only, no images to show")
     else:
-        images["Images of the reference"] = _grid(reference, reference.labels, first.classes)
+        images["Reference images"] = _grid(reference, reference.labels, first.classes)
         images |= _neighbours(content, reference)
     return render(
         "evaluation/templates/report.html",

@@ -98,8 +98,9 @@ def explanation(results: StudyResults) -> str:
         f"Mean ± standard error over {seeds} training seeds, each sampled from other noise. {real}"
         "**Bold** is nearest to real images. ≈ marks rows that are not significantly farther: the mean over seeds of "
         f"the differences in distance from real images is within {BEYOND:g} standard errors. With few seeds this is "
-        f"weak evidence: of truly equal rows, one pair in {round(1 / false_rate(seeds))} would be called different "
-        f"with {seeds} seeds, and more often if one is the best of many, because that was lucky."
+        f"weak evidence: with {seeds} seeds, one in {round(1 / false_rate(seeds))} pairs of rows with equal expected "
+        "values would be called different. The rate is higher for comparisons with the best of many rows, because of "
+        "selection bias."
     )
 
 
@@ -123,8 +124,16 @@ def _values(results: StudyResults, record: Mapping[str, Any]) -> dict[str, Any]:
         "explanation": explanation(results),
         "tables": tables(results),
         "failures": [f"{one['key']} ({one['what']}): {one['why']}" for one in record["failed"]],
+        "command": record["command"],
         "origin": (
-            f"`{record['command']}`: {hours['training']:.2f} hours of training and {hours['measuring']:.2f} of "
-            f"measuring, one after the other, on {machine['processor']}, {machine['cores']} cores{gpus}; {versions}."
+            f"{_duration(hours['training'])} of training and {_duration(hours['measuring'])} of evaluation, "
+            f"summed over all jobs, on {machine['processor']}, {machine['cores']} cores{gpus}; {versions}."
         ),
     }
+
+
+def _duration(hours: float) -> str:
+    """Return a duration as text, in hours, minutes or seconds."""
+    if hours >= 1:
+        return f"{hours:.2f} hours"
+    return f"{60 * hours:.1f} minutes" if 60 * hours >= 1 else f"{3600 * hours:.0f} seconds"

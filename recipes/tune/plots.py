@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .benchmark import SamplerMeasurement
-from .sampler_search import BoundComparison, SearchResult
+from .sampler_search import BoundComparison, SearchResult, display_name
 
 
 def pareto_front(result: SearchResult) -> list[SamplerMeasurement]:
@@ -28,7 +28,7 @@ def quality_against_nfe(result: SearchResult) -> Figure:
         x = [one.found.calls for one in line.values()]
         means = [one.values(metric).mean for one in line.values()]
         errors = [mean.error or 0.0 for mean in means]
-        label = f"{name}: {result.task.name(next(iter(line.values())).recipe)}"
+        label = f"{display_name(name)}: {result.task.name(next(iter(line.values())).recipe)}"
         axes.errorbar(x, [mean.value for mean in means], errors, label=label, marker="o", markersize=4, capsize=3, lw=1)
     best = pareto_front(result)
     y = [one.values(metric).mean.value for one in best]
@@ -63,7 +63,7 @@ def distance_against_bound(result: SearchResult, bounds: BoundComparison) -> Fig
 def distance_name(result: SearchResult) -> str:
     """Return the name of the distance that is minimized."""
     name = result.metric.name
-    return name if result.metric.real is None else f"{name}, distance from real images"
+    return name if result.metric.real is None else f"{name}: absolute difference from real images"
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -13,7 +13,7 @@ from ..support.environment import machine, versions
 from ..support.html_pages import figure_png, render
 from .candidates import words
 from .plots import distance_against_bound, distance_name, pareto_front, quality_against_nfe
-from .sampler_search import CHOSEN, OWN, BoundComparison, SearchResult
+from .sampler_search import CHOSEN, OWN, BoundComparison, SearchResult, display_name
 
 SAMPLER = "sampler.toml"
 PARETO, BOUNDS = "pareto.png", "bounds.png"
@@ -27,18 +27,18 @@ def summary(result: SearchResult) -> list[str]:
     for name in (CHOSEN, OWN):
         if name in result.lines:
             one = result.lines[name][task.calls]
-            cost = f"({one.found.calls} NFE, {one.found.rows} rows a sample)"
-            lines.append(f"{name}: {task.name(one.recipe)}: {one.values(metric).mean} {cost}")
+            cost = f"({one.found.calls} NFE, {one.found.rows} network rows per sample)"
+            lines.append(f"{display_name(name)}: {task.name(one.recipe)}: {one.values(metric).mean} {cost}")
     if gain is None:
-        lines.append("the run's own sampler is the best that was found")
+        lines.append("the run's sampler is the best that was found")
     else:
         side = f"{'nearer to' if gain.value >= 0 else 'farther from'} {'0' if metric.real is None else 'real images'}"
         significance = "beyond" if gain.significant else "not significant, within"
         size = Estimate(abs(gain.value), gain.error)
-        lines.append(f"draw by draw {size} {side} than the run's own, {significance} {BEYOND:g} standard errors")
+        lines.append(f"draw by draw {size} {side} than the run's sampler, {significance} {BEYOND:g} standard errors")
     if result.chosen.found.calls < task.calls:
         lines.append(f"its steps make {result.chosen.found.calls} NFE: one more step would exceed {task.calls}")
-    lines += [f"the bound: {result.bounds.agreement.sentence}"] if result.bounds else []
+    lines += [result.bounds.agreement.sentence] if result.bounds else []
     return [*lines, *(f"failed: {what}: {why}" for what, why in result.failures.items())]
 
 
@@ -111,7 +111,7 @@ def page(result: SearchResult, plots: Mapping[str, bytes], toml: str, command: s
     """Return the page as HTML; `plots` are PNGs by file name."""
     task, metric, keys = result.task, result.metric, result.task.keys
     lines = [
-        (name, *words(one.recipe, keys), one.found.calls, one.found.rows, one.values(metric).mean)
+        (display_name(name), *words(one.recipe, keys), one.found.calls, one.found.rows, one.values(metric).mean)
         for name, line in result.lines.items()
         for one in line.values()
     ]
@@ -148,4 +148,4 @@ def page(result: SearchResult, plots: Mapping[str, bytes], toml: str, command: s
 
 
 def _range(seeds: Sequence[int]) -> str:
-    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"

@@ -1,7 +1,8 @@
 """The search of a sampler for a trained run, by its NFE and the quality of its samples.
 
 Candidates are chosen by samples of some seeds. The chosen sampler, the run's sampler and each w are then measured on
-samples of other seeds: the best of many candidates was also lucky with its samples.
+samples of other seeds: the metric of the best of many candidates is too good on the samples by which it was chosen
+(selection bias).
 """
 
 import math
@@ -24,6 +25,12 @@ LEAST_DRAWS = 3
 BUDGETS = (0.25, 0.5, 1.0, 2.0)
 """The NFE at which quality is reported, relative to the NFE that are allowed."""
 CHOSEN, OWN = "chosen", "the run's own"
+"""The keys of the chosen sampler and of the run's sampler in `tune.json`."""
+
+
+def display_name(key: str) -> str:
+    """Return the name of a line in pages and messages."""
+    return "the run's sampler" if key == OWN else key
 
 
 @dataclass(frozen=True)
