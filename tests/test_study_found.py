@@ -96,7 +96,8 @@ def test_the_best_is_nearest_to_real_images_and_ties_are_marked(study: Study) ->
     assert whole.rows[0] == ("1", "a", "7", "0.700 ± 0.058 ≈")
     apart = found(study, 0.5, [[0.6, 0.7, 0.8], [0.5, 0.6, 0.7], [0.4, 0.3, 0.1], []])
     assert tables(apart)[0].rows[0] == ("1", "0.700 ± 0.058", "**0.600 ± 0.058**")
-    assert "with 3 seeds, one in 5 pairs of rows with equal expected values would be called different" in explanation(results)
+    text = explanation(results)
+    assert "with 3 seeds, one in 5 pairs of rows with equal expected values would be called different" in text
 
 
 def test_without_real_images_or_seeds_nothing_is_called_best(study: Study, tmp_path: Path) -> None:
