@@ -42,12 +42,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-MOST_SEED = 2**62
-"""The largest seed. Further sets of samples have the next seeds, which must fit 64 bits."""
-MOST_ROWS = 2**20
-"""The largest number of samples or images at once."""
-MOST_IMAGES = 10**9
-"""The largest number of samples in a folder."""
 LONGEST_SIDE = 2**16
 """The longest side of an image in JPEG."""
 LAST_STEP = 10**8 - 1

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import LONGEST_SIDE, MOST_ROWS, Device, command, device_of
+from ..support.limits import MOST_ROWS
+from .common import LONGEST_SIDE, Device, command, device_of
 
 
 @command

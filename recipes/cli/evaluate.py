@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..support.errors import UserError
+from ..support.limits import MOST_ROWS, MOST_SEED
 from .common import (
     AFTER_TRAINING,
     LONGEST_SIDE,
-    MOST_ROWS,
-    MOST_SEED,
     PLACES,
     Average,
     Device,

@@ -4,10 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED
 from .common import (
-    MOST_IMAGES,
-    MOST_ROWS,
-    MOST_SEED,
     PLACES,
     Average,
     Device,

@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED
 from .common import (
     AFTER_TRAINING,
-    MOST_IMAGES,
-    MOST_ROWS,
-    MOST_SEED,
     PLACES,
     Average,
     Device,

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ..support.errors import UserError
-from .common import LAST_STEP, MOST_SEED, SamplerName, Settings, Trusting, command, trust_of
+from ..support.limits import MOST_SEED
+from .common import LAST_STEP, SamplerName, Settings, Trusting, command, trust_of
 
 
 @command

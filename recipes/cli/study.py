@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..support.errors import UserError
-from .common import MOST_PROCESSES, MOST_ROWS, Device, command, device_of
+from ..support.limits import MOST_ROWS
+from .common import MOST_PROCESSES, Device, command, device_of
 
 
 @command

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..support.limits import MOST_ROWS, MOST_SEED
 from .common import (
     AFTER_TRAINING,
-    MOST_ROWS,
-    MOST_SEED,
     PLACES,
     Average,
     Device,

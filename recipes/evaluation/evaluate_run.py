@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ..sampling.load_run import as_run
-from ..sampling.trained_run import MOST_ROWS, MOST_SEED, TrainedRun, whole_number
+from ..sampling.trained_run import TrainedRun
+from ..support.limits import MOST_ROWS, MOST_SEED, whole_number
 from .config import EvaluationConfig
 from .evaluate import evaluate as evaluate_run
 

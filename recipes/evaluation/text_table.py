@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-WIDTH = 46
+WIDTH = 44
 
 
 def table(report: Mapping[str, Any]) -> str:
     """Return the metrics of a report as aligned columns: samples, other sets of samples, and real images."""
     numbers = report["numbers"]
     others = other_sets(numbers)
-    head = f"{'':{WIDTH}}{'samples':>22}" + "".join(f"{what:>22}" for what in others) + f"{'real':>10}"
+    head = f"{'':{WIDTH}}{'samples':>24}" + "".join(f"{what:>24}" for what in others) + f"{'real':>12}"
     lines = [head]
     for name, number in numbers.items():
         cells = [with_spread(number), *(with_spread(number[what]) if what in number else "" for what in others)]
         real = "" if number["real"] is None else f"{number['real']:.4g}"
-        lines.append(f"{name:{WIDTH}}" + "".join(f"{cell:>22}" for cell in cells) + f"{real:>10}")
+        lines.append(f"{name:{WIDTH}}" + "".join(f"{cell:>24}" for cell in cells) + f"{real:>12}")
     return "\n".join([*lines, *too_few(report)])
 
 

@@ -20,14 +20,13 @@ from ..network.build import all_channels, load_for_sampling
 from ..network.precision import with_precision
 from ..runs.run import Run
 from ..support.errors import UserError
+from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED, whole_number
 from ..support.random_streams import Stream, noise
 from .generator import SampleBatch, SampleGenerator, generate, guided_field
 from .labels import Labels
 
 Classes = Tensor | np.ndarray | Sequence[int | str] | int | str
 """Classes of samples: labels (B,) of integers, class names, or one label or name for all samples."""
-MOST_SAMPLES, MOST_SEED, MOST_ROWS = 10**9, 2**62, 2**20
-"""The limits of `sitkit sample`, for the number of samples, the seed and the batch."""
 
 
 class TrainedRun:
@@ -134,7 +133,7 @@ class TrainedRun:
 
     def noise(self, n: int, *, seed: int = 0) -> Tensor:
         """Return the noise that samples number 0 to n - 1 of a seed start from, (n, C, H, W) float32 on `device`."""
-        indices = torch.arange(whole_number("n", n, 0, MOST_SAMPLES))
+        indices = torch.arange(whole_number("n", n, 0, MOST_IMAGES))
         return noise(whole_number("seed", seed, 0, MOST_SEED), Stream.START, indices, self.shape).to(self.device)
 
     def decode(self, states: Tensor) -> Tensor:
@@ -162,7 +161,7 @@ class TrainedRun:
 
     def generate(self, n: int, *, seed: int = 0, labels: Classes | None = None, batch: int = 256) -> SampleBatch:
         """Return what `sample` does, with the labels of the samples and their cost."""
-        n, seed = whole_number("n", n, 1, MOST_SAMPLES), whole_number("seed", seed, 0, MOST_SEED)
+        n, seed = whole_number("n", n, 1, MOST_IMAGES), whole_number("seed", seed, 0, MOST_SEED)
         batch = whole_number("batch", batch, 1, MOST_ROWS)
         if labels is None:
             y = Labels(self.classes, self.recipe.evaluation.labels)(seed, torch.arange(n))
@@ -202,14 +201,3 @@ class TrainedRun:
         if not 0 <= label < len(names):
             raise UserError(f"label {label} is not between 0 and {len(names) - 1}")
         return label
-
-
-def whole_number(name: str, value: object, least: int, most: int) -> int:
-    """Return a value as an int, for example one of numpy.
-
-    Raises:
-        UserError: it is not a whole number from `least` to `most`.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
-        raise UserError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
-    return int(value)
