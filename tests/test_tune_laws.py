@@ -96,13 +96,13 @@ def test_only_significant_differences_count_for_or_against_the_bound() -> None:
     like_b, last = bounded("c", 3.0, 0.21, 0.19, 0.22), bounded("d", 0.5, 0.40, 0.41, 0.45)
     rightly = judge([a, b, like_b])
     assert (rightly.pairs, rightly.right) == (2, 2)
-    assert "ranks them rightly: of 2 pairs" in rightly.sentence
+    assert "ranks the w correctly: of 2 pairs" in rightly.sentence
     assert "Both have a first." in rightly.sentence
     wrongly = judge([a, b, like_b, last])
     assert (wrongly.pairs, wrongly.right) == (5, 2)
-    assert "does not rank them rightly" in wrongly.sentence
-    assert "It has d first, and measurement a." in wrongly.sentence
-    assert "No pair differs significantly" in judge([b, like_b, bounded("e", 5.0, 0.2, 0.22, 0.2)]).sentence
+    assert "does not rank the w correctly" in wrongly.sentence
+    assert "The bound has d first, and the measurement has a." in wrongly.sentence
+    assert "No pair of w differs significantly" in judge([b, like_b, bounded("e", 5.0, 0.2, 0.22, 0.2)]).sentence
     assert "too few" in judge([a, b]).sentence
     endless = [bounded(name, math.inf, *one.measured.distances.values()) for name, one in (("e", a), ("f", last))]
     for order in ([a, *endless], [a, *reversed(endless)]):  # of equal bounds neither says which is better

@@ -82,7 +82,7 @@ class RankAgreement:
 def judge(found: Sequence[DiffusionBound]) -> RankAgreement:
     """Return whether bounds order diffusions like measurements."""
     if len(found) < LEAST:
-        return RankAgreement(math.nan, 0, 0, f"{len(found)} diffusions are too few to be ranked.")
+        return RankAgreement(math.nan, 0, 0, f"{len(found)} w are too few to be ranked by the KL bound.")
     correlation = rank_correlation([one.bound for one in found], [one.measured.distance.value for one in found])
     pairs = right = 0
     for one, other in itertools.combinations(found, 2):
@@ -91,15 +91,15 @@ def judge(found: Sequence[DiffusionBound]) -> RankAgreement:
             pairs += 1
             right += (one.bound < other.bound) == (apart.value < 0)
     if not pairs:
-        text = "No pair differs significantly over these draws, which do not show whether the bound ranks them rightly."
+        text = "No pair of w differs significantly over these draws, so they do not test the order by the KL bound."
     else:
-        how = "rightly" if right == pairs else "rightly for the most part" if right > 0.75 * pairs else ""
-        text = f"The bound ranks them {how}" if how else "The bound does not rank them rightly"
+        how = "correctly" if right == pairs else "mostly correctly" if right > 0.75 * pairs else ""
+        text = f"The KL bound ranks the w {how}" if how else "The KL bound does not rank the w correctly"
         text += f": of {pairs} pairs that differ significantly over the draws, it has {right} in the right order."
     lowest, best = min(found, key=lambda one: one.bound), min(found, key=lambda one: one.measured.distance.value)
     firsts = (
         f"Both have {best.name} first."
         if best is lowest
-        else f"It has {lowest.name} first, and measurement {best.name}."
+        else f"The bound has {lowest.name} first, and the measurement has {best.name}."
     )
     return RankAgreement(correlation, pairs, right, f"{text} The rank correlation is {correlation:.2f}. {firsts}")
