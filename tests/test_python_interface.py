@@ -110,6 +110,15 @@ def test_a_plan_and_a_likelihood_take_the_velocity(run: TrainedRun) -> None:
     assert found.log_prob.isfinite().all()
 
 
+@pytest.mark.parametrize("predict", ["velocity", "noise", "score", "data"])
+def test_a_plan_over_the_interval_of_a_run_is_finite(run: TrainedRun, tmp_path: Path, predict: str) -> None:
+    settings = {"train.steps": 1, "train.batch": 4, "path": "gvp", "objective.predict": predict}
+    other = train(load_recipe("digits", settings), tmp_path / predict, say=lambda line: None)
+    velocity = other.velocity("4")
+    few = plan(velocity, other.path, evaluations=3, interval=other.interval)
+    assert solve(few.solver, other.noise(2), few.times).isfinite().all()
+
+
 def test_held_out_images_have_the_likelihood_of_the_command_line(run: TrainedRun) -> None:
     images, labels = run.heldout()
     assert images.shape == (899, 1, 8, 8)

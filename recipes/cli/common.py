@@ -101,11 +101,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command()(run)
 
 
-AFTER_TRAINING = ("sampler", "guidance", "compute")
-PLACES = ("data.path", "data.heldout", "data.vae")
-"""The keys of the paths of a run's data, which may have moved."""
-
-
 def resample(
     recipe: "Recipe",
     settings: list[str] | None,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import AFTER_TRAINING, LONGEST_SIDE, Settings, command, resample
+from .common import LONGEST_SIDE, Settings, command, resample
 
 
 @command
@@ -30,11 +30,12 @@ def convert(
 
     Example: sitkit convert SiT-XL-2-256x256.pt --family sit --out runs/sit-xl
     """
+    from ..experiment.changes import SAMPLING
     from ..network.convert import check_new_or_empty, family_warning, read_weights, recipe_of, write_run
 
     check_new_or_empty(out)
     network = read_weights(file, family, num_heads=num_heads, ema=ema)
-    recipe = resample(recipe_of(network, vae), settings, *AFTER_TRAINING, "data", "evaluation")
+    recipe = resample(recipe_of(network, vae), settings, *SAMPLING, "data", "evaluation")
     write_run(network, recipe, out)
     if warning := family_warning(network):
         typer.echo(f"{file}: {warning}", err=True)

@@ -8,9 +8,7 @@ import typer
 from ..support.errors import UserError
 from ..support.limits import MOST_ROWS, MOST_SEED
 from .common import (
-    AFTER_TRAINING,
     LONGEST_SIDE,
-    PLACES,
     Average,
     Device,
     SamplerName,
@@ -67,6 +65,7 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as run_evaluation
     from ..evaluation.evaluate import evaluate_images, evaluate_samples
     from ..evaluation.text_table import table
+    from ..experiment.changes import DATA_PATHS, SAMPLING
     from ..experiment.overrides import recipe_from_table
     from ..experiment.read_recipe import read_recipe
     from ..experiment.recipe import Evaluation
@@ -92,7 +91,7 @@ def evaluate(
     else:
         run = Run.find(source)
         recipe = run.recipe(trust_of(trust, settings))
-        recipe = resample(recipe, settings, *AFTER_TRAINING, "evaluation", *PLACES, sampler=sampler, trust=trust)
+        recipe = resample(recipe, settings, *SAMPLING, "evaluation", *DATA_PATHS, sampler=sampler, trust=trust)
     config = EvaluationConfig(recipe.evaluation.features, reference, crop, batch, where, place, partition)
     if kind == "images":
         report = evaluate_images(source, config)

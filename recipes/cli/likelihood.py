@@ -6,7 +6,6 @@ import typer
 
 from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED
 from .common import (
-    PLACES,
     Average,
     Device,
     RunFolder,
@@ -54,13 +53,14 @@ def likelihood(
     Example: sitkit likelihood runs/digits --images 128
     """
     from ..evaluation.likelihood import likelihood as run_likelihood
+    from ..experiment.changes import DATA_PATHS
     from ..runs.run import Run
 
     run = Run.find(folder)
     writable(folder / "likelihood.json")
     run_likelihood(
         run,
-        resample(run.recipe(trust_of(trust)), settings, *PLACES),
+        resample(run.recipe(trust_of(trust)), settings, *DATA_PATHS),
         device_of(device),
         num=num,
         probes=probes,

@@ -7,8 +7,6 @@ import typer
 
 from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED
 from .common import (
-    AFTER_TRAINING,
-    PLACES,
     Average,
     Device,
     RunFolder,
@@ -57,6 +55,7 @@ def sample(
 
     Example: sitkit sample runs/digits --samples 50000 --out samples/sde --set sampler.kind=sde --set guidance.scale=2
     """
+    from ..experiment.changes import DATA_PATHS, SAMPLING
     from ..runs.run import Run
     from ..sampling.labels import Labels
     from ..sampling.sample import SampleRequest, check_output_path, sample_to_folder, sample_to_grid, sample_to_npz
@@ -67,7 +66,7 @@ def sample(
     writable(out if out.suffix in (".png", ".npz") else out / "samples.json")
     run = Run.find(folder)
     recipe = run.recipe(trust_of(trust, settings))
-    recipe = resample(recipe, settings, *AFTER_TRAINING, *PLACES, sampler=sampler, trust=trust)
+    recipe = resample(recipe, settings, *SAMPLING, *DATA_PATHS, sampler=sampler, trust=trust)
     split = run.data(recipe, images=False)
     default = "balanced" if out.suffix == ".png" or label else recipe.evaluation.labels
     rule = Labels(split.classes, default if labels == "auto" else labels, tuple(label or ()))

@@ -16,7 +16,7 @@ WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBR
 QUIET: dict[str, str] = {}
 """Torch's defaults: with fewer spins a training step of a small network takes up to 1.6 times as long."""
 BUSY = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
-"""libgomp goes by the second, other libraries by the first."""
+"""GNU's libgomp reads GOMP_SPINCOUNT; OpenMP libraries of LLVM and Intel read OMP_WAIT_POLICY."""
 
 
 def choose_wait_policy(environment: MutableMapping[str, str]) -> None:

@@ -9,7 +9,6 @@ from ..support.errors import UserError
 from .common import (
     LAST_STEP,
     MOST_PROCESSES,
-    PLACES,
     Device,
     RunFolder,
     Settings,
@@ -65,8 +64,9 @@ def replay(
 
     Example: sitkit replay runs/digits --step 100
     """
+    from ..experiment.changes import DATA_PATHS
     from ..runs.run import Run
     from ..training.replay import replay as run_replay
 
     run = Run.find(folder)
-    run_replay(run, resample(run.recipe(trust_of(trust)), settings, *PLACES), step, device_of(device), typer.echo)
+    run_replay(run, resample(run.recipe(trust_of(trust)), settings, *DATA_PATHS), step, device_of(device), typer.echo)

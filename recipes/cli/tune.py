@@ -7,8 +7,6 @@ import typer
 
 from ..support.limits import MOST_ROWS, MOST_SEED
 from .common import (
-    AFTER_TRAINING,
-    PLACES,
     Average,
     Device,
     RunFolder,
@@ -55,11 +53,12 @@ def tune(
 
     Example: sitkit tune runs/digits --over sampler.w,sampler.times,guidance.scale --calls 50 --set evaluation.draws=1
     """
+    from ..experiment.changes import DATA_PATHS, SAMPLING
     from ..runs.run import Run
     from ..tune.run import run_tune
 
     run = Run.find(folder)
-    recipe = resample(run.recipe(trust_of(trust, settings)), settings, *AFTER_TRAINING, "evaluation", *PLACES)
+    recipe = resample(run.recipe(trust_of(trust, settings)), settings, *SAMPLING, "evaluation", *DATA_PATHS)
     run_tune(
         run,
         recipe,

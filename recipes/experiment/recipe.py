@@ -158,7 +158,7 @@ class Sampler(Section):
     last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
     w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
     precision: Precision = "float32"
-    """Of the network's matmuls; states and all arithmetic of the solver are float32."""
+    """The precision of the network's matmuls. The solver computes in float32."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

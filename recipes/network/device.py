@@ -32,4 +32,4 @@ def device_of(name: str) -> torch.device:
     if device.type != "cpu":
         return device
     keep_freed_memory()
-    return torch.device("cpu")  # without an index, which the CPU has not
+    return torch.device("cpu")  # without an index

@@ -15,6 +15,7 @@ from sitkit.objectives import Objective
 from sitkit.samplers import Field
 
 from ..data.images import Split
+from ..experiment.auto_values import velocity_interval
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels, load_for_sampling
 from ..network.precision import with_precision
@@ -117,6 +118,11 @@ class TrainedRun:
             return guided_field(self._call, scaled, rows, len(self.classes), self.objective, self.shape[0])(x, t)
 
         return self.objective.field(model)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The first and the last time at which the velocity can be used, for `plan` and for time grids."""
+        return velocity_interval(self.recipe)
 
     def labels(self, classes: Classes) -> Tensor:
         """Return classes as labels, int64 on `device`: (B,), or () for one class.

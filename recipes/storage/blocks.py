@@ -20,7 +20,7 @@ from .filesystems import fsync
 from .npy_header import INTEGER, ArrayError, Shape
 
 ARRAYS = "arrays"
-"""The array that holds the number of the others: a zip archive with a changed bit may seem to hold fewer."""
+"""The name of the array that stores the number of arrays: damage to a zip archive can hide some of them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class BlockStore:
         file = self.file(block)
         temporary = file.with_name(f".{file.name}.tmp")
         content = io.BytesIO()
-        np.savez(content, **{**arrays, ARRAYS: np.array(len(arrays))})  # type: ignore[arg-type]  # np.savez has a flag, too
+        np.savez(content, **{**arrays, ARRAYS: np.array(len(arrays))})  # type: ignore[arg-type]  # allow_pickle is a parameter of np.savez
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content.getbuffer())
