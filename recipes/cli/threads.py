@@ -14,7 +14,7 @@ from pathlib import Path
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Variables with which a user sets how threads wait: of OpenMP, of GNU's and of LLVM's or Intel's library."""
 QUIET: dict[str, str] = {}
-"""Torch's defaults: with fewer spins a training step of a small network takes up to 1.6 times as long."""
+"""Torch's defaults: with fewer spins a training step of a small network takes up to 1.4 times as long."""
 BUSY = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300"}
 """GNU's libgomp reads GOMP_SPINCOUNT; OpenMP libraries of LLVM and Intel read OMP_WAIT_POLICY."""
 
