@@ -129,3 +129,13 @@ def test_a_table_warns_of_too_few_samples() -> None:
     same = {"FID": number(1.4e-13, bias=60.0)}
     lines = table({"numbers": same, "manifest": manifest}).splitlines()
     assert lines[2:] == ["FID: about all of it is due to the finite number of samples (500)"]
+
+
+def test_columns_of_a_table_stay_apart() -> None:
+    wide = {"mean": -0.0008496123, "spread": 0.0001234567, "bias": None}
+    number = wide | {"without guidance": wide, "real": -0.0001234567}
+    manifest = {"samples": 10, "reference": {}, "features": {"size": 1}}
+    longest = "share nearer to training than held-out"
+    head, row = table({"numbers": {longest: number}, "manifest": manifest}).splitlines()
+    assert len(head) == len(row)
+    assert len([cell for cell in row.split("  ") if cell]) == 4

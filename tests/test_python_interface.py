@@ -137,6 +137,12 @@ def test_evaluation_returns_the_report_that_it_writes(run: TrainedRun, tmp_path:
     assert (tmp_path / "report.html").is_file()
 
 
+def test_a_missing_reference_is_refused_before_samples_are_generated(run: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no reference"):
+        evaluate(run, reference=tmp_path / "missing", out=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
 def test_bad_input_is_refused_in_a_line(run: TrainedRun, tmp_path: Path) -> None:
     three_halves: Any = 1.5
     for act, line in (

@@ -117,10 +117,9 @@ def resample(
 
 def trust_of(trust: bool, settings: list[str] | None = None) -> "Trust":
     """Return trust in the code that files name, if the user gave `--trust`, and in the code that settings name."""
-    from ..experiment.settings import trust_in_settings
-    from ..support.trust import TRUST_EVERYTHING
+    from ..experiment.load_recipe import trust_of
 
-    return TRUST_EVERYTHING if trust else trust_in_settings(settings or ())
+    return trust_of(trust, settings or ())
 
 
 def writable(file: Path) -> None:
