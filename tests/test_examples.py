@@ -1,21 +1,39 @@
-"""The examples: at most twelve lines, valid by `check`, and with a picture."""
+"""The examples: custom components, valid by `check`, and applications of a trained run; each short, with a picture."""
 
 import ast
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
 
+from sitkit.recipes import load_recipe, train
+
 ROOT = Path(__file__).parent.parent
-PARTS = {
+PICTURES = ROOT / "docs" / "pictures" / "examples"
+
+
+class Application(NamedTuple):
+    """An example with a function main(run: str, picture: Path, ...) that prints its figures and writes its picture."""
+
+    lines: int
+    """The maximum number of lines of the file, without blank lines and docstrings."""
+    short: dict[str, Any]
+    """Further arguments of `main`, with which the test takes seconds."""
+
+
+COMPONENTS = {
     "interpolant": "SquaredCosine",
     "diffusion": "bump",
     "objective": "Difference",
     "one_step": "Ralston",
     "multi_step": "AdamsBashforth",
 }
+"""Examples of custom components, and the name of the component in each file."""
+APPLICATIONS: dict[str, Application] = {}
+"""Examples of what to do with a trained run."""
 
 
 def load(name: str) -> ModuleType:
@@ -27,39 +45,65 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def code_lines(file: Path, part: str) -> int:
-    """Count the lines of a definition with its decorators, without blank lines and docstrings."""
+def code_lines(file: Path, part: str | None = None) -> int:
+    """Count the lines of a file, or of a definition with its decorators, without blank lines and docstrings."""
     source = file.read_text()
-    (node,) = (one for one in ast.parse(source).body if getattr(one, "name", "") == part)
-    assert isinstance(node, ast.ClassDef | ast.FunctionDef)
-    first = min(one.lineno for one in (node, *node.decorator_list))
+    lines, tree = source.splitlines(), ast.parse(source)
+    first, last = 1, len(lines)
+    if part is not None:
+        (node,) = (one for one in tree.body if getattr(one, "name", "") == part)
+        assert isinstance(node, ast.ClassDef | ast.FunctionDef)
+        first, last = min(one.lineno for one in (node, *node.decorator_list)), node.end_lineno or node.lineno
     words = {
         line
-        for one in ast.walk(node)
+        for one in ast.walk(tree)
         if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) and isinstance(one.value.value, str)
         for line in range(one.lineno, (one.end_lineno or one.lineno) + 1)
     }
-    lines = source.splitlines()
-    return sum(bool(lines[k - 1].strip()) for k in range(first, (node.end_lineno or first) + 1) if k not in words)
+    return sum(bool(lines[k - 1].strip()) for k in range(first, last + 1) if k not in words)
+
+
+def check_picture(file: Path) -> None:
+    with Image.open(file) as picture:
+        assert picture.width > 200
+        assert picture.height > 200
+        darkest = picture.convert("L").getextrema()[0]
+        assert isinstance(darkest, int)
+        assert darkest < 100
+    assert file.stat().st_size < 300_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a run on digits with a small network and a few steps of training."""
+    small = {"backbone.hidden_size": 32, "backbone.depth": 2, "train.steps": 20, "train.batch": 32}
+    settings = small | {"checkpoint.every": 20, "optimizer.lr": 0.02, "optimizer.warmup": 0}
+    return str(train(load_recipe("digits", settings), tmp_path_factory.mktemp("run"), say=lambda line: None).folder)
 
 
 def test_every_example_is_listed() -> None:
-    assert {file.stem for file in (ROOT / "examples").glob("*.py")} == set(PARTS)
+    names = {*COMPONENTS, *APPLICATIONS}
+    assert {file.stem for file in (ROOT / "examples").glob("*.py")} == names
     readme = (ROOT / "examples" / "README.md").read_text()
-    assert all(f"({name}.py)" in readme and f"examples/{name}.png" in readme for name in PARTS)
+    assert all(f"({name}.py)" in readme and f"examples/{name}.png" in readme for name in names)
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_an_example_is_short_and_passes_its_check_and_has_a_picture(name: str, tmp_path: Path) -> None:
-    assert code_lines(ROOT / "examples" / f"{name}.py", PARTS[name]) <= 12
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_component_is_short_and_passes_its_check_and_has_a_picture(name: str, tmp_path: Path) -> None:
+    assert code_lines(ROOT / "examples" / f"{name}.py", COMPONENTS[name]) <= 12
     module = load(name)
     module.check_component()
     module.plot(tmp_path / "picture.png", **({"steps": 100} if name == "objective" else {}))
-    for file in (tmp_path / "picture.png", ROOT / "docs" / "pictures" / "examples" / f"{name}.png"):
-        with Image.open(file) as picture:
-            assert picture.width > 200
-            assert picture.height > 200
-            darkest = picture.convert("L").getextrema()[0]
-            assert isinstance(darkest, int)
-            assert darkest < 100
-        assert file.stat().st_size < 300_000
+    check_picture(tmp_path / "picture.png")
+    check_picture(PICTURES / f"{name}.png")
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_an_application_is_short_and_prints_its_figures_and_has_a_picture(
+    name: str, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code_lines(ROOT / "examples" / f"{name}.py") <= APPLICATIONS[name].lines
+    load(name).main(run, tmp_path / "picture.png", **APPLICATIONS[name].short)
+    assert capsys.readouterr().out
+    check_picture(tmp_path / "picture.png")
+    check_picture(PICTURES / f"{name}.png")
