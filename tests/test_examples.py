@@ -32,7 +32,9 @@ COMPONENTS = {
     "multi_step": "AdamsBashforth",
 }
 """Examples of custom components, and the name of the component in each file."""
-APPLICATIONS: dict[str, Application] = {}
+APPLICATIONS: dict[str, Application] = {
+    "editing": Application(lines=70, short={"steps": 2}),
+}
 """Examples of what to do with a trained run."""
 
 
