@@ -50,6 +50,7 @@ from .divergence import Hutchinson as Hutchinson
 from .euler import Euler as Euler
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
 from .exponential import Exponential as Exponential
+from .exponential_euler import ExponentialEuler as ExponentialEuler
 from .heun import Heun as Heun
 from .kl_eta import KLEta as KLEta
 from .likelihood import Likelihood as Likelihood
@@ -74,9 +75,14 @@ from .protocols import Solver as Solver
 from .reparametrise import reparametrise as reparametrise
 from .rk4 import RK4 as RK4
 from .sample import sample as sample
+from .sample import trajectory as trajectory
 from .sde import SDE as SDE
 from .sdeint import sdeint as sdeint
 from .solve_each import solve_each as solve_each
 from .states import column as column
 from .stochastic_heun import StochasticHeun as StochasticHeun
+from .transition import Transition as Transition
+from .transition import TransitionStep as TransitionStep
+from .transition import log_probs as log_probs
 from .tweedie import Tweedie as Tweedie
+from .window import Window as Window

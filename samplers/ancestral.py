@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from .noise import white
-from .one_step import StochasticStep, at
+from .one_step import at
 from .protocols import Field, NoiseSource, Path
-from .states import column
+from .states import column, upcast
+from .transforms import is_batched
+from .transition import Transition, TransitionStep
 
 
 @dataclass(frozen=True)
-class Ancestral(StochasticStep):
+class Ancestral(TransitionStep):
     """Ancestral sampling with the posterior variance. Weak order 1, NFE: one per step.
 
     It is the first-order exponential solver of the SDE with w = `KL`, as `DDIM` is for w = 0, and is finite at t = 0.
@@ -29,17 +31,17 @@ class Ancestral(StochasticStep):
     path: Path
     noise: NoiseSource = white
 
-    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        """Return the state at time s > t."""
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s > t."""
         data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
         posterior = self.path.posterior(t, s)
-        mean = column(posterior.data, x) * data + column(posterior.state, x) * x
+        mean = column(posterior.data, x) * data + column(posterior.state, x) * upcast(x)
         std = self.path.sigma(s) * posterior.forward.sqrt() / self.path.sigma(t)  # differentiable at sigma = 0
-        return mean + column(std, x) * self.noise(x.to(data.dtype), t, s)
+        return Transition(mean, column(std, x))
 
 
 @dataclass(frozen=True)
-class LearnedAncestral(StochasticStep):
+class LearnedAncestral(TransitionStep):
     r"""Ancestral sampling with a predicted variance (Nichol and Dhariwal, arXiv 2102.09672, eq. 15). NFE: one per step.
 
     The model returns (B, 2 C, ...) for states (B, C, ...): the noise, and a value r in [-1, 1] that interpolates the
@@ -52,18 +54,17 @@ class LearnedAncestral(StochasticStep):
     path: Path
     noise: NoiseSource = white
 
-    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        """Return the state at time s > t.
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s > t.
 
         Raises:
-            ValueError: the model does not return twice the channels of x.
+            ValueError: the model does not return twice the channels of x, or alpha(t) = 0.
         """
         mean, log_variance = self.distribution(x, t, s)
-        noise = (log_variance / 2).exp() * self.noise(x.to(mean.dtype), t, s)
-        sigma = column(self.path.sigma(s), x)
-        if not sigma.ndim:
-            return mean if sigma == 0 else mean + noise
-        return mean + torch.where(sigma == 0, 0.0, noise)
+        std, sigma = (log_variance / 2).exp(), column(self.path.sigma(s), x)
+        if not sigma.ndim and not is_batched(sigma):
+            return Transition(mean, torch.zeros_like(std) if sigma == 0 else std)
+        return Transition(mean, torch.where(sigma == 0, 0.0, std))
 
     def distribution(self, x: Tensor, t: Tensor, s: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return the mean and the log-variance, both (B, C, ...), of the state at time s > t.
@@ -79,7 +80,8 @@ class LearnedAncestral(StochasticStep):
             )
         eps, fraction = torch.chunk(output, 2, dim=1)
         alpha = self.path.alpha(t)
-        if alpha.device.type == "cpu" and not torch.compiler.is_compiling() and (alpha == 0).any():
+        readable = alpha.device.type == "cpu" and not torch.compiler.is_compiling() and not is_batched(alpha)
+        if readable and (alpha == 0).any():
             raise ValueError(
                 f"the conversion from noise to data is not finite at t = {float(t[alpha == 0][0]):.6g}, where "
                 "alpha = 0: start later, or use a path with alpha(0) > 0, such as DDPM"
@@ -87,5 +89,5 @@ class LearnedAncestral(StochasticStep):
         data = (x - column(self.path.sigma(t), x) * eps) / column(alpha, x)
         posterior = self.path.posterior(t, s)
         low, high = (column(v.log(), x) for v in (posterior.variance.clamp(min=1e-20), posterior.forward))
-        mean = column(posterior.data, x) * data + column(posterior.state, x) * x
+        mean = column(posterior.data, x) * data + column(posterior.state, x) * upcast(x)
         return mean, low + (high - low) * (fraction + 1) / 2

@@ -6,14 +6,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from .noise import white
-from .one_step import StochasticStep
 from .protocols import NoiseSource
 from .sde import SDE, safe_sqrt
 from .states import column
+from .transition import Transition, TransitionStep
 
 
 @dataclass(frozen=True)
-class EulerMaruyama(StochasticStep):
+class EulerMaruyama(TransitionStep):
     """The Euler-Maruyama method: x + h drift + sqrt(w h) z (SiT, arXiv 2401.08740, algorithm 2).
 
     Weak order 1, NFE: one per step.
@@ -23,8 +23,8 @@ class EulerMaruyama(StochasticStep):
     sde: SDE
     noise: NoiseSource = white
 
-    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
-        """Return the state at time s > t."""
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s > t."""
         drift, w = self.sde(x, t)
         h = s - t
-        return x + column(h, x) * drift + column(safe_sqrt(w * h), x) * self.noise(x.to(drift.dtype), t, s)
+        return Transition(x + column(h, x) * drift, column(safe_sqrt(w * h), x))

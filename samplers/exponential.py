@@ -29,9 +29,9 @@ the previous state, and extrapolation amplifies the noise in D.
 value (Adams-Moulton). The corrector costs no NFE: the next step needs the value anyway, and D is not evaluated at the
 corrected state.
 
-**Special cases.** Order 1 without corrector is `DDIM` for w = 0 and `Ancestral` for w = `KL`. In the variable lambda,
-order 2 is DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for `KL`, each in its exact form.
-SA-Solver (arXiv 2309.05019) uses w = tau^2 `KL`.
+**Special cases.** Order 1 without corrector is `ExponentialEuler`, which is `DDIM` for w = 0 and `Ancestral` for
+w = `KL`. In the variable lambda, order 2 is DPM-Solver++(2M) (arXiv 2211.01095) for w = 0 and SDE-DPM-Solver++(2M) for
+`KL`, each in its exact form. SA-Solver (arXiv 2309.05019) uses w = tau^2 `KL`.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,12 +42,14 @@ import torch
 from torch import Tensor
 
 from .exponential_coefficients import ExponentialCoefficients
+from .exponential_euler import ExponentialEuler
 from .jumps import jump_at, jumps_of, next_after
 from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_increasing, check_times
 from .protocols import Diffusion, Field, NoiseSource, Path
 from .states import check_states, upcast, upcast_dtype
+from .transition import Transition
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,20 @@ class Exponential:
                 linear_part = linear_part + coefficients.noise[n] * self.noise(state, t, s)
             state = linear_part + coefficients.integral(n, n, history)
         yield state.to(dtype)
+
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s given the state x at time t, for order 1 without corrector.
+
+        Raises:
+            ValueError: the step depends on earlier ones, because `order` is 2 or 3 or there is a corrector.
+        """
+        if self.order > 1 or self.corrector:
+            kind = f"of order {self.order} with{'' if self.corrector else 'out'} corrector"
+            raise ValueError(
+                f"a step of Exponential {kind} depends on earlier steps, so it has no transition density: use "
+                "ExponentialEuler, or order=1 and corrector=False"
+            )
+        return ExponentialEuler(self.velocity, self.path, self.w, noise=self.noise).transition(x, t, s)
 
     def _predict_data(self, x: Tensor, t_velocity: Tensor, t: Tensor) -> Tensor:
         """Return the data predicted at state x and time t. The velocity is called at `t_velocity`, t or just after."""

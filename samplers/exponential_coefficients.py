@@ -38,10 +38,10 @@ class ExponentialCoefficients:
     def _compute(self, path: Path, w: Diffusion | None, times: Tensor, variable: Callable[[Tensor], Tensor]) -> None:
         t, s = times[:-1], times[1:]
         alpha_t, sigma_t, sigma_s = path.alpha(t), path.sigma(t), path.sigma(s)
-        _check_first_time(path, t[0])
+        check_first_time(path, t[0])
         grid = log_snr(path, times)
         self._ends_on_data = sigma_s == 0
-        nodes, quadrature_weights = quadrature_nodes(*_finite_steps(grid, self._ends_on_data))
+        nodes, quadrature_weights = quadrature_nodes(*finite_steps(grid[:-1], grid[1:], self._ends_on_data))
         ratios = torch.zeros_like(nodes) if w is None else _ratio_to_kl(path, w, nodes)
         partial, total = cumulative_integral(ratios, quadrature_weights)  # of w / w_KL: up to each node, over the step
         decay = torch.where(self._ends_on_data, 0.0, torch.exp(-total))
@@ -125,21 +125,22 @@ def _check_no_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
             )
 
 
-def _check_first_time(path: Path, t: Tensor) -> None:
-    """Raise ValueError if the velocity at the first time does not determine the data."""
-    delta = path.alpha_dot(t) * path.sigma(t) - path.alpha(t) * path.sigma_dot(t)
-    if not path.sigma(t) > 0 or not delta > 0:
+def check_first_time(path: Path, t: Tensor) -> None:
+    """Raise ValueError if the velocity at a first time, () or (B,), does not determine the data."""
+    sigma = path.sigma(t)
+    wrong = ~((sigma > 0) & (path.alpha_dot(t) * sigma - path.alpha(t) * path.sigma_dot(t) > 0))
+    if wrong.any():
         raise ValueError(
-            f"at t = {t:.6g} the velocity does not determine data and noise (sigma = {path.sigma(t):.3g}): "
-            f"start inside (0, 1), at t = {0.001 if t < 0.5 else 0.999} or the like"
+            f"at t = {t[wrong][0]:.6g} the velocity does not determine data and noise (sigma = {sigma[wrong][0]:.3g}): "
+            f"start inside (0, 1), at t = {0.001 if t[wrong][0] < 0.5 else 0.999} or the like"
         )
 
 
-def _finite_steps(grid: Tensor, ends_on_data: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ends of the steps in log(alpha / sigma), (N,) each, with finite values in place of infinite ones."""
+def finite_steps(start: Tensor, end: Tensor, ends_on_data: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends of steps in log(alpha / sigma), (N,) each, with finite values in place of infinite ones."""
     # the end of a step with sigma_s = 0 is arbitrary, because the state decays to 0 there
-    end = torch.where(ends_on_data, grid[:-1].clamp(min=-INFINITE_LENGTH) + 1, grid[1:])
-    start = torch.where(grid[:-1] == -torch.inf, end - INFINITE_LENGTH, grid[:-1])
+    end = torch.where(ends_on_data, start.clamp(min=-INFINITE_LENGTH) + 1, end)
+    start = torch.where(start == -torch.inf, end - INFINITE_LENGTH, start)
     return start, torch.where(end == -torch.inf, start - INFINITE_LENGTH, end)
 
 

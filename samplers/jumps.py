@@ -41,14 +41,16 @@ def smooth_intervals(field: Any, t: float, s: float, dtype: torch.dtype) -> Iter
         yield SmoothInterval(start, end, low, high)
 
 
-def snap_to_jumps(times: Tensor, field: Any) -> Tensor:
-    """Return increasing times (N,) in which, for each jump of the field, the nearest inner time is moved onto the jump.
+def snap_to_jumps(times: Tensor, *fields: Any) -> Tensor:
+    """Return increasing times (N,) in which, for each jump of the fields, the nearest inner time is moved onto it.
+
+    A diffusion coefficient may have jumps too, such as `Window`.
 
     If there are more jumps than inner times, some jumps remain between times.
     """
     times = times.clone()
     free = set(range(1, len(times) - 1))
-    for jump in sorted(jumps_of(field)):
+    for jump in sorted({jump for field in fields for jump in jumps_of(field)}):
         candidates = [n for n in free if times[n - 1] < jump < times[n + 1]]
         if candidates and jump not in times.tolist():
             nearest = min(candidates, key=lambda n: abs(float(times[n]) - jump))

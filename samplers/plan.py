@@ -30,10 +30,11 @@ def plan(
     """Return a solver and times with the given NFE, to be used as `sample(plan.solver, eps, plan.times)`.
 
     For any path and w, the solver is `Exponential` of order 3 with corrector, with one NFE per step, and the times are
-    those of `grids.power` with exponent 3/2, moved onto the jumps of the velocity. The choice does not use the network
-    or the data. Equal steps of alpha / (alpha + sigma) are best for directions of large variance, such as the leading
-    directions of images, and steps that shrink towards the data are best for detail. The exponent 3/2 is a compromise.
-    For data without large directions, `grids.fitted` is better. `grids.measured` adapts the grid to a network.
+    those of `grids.power` with exponent 3/2, moved onto the jumps of the velocity and of w. The choice does not use the
+    network or the data. Equal steps of alpha / (alpha + sigma) are best for directions of large variance, such as the
+    leading directions of images, and steps that shrink towards the data are best for detail. The exponent 3/2 is a
+    compromise. For data without large directions, `grids.fitted` is better. `grids.measured` adapts the grid to a
+    network.
 
     Args:
         velocity: a velocity field along `path`.
@@ -48,5 +49,5 @@ def plan(
     """
     if not isinstance(evaluations, Integral) or evaluations < 1:
         raise ValueError(f"evaluations must be a whole number, at least 1, got {evaluations}")
-    times = grids.through(grids.power(path, evaluations, interval=interval), velocity)
+    times = grids.through(grids.power(path, evaluations, interval=interval), velocity, w)
     return Plan(Exponential(velocity, path, w, noise=noise), times)

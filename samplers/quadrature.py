@@ -22,9 +22,9 @@ def _gauss_legendre() -> tuple[Tensor, Tensor, Tensor]:
 
 def quadrature_nodes(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """Return nodes and weights, both (N, PANELS * NODES), for integrals from start (N,) to end (N,)."""
-    nodes, weights, _ = _gauss_legendre()
+    nodes, weights = (values.to(start.device) for values in _gauss_legendre()[:2])
     width = ((end - start) / PANELS)[:, None, None]
-    panels = torch.arange(PANELS, dtype=torch.float64)[:, None]
+    panels = torch.arange(PANELS, dtype=torch.float64, device=start.device)[:, None]
     places = start[:, None, None] + width * (panels + (1 + nodes) / 2)
     return places.flatten(1), (width / 2 * weights).expand(-1, PANELS, -1).flatten(1)
 

@@ -1,5 +1,7 @@
 """Sampling: runs a solver on a grid of times."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,30 @@ def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None
     Raises:
         ValueError: `times` is not a grid of at least two times.
     """
+    state = x
+    for state in _states(solver, x, times, last):  # noqa: B007 (the last one counts)
+        pass
+    return state
+
+
+def trajectory(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None) -> list[Tensor]:
+    """Return the states at all of `times`, of x's shape (B, *) and dtype, starting with x itself.
+
+    Gradients are recorded if they are enabled. The last state is that of `sample`, whose arguments this function takes.
+
+    Raises:
+        ValueError: `times` is not a grid of at least two times.
+    """
+    return [*_states(solver, x, times, last)]
+
+
+def _states(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None) -> Iterator[Tensor]:
+    """Yield the states at all of `times`, the last one by the one-step solver `last` if there is one."""
     times = check_times(times)
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
     state = x
-    for state in solver(x, times if last is None else times[:-1]):  # noqa: B007 (the last one counts)
-        pass
-    return (state if last is None else last.step(state, times[-2], times[-1])).to(x.dtype)
+    for state in solver(x, times if last is None else times[:-1]):
+        yield state.to(x.dtype)
+    if last is not None:
+        yield last.step(state, times[-2], times[-1]).to(x.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 from .one_step import at
 from .protocols import Diffusion, Field, Path
 from .states import column
-from .transforms import is_batched
+from .transforms import has_derivative, is_batched, is_traced
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class SDE:
         """
         w = self.coefficient(t)
         velocity = at(self.velocity, x, t)
+        if _is_zero(w):
+            return velocity, w  # the ODE, also where the score is infinite
         score = self.path.score_from_velocity(velocity, x, t)
         return velocity + column(w, score) / 2 * score, w
 
@@ -54,6 +56,11 @@ def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
         if wrong.any():
             raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")
     return values
+
+
+def _is_zero(w: Tensor) -> bool:
+    """Return whether w(t) is 0 at a scalar time, if that can be read without a synchronisation."""
+    return not w.ndim and w.device.type == "cpu" and not is_traced(w) and not has_derivative(w) and bool(w == 0)
 
 
 def safe_sqrt(w: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from sitkit.samplers import (
     Euler,
     EulerMaruyama,
     Exponential,
+    ExponentialEuler,
     Field,
     Heun,
     Keyed,
@@ -31,6 +32,7 @@ from sitkit.samplers import (
     Solver,
     StochasticHeun,
     Tweedie,
+    Window,
     white,
 )
 
@@ -63,12 +65,16 @@ ODE: dict[str, Maker] = {
     "DDIM": lambda v, noise: DDIM(v, PATH),
     "Exponential": lambda v, noise: Exponential(v, PATH),
     "Exponential, order 1": lambda v, noise: Exponential(v, PATH, order=1, corrector=False),
+    "ExponentialEuler": lambda v, noise: ExponentialEuler(v, PATH),
     "Mean": lambda v, noise: Mean(SDE(v, PATH, Sigma(PATH))),
     "Tweedie": lambda v, noise: Tweedie(v, PATH),
 }
 STOCHASTIC: dict[str, Maker] = {
     "Ancestral": lambda v, noise: Ancestral(v, PATH, noise),
     "EulerMaruyama": lambda v, noise: EulerMaruyama(SDE(v, PATH, Sigma(PATH)), noise),
+    "EulerMaruyama, window": lambda v, noise: EulerMaruyama(SDE(v, PATH, Window(Sigma(PATH), (0.3, 0.7))), noise),
+    "ExponentialEuler, KL": lambda v, noise: ExponentialEuler(v, PATH, KL(PATH), noise=noise),
+    "ExponentialEuler, sigma": lambda v, noise: ExponentialEuler(v, PATH, Sigma(PATH), noise=noise),
     "StochasticHeun": lambda v, noise: StochasticHeun(SDE(v, PATH, Sigma(PATH)), noise),
     "Exponential, KL": lambda v, noise: Exponential(v, PATH, KL(PATH), noise=noise),
     "LearnedAncestral": lambda v, noise: LearnedAncestral(_with_range(v), PATH, noise),

@@ -19,8 +19,11 @@ from sitkit.samplers import (
 from solvers import SOLVERS, TIMES, WORLD, network, start
 from worlds import doubles
 
+NAMES = ["Euler", "Midpoint", "Heun", "RK4", "DDIM", "ExponentialEuler", "EulerMaruyama", "StochasticHeun"]
+NAMES += ["ExponentialEuler, KL", "ExponentialEuler, sigma"]
 
-@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "RK4", "DDIM", "EulerMaruyama", "StochasticHeun"])
+
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> None:
     model, x = network().double(), start(torch.float64)
     times = TIMES.double()
@@ -36,7 +39,7 @@ def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> 
 
 
 @pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
-@pytest.mark.parametrize("name", ["Euler", "Midpoint", "Heun", "DDIM", "Ancestral", "EulerMaruyama"])
+@pytest.mark.parametrize("name", [*NAMES[:3], "DDIM", "ExponentialEuler", "Ancestral", "EulerMaruyama"])
 def test_gradients_by_times_are_right_at_the_ends_of_a_path(
     name: str, path: Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +76,10 @@ def test_a_learnt_w_may_be_zero_at_an_end(name: str) -> None:
     torch.testing.assert_close(torch.func.vmap(reached)(scales), torch.stack([reached(one) for one in scales]))
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS if "Exponential" not in name and name != "LearnedAncestral"])
+MULTISTEP = ["Exponential", "Exponential, order 1", "Exponential, KL"]
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in MULTISTEP])
 def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
     solver, x = SOLVERS[name](network().double(), lambda x, t, s: torch.ones_like(x)), start(torch.float64)
     grids_of = torch.stack([TIMES.double(), TIMES.double() ** 2])

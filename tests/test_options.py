@@ -29,6 +29,7 @@ FIELDS = {
     ("coupling", "optimal_transport"): ["train.coupling.block=4", "train.coupling.classwise=true"],
     ("objective", "hybrid"): ["backbone.learn_sigma=true"],
     ("w", "kl_eta"): ["sampler.w.eta=0.5"],
+    ("w", "window"): ["sampler.w.w.kind=kl_eta", "sampler.w.w.eta=0.5", "sampler.w.interval=[0.2,0.6]"],
     ("solver", "learned_ancestral"): ["objective=hybrid", "backbone.learn_sigma=true", "path=ddpm"],
 }
 """What a kind needs beside it."""

@@ -35,14 +35,16 @@ from torch import Tensor
 
 from sitkit.interpolants import Interpolant
 from sitkit.objectives import Data, Field, Hybrid, usable_times_of
-from sitkit.samplers import DDIM, Ancestral, Exponential, LearnedAncestral, reparametrise
+from sitkit.samplers import DDIM, Ancestral, Exponential, ExponentialEuler, LearnedAncestral, reparametrise
 
 from ..support.trust import Trust
 from .components import dump
 from .recipe import Recipe, Sampler
 
 LAST_STEP = 0.04
-LANDING = (Exponential, DDIM, Ancestral, LearnedAncestral)
+EXPONENTIAL = (Exponential, ExponentialEuler)
+"""Solvers that take a w(t) which is infinite at t = 0."""
+LANDING = (*EXPONENTIAL, DDIM, Ancestral, LearnedAncestral)
 """Solvers whose last step ends at the expected data, for any velocity at t = 1."""
 
 
@@ -93,7 +95,7 @@ def resolve_sampler(recipe: Recipe) -> Sampler:
     last_step = default if sampler.last_step == "auto" else sampler.last_step
     resolved = {
         "solver": dump(sampler.solver) or "exponential",
-        "times": dump(sampler.times) or ("power" if solver is Exponential else "uniform"),
+        "times": dump(sampler.times) or ("power" if issubclass(solver, EXPONENTIAL) else "uniform"),
         "interval": [low, high],
         "last": last,
         "last_step": min(last_step, (high - low) / 2) if sampler.steps > 1 else high - low,
@@ -130,7 +132,7 @@ def _start(recipe: Recipe, path: Any, velocity: Field, solver: type) -> float:
     least, _ = usable_times_of(velocity, path)
     w = recipe.sampler.w.build(path=path, loss_curve=torch.ones_like)  # the loss curve does not make w infinite
     zero = torch.zeros((), dtype=torch.float64)
-    infinite = solver is not Exponential and not torch.as_tensor(w(zero)).isfinite()
+    infinite = not issubclass(solver, EXPONENTIAL) and not torch.as_tensor(w(zero)).isfinite()
     if stochastic and (least or infinite):
         least = max(least, 1e-3)
     return max(least, 1 / (recipe.sampler.steps + 1)) if least else 0.0

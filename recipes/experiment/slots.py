@@ -91,8 +91,9 @@ def _is_extractor(target: Any) -> bool:
 
 
 def needs_loss_curve(w: Component) -> bool:
-    """Return whether a w(t) is computed from the trained network's loss at each time."""
-    return _has_parameters("loss_curve")(w.target)
+    """Return whether a w(t), or the one in its window, is computed from the trained network's loss at each time."""
+    inner = getattr(w.fields, "w", None)
+    return _has_parameters("loss_curve")(w.target) or (inner is not None and needs_loss_curve(inner))
 
 
 DATA = ComponentSlot("data", "sitkit.recipes.data", _is_data, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
@@ -122,9 +123,16 @@ BACKBONE = ComponentSlot(
     provided=frozenset(IMAGE_SIZES),
     bounds={"depth": (1, 10_000)},
 )
+_in_diffusion: dict[str, ComponentSlot] = {}
 DIFFUSION = ComponentSlot(
-    "w", "sitkit.samplers", _is_diffusion, provided=frozenset({"path", "loss_curve"}), default_kind="sigma"
+    "w",
+    "sitkit.samplers",
+    _is_diffusion,
+    provided=frozenset({"path", "loss_curve"}),
+    nested=_in_diffusion,
+    default_kind="sigma",
 )
+_in_diffusion["w"] = DIFFUSION  # of a window
 SOLVER_VARIABLE = ComponentSlot("variable", "sitkit.samplers.log_snr", _is_variable, used_as_is=True)
 SOLVER = ComponentSlot(
     "solver",

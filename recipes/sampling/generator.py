@@ -15,6 +15,7 @@ from sitkit.samplers import (
     Counted,
     Euler,
     Exponential,
+    ExponentialEuler,
     Field,
     Keyed,
     Mean,
@@ -134,6 +135,7 @@ def _solve(
     x = x * path.sigma(times[0])
     assert sampler.solver is not None
     last_steps: dict[str, OneStep] = {"euler": Euler(velocity), "tweedie": Tweedie(velocity, path)}
+    w = None
     if sampler.kind == "ode":
         solver = sampler.solver.build(velocity=velocity, path=path, w=None)
     else:
@@ -141,8 +143,8 @@ def _solve(
         sde = SDE(velocity, path, w)
         solver = sampler.solver.build(sde=sde, velocity=velocity, path=path, w=w, model=model, noise=keyed)
         last_steps["mean"] = Mean(sde)
-    if isinstance(solver, Exponential):
-        times = grids.through(times, velocity)  # as `plan` does
+    if isinstance(solver, Exponential | ExponentialEuler):
+        times = grids.through(times, velocity, w)  # as `plan` does
     return sample(solver, x, times, last_steps.get(sampler.last))
 
 

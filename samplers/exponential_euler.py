@@ -1,0 +1,117 @@
+r"""The exponential Euler method: the exact step of the SDE of any w, or of the ODE, for a constant data prediction.
+
+`exponential.py` derives it. With D = E[x | x_t] constant over the step,
+
+$$X_s = \Phi X_t + (\alpha_s - \alpha_t\Phi) D + \sigma_s\sqrt{1 - e^{-\int_t^s w/\sigma^2}}\,z, \qquad
+\Phi = \frac{\sigma_s}{\sigma_t} e^{-\frac12\int_t^s w/\sigma^2}.$$
+
+A `Window`, or any other w, enters by its integral only. For w = `KL` on the same path the integral is known,
+$e^{-\frac12\int w/\sigma^2} = (\sigma_s\alpha_t / (\sigma_t\alpha_s))^{scale}$, also where alpha_t = 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .diffusion import KL
+from .exponential_coefficients import check_first_time, finite_steps
+from .log_snr import log_snr, time_from_log_snr
+from .noise import white
+from .one_step import OneStep, at
+from .protocols import Diffusion, Field, NoiseSource, Path
+from .quadrature import quadrature_nodes
+from .sde import check_coefficient, safe_sqrt
+from .states import column, upcast
+from .transforms import is_traced
+from .transition import Transition, TransitionStep
+
+
+@dataclass(frozen=True)
+class ExponentialEuler(TransitionStep):
+    """The exponential Euler method for the SDE of w, or for the ODE if w is None. Order 1, NFE: one per step.
+
+    It is `Exponential` of order 1 without corrector, as a one-step solver with a transition density. It is `DDIM` for
+    w = None and `Ancestral` for w = `KL`. Unlike `EulerMaruyama` it is finite for w = `KL` at t = 0, and a step from
+    t = 0 to t = 1 has no error if the data prediction is constant.
+
+    Args:
+        velocity: a velocity field along `path`.
+        path: the path.
+        w: the diffusion coefficient, which may be infinite where alpha = 0. None is the ODE, in either direction.
+        noise: the noise source. It is not used for the ODE.
+    """
+
+    order: ClassVar[int] = 1
+    velocity: Field
+    path: Path
+    w: Diffusion | None = None
+    noise: NoiseSource = field(default=white, kw_only=True)
+
+    def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
+        """Yield the state at each of `times`, starting with x itself.
+
+        Raises:
+            ValueError: `times` is not a grid (increasing, for an SDE); sigma = 0 at the first time; or w is negative or
+                not finite inside a step.
+        """
+        return OneStep.__call__(self, x, times) if self.w is None else super().__call__(x, times)
+
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s. For the ODE, its standard deviation is 0."""
+        data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
+        by_state, by_data, std = (column(value, x) for value in step_coefficients(self.path, self.w, t, s))
+        return Transition(by_state * upcast(x) + by_data * data, std)
+
+    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
+        """Return the state at time s."""
+        return self.transition(x, t, s).mean if self.w is None else super().step(x, t, s)
+
+
+def step_coefficients(path: Path, w: Diffusion | None, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the coefficients of state, data prediction and noise of a step, of the times' shape, in float64.
+
+    They are differentiable with respect to times and w.
+    """
+    t, s = t.double(), s.double()
+    if t.device.type == "cpu" and not is_traced(t):
+        check_first_time(path, t.detach())
+    alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)
+    decay, lost = (torch.ones_like(t), torch.zeros_like(t)) if w is None else _decay(path, w, t, s)
+    by_state = sigma_s / sigma_t * decay
+    return by_state, alpha_s - alpha_t * by_state, sigma_s * safe_sqrt(lost)
+
+
+def _decay(path: Path, w: Diffusion, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return exp(-1/2 int w / sigma^2) and 1 - exp(-int w / sigma^2), of the times' shape."""
+    if isinstance(w, KL) and w.path == path:
+        ratio = path.sigma(s) * path.alpha(t) / (path.sigma(t) * path.alpha(s))
+        known = ratio == 0  # the logarithm is infinite there
+        log_ratio = torch.where(known, 1.0, ratio).log()
+        return ratio**w.scale, torch.where(known, float(w.scale > 0), -torch.expm1(2 * w.scale * log_ratio))
+    length = _half_integral(path, w, t, s)
+    forgets = (path.sigma(s) == 0) & (length > 0)
+    return torch.where(forgets, 0.0, torch.exp(-length)), torch.where(forgets, 1.0, -torch.expm1(-2 * length))
+
+
+def _half_integral(path: Path, w: Diffusion, t: Tensor, s: Tensor) -> Tensor:
+    """Return 1/2 int_t^s w / sigma^2, of the times' shape.
+
+    The nodes are spaced for an integral over log(alpha / sigma), in which the integrand is smooth. As fixed fractions
+    of the step, they give derivatives by t and s.
+    """
+    start, end = t.detach().reshape(-1), s.detach().reshape(-1)
+    ends = finite_steps(log_snr(path, start), log_snr(path, end), path.sigma(end) == 0)
+    places, weights = quadrature_nodes(*ends)
+    nodes = time_from_log_snr(path, places)
+    alpha, sigma = path.alpha(nodes), path.sigma(nodes)
+    rates = path.alpha_dot(nodes) / alpha - path.sigma_dot(nodes) / sigma  # of log(alpha / sigma)
+    width = (end - start)[:, None]
+    fractions, weights = ((nodes - start[:, None]) / width).detach(), (weights / rates / width).detach()
+    t, width = t.reshape(-1, 1), (s - t).reshape(-1, 1)
+    nodes = t + fractions * width
+    values = check_coefficient(w, nodes.flatten()).reshape(nodes.shape)
+    total = (width * weights * values / (2 * path.sigma(nodes) ** 2)).sum(1)
+    return total.reshape(s.shape)

@@ -1,0 +1,102 @@
+"""Steps of SDE solvers as normal distributions of the next state, and their log-densities."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .one_step import StochasticStep, check_increasing
+from .protocols import NoiseSource, Solver
+from .states import flatten_rows, upcast
+from .transforms import is_batched
+
+
+class Transition(NamedTuple):
+    """The distribution of the state at time s given the state at time t: normal, with independent components."""
+
+    mean: Tensor
+    """(B, *), float32 at least."""
+    std: Tensor
+    """The standard deviation. It has a shape that broadcasts to the mean: (), (B, 1, ...) or (B, *)."""
+
+    def log_prob(self, y: Tensor, /) -> Tensor:
+        """Return the log-density of states y (B, *) at time s, (B,), in nats, summed over all dimensions.
+
+        It is differentiable with respect to y and to everything that the mean and the standard deviation depend on.
+
+        Raises:
+            ValueError: y does not have the shape of the mean, or the standard deviation is 0.
+        """
+        if y.shape != self.mean.shape:
+            raise ValueError(
+                f"the state must have the shape of the mean, {tuple(self.mean.shape)}, got {tuple(y.shape)}"
+            )
+        if not torch.compiler.is_compiling() and not is_batched(self.std) and (self.std == 0).any():
+            raise ValueError(
+                "a step with standard deviation 0 has no density: evaluate only steps at which w > 0, "
+                "and leave out a last step to sigma = 0"
+            )
+        z = (upcast(y) - self.mean) / self.std
+        return -flatten_rows(z**2 / 2 + self.std.log().expand_as(z) + math.log(2 * math.pi) / 2).sum(1)
+
+
+class TransitionStep(StochasticStep):
+    """The base class of one-step solvers whose step is mean + std noise, so that it has a density.
+
+    Subclasses define `transition` and an attribute `noise`.
+    """
+
+    noise: NoiseSource
+
+    @abstractmethod
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        """Return the distribution of the state at time s > t, given the state x (B, *) at time t.
+
+        Times are scalars or have shape (B,), one per row. NFE: one.
+        """
+
+    def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
+        """Return the state at time s > t, mean + std noise."""
+        mean, std = self.transition(x, t, s)
+        return mean + std * self.noise(x.to(mean.dtype), t, s)
+
+
+def log_probs(solver: Solver, states: Sequence[Tensor] | Tensor, times: Tensor) -> Tensor:
+    """Return the log-density of each step of a stored trajectory, (N, B), in nats, summed over the dimensions.
+
+    It is differentiable with respect to the network and the states, so it gives the probability ratios of policy
+    gradients. NFE: one per step. For one step at a time, which needs less memory for gradients, use
+    `solver.transition(x, t, s).log_prob(y)`.
+
+    States in half precision are rounded, and the rounding error is divided by std: store trajectories in float32.
+
+    Args:
+        solver: a solver with a method `transition`: `EulerMaruyama`, `ExponentialEuler`, `Ancestral`,
+            `LearnedAncestral`, or another `TransitionStep`.
+        states: the N + 1 states of a trajectory, (B, *) each, as `trajectory` returns.
+        times: their times, (N + 1,).
+
+    Raises:
+        ValueError: the solver has no transition density, or a step has none (w = 0, or sigma = 0 at its end);
+            there is not one state for each time; states differ in shape; or `times` is not an increasing grid.
+    """
+    if not hasattr(solver, "transition"):
+        raise ValueError(
+            f"{type(solver).__name__} has no transition density: use a solver whose step is mean + std noise, "
+            "which are EulerMaruyama, ExponentialEuler, Ancestral and LearnedAncestral"
+        )
+    grid = check_increasing(times)
+    if len(states) != len(grid) or len(grid) < 2:
+        raise ValueError(f"give one state for each of at least two times, got {len(states)} states, {len(grid)} times")
+    rows = []
+    for n, ((x, y), (t, s)) in enumerate(zip(pairwise(states), pairwise(grid), strict=True)):
+        transition = solver.transition(x, t, s)
+        try:
+            rows.append(transition.log_prob(y))
+        except ValueError as error:
+            raise ValueError(f"step {n}, from t = {float(t):.6g} to {float(s):.6g}: {error}") from error
+    return torch.stack(rows)

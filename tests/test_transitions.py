@@ -1,0 +1,384 @@
+"""Transition densities of SDE solvers, trajectories, and windows of noise."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from sitkit.interpolants import GVP, VP, Interpolant, Linear
+from sitkit.samplers import (
+    DDIM,
+    KL,
+    SDE,
+    Ancestral,
+    Constant,
+    Counted,
+    Diffusion,
+    Euler,
+    EulerMaruyama,
+    Exponential,
+    ExponentialEuler,
+    Heun,
+    Keyed,
+    Sigma,
+    SineSquared,
+    StochasticHeun,
+    Transition,
+    TransitionStep,
+    Window,
+    log_probs,
+    plan,
+    sample,
+    trajectory,
+)
+from solvers import NOISE, PATH, SOLVERS, STOCHASTIC, TIMES, WORLD, network, start
+from worlds import PATHS, Gaussian, doubles, slope
+
+WITH_DENSITY = [name for name in STOCHASTIC if isinstance(SOLVERS[name](network(), NOISE), TransitionStep)]
+NOISY = [name for name in WITH_DENSITY if "window" not in name]
+
+
+def stepping(name: str, dtype: torch.dtype = torch.float32) -> TransitionStep:
+    solver = SOLVERS[name](network().to(dtype), NOISE)
+    assert isinstance(solver, TransitionStep)
+    return solver
+
+
+def drawn(name: str) -> tuple[TransitionStep, list[Tensor]]:
+    solver = stepping(name, torch.float64)
+    return solver, trajectory(solver, start(torch.float64), TIMES.double())
+
+
+def test_the_solvers_with_a_density_are_those_that_the_documentation_names() -> None:
+    classes = {type(stepping(name)).__name__ for name in WITH_DENSITY}
+    assert classes == {"EulerMaruyama", "ExponentialEuler", "Ancestral", "LearnedAncestral"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", WITH_DENSITY)
+def test_a_step_is_the_mean_and_the_noise_bit_for_bit(name: str, dtype: torch.dtype) -> None:
+    solver, x = stepping(name, dtype), start(dtype)
+    for t, s in ((TIMES[2], TIMES[3]), (torch.linspace(0.1, 0.6, 6), torch.linspace(0.2, 0.9, 6))):
+        mean, std = solver.transition(x, t, s)
+        assert torch.equal(solver.step(x, t, s), mean + std * NOISE(x.to(mean.dtype), t, s))
+        assert mean.dtype == torch.promote_types(dtype, torch.float32)
+        assert torch.broadcast_shapes(mean.shape, std.shape) == mean.shape == x.shape
+
+
+@pytest.mark.parametrize("name", WITH_DENSITY)
+def test_means_of_half_precision_states_are_not_rounded(name: str) -> None:
+    solver, x = SOLVERS[name](lambda x, t: x, NOISE), start(torch.bfloat16)
+    assert isinstance(solver, TransitionStep)
+    mean, std = solver.transition(x, TIMES[2], TIMES[3])
+    assert torch.equal(mean, solver.transition(x.float(), TIMES[2], TIMES[3]).mean)
+    assert std.dtype in (torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("name", WITH_DENSITY)
+def test_times_of_rows_have_the_transitions_and_the_noise_of_each_row(name: str) -> None:
+    solver, x = stepping(name, torch.float64), start(torch.float64)[:2]
+    solver = type(solver)(**{**vars(solver), "noise": Keyed(3, torch.arange(2))})
+    t, s = doubles(0.1, 0.5), doubles(0.4, 0.6)
+    together, states = solver.transition(x, t, s), solver.step(x, t, s)
+    for n in range(2):
+        alone = solver.transition(x[n : n + 1], t[n], s[n])
+        torch.testing.assert_close(together.mean[n : n + 1], alone.mean)
+        torch.testing.assert_close(together.std.expand_as(x)[n : n + 1], alone.std.expand(1, 2))
+        by_itself = type(solver)(**{**vars(solver), "noise": Keyed(3, torch.tensor([n]))})
+        torch.testing.assert_close(states[n : n + 1], by_itself.step(x[n : n + 1], t[n], s[n]))
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_densities_are_those_of_torch_distributions(name: str) -> None:
+    solver, states = drawn(name)
+    found = log_probs(solver, states, TIMES.double())
+    for n, (t, s) in enumerate(zip(TIMES.double()[:-1], TIMES.double()[1:], strict=True)):
+        mean, std = solver.transition(states[n], t, s)
+        expected = Independent(Normal(mean, std.expand_as(mean)), 1).log_prob(states[n + 1])
+        torch.testing.assert_close(found[n], expected)
+        z = NOISE(states[n], t, s)
+        of_noise = Normal(0.0, 1.0).log_prob(z) - torch.log(std.expand_as(z))
+        torch.testing.assert_close(found[n], of_noise.sum(1))
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 2), (1, 3), (2, 1, 2, 3)])
+def test_densities_of_states_of_every_shape(shape: tuple[int, ...]) -> None:
+    y, mean = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).double()
+    rows = (len(mean),) + (1,) * (len(shape) - 1)
+    for std in (doubles(0.7)[0], torch.full(rows, 0.7).double(), torch.full(shape, 0.7).double()):
+        found = Transition(mean, std).log_prob(y)
+        expected = Normal(mean, 0.7).log_prob(y).reshape(len(y), math.prod(shape[1:])).sum(1)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("w", [Sigma(PATH, 1.5), Constant(0.7), KL(PATH, 0.4)], ids=str)
+@pytest.mark.parametrize("kind", ["euler", "exponential"])
+def test_the_mean_log_ratio_is_the_kl_divergence_of_two_paths(w: Diffusion, kind: str) -> None:
+    """Of two Gaussian worlds. The expectation over state and noise is exact, by Gauss-Hermite quadrature."""
+
+    def solver(world: Gaussian) -> TransitionStep:
+        v = world.velocity(PATH)
+        return EulerMaruyama(SDE(v, PATH, w)) if kind == "euler" else ExponentialEuler(v, PATH, w)
+
+    one, other = solver(Gaussian(0.5, 0.6)), solver(Gaussian(-0.3, 0.9))
+    times = torch.linspace(0.05, 0.95, 9, dtype=torch.float64)
+    nodes, weights = (torch.from_numpy(values) for values in np.polynomial.hermite_e.hermegauss(8))
+    weights = weights / weights.sum()
+    mean, variance, total, expected = doubles(0.2)[0], doubles(0.8)[0], doubles(0.0)[0], doubles(0.0)[0]
+    for t, s in pairwise(times):
+        x = (mean + variance.sqrt() * nodes).repeat_interleave(8)[:, None]
+        own, others = one.transition(x, t, s), other.transition(x, t, s)
+        y = own.mean + own.std * nodes.repeat(8)[:, None]
+        ratio = log_probs(one, [x, y], torch.stack([t, s])) - log_probs(other, [x, y], torch.stack([t, s]))
+        total = total + (ratio[0] * torch.outer(weights, weights).flatten()).sum()
+        # closed form: both means are affine in x, so their difference is too
+        points = doubles(0, 1)[:, None]
+        a, b = one.transition(points, t, s).mean[:, 0], other.transition(points, t, s).mean[:, 0]
+        shift, slope_of_x = a[0] - b[0], (a[1] - a[0]) - (b[1] - b[0])
+        expected = expected + ((shift + slope_of_x * mean) ** 2 + slope_of_x**2 * variance) / (2 * own.std**2)
+        torch.testing.assert_close(own.std, others.std)
+        mean, variance = a[0] + (a[1] - a[0]) * mean, (a[1] - a[0]) ** 2 * variance + own.std**2
+    assert expected > 0.01
+    torch.testing.assert_close(total, expected)
+
+
+def test_the_kl_divergence_of_many_steps_is_that_of_the_sdes() -> None:
+    """Girsanov: int E[(difference of drifts)^2] / (2 w) dt. The error is of the order of the steps."""
+    one, other, w = Gaussian(0.5, 0.6), Gaussian(-0.3, 0.9), Sigma(PATH)
+    (v, u), edges = (one.velocity(PATH), other.velocity(PATH)), (0.1, 0.9)
+    points = doubles(0, 1)[:, None]
+
+    def rate(t: Tensor) -> Tensor:
+        mean, std = one.moments(PATH, t)
+        difference = SDE(v, PATH, w)(points, t)[0] - SDE(u, PATH, w)(points, t)[0]
+        shift, by_x = difference[0], difference[1] - difference[0]
+        return ((shift + by_x * mean) ** 2 + (by_x * std) ** 2) / (2 * w(t))
+
+    fine = torch.linspace(*edges, 2001, dtype=torch.float64)
+    exact = torch.trapezoid(torch.cat([rate(t) for t in fine]), fine)
+    errors = []
+    for steps in (20, 40, 80, 160):
+        times, total = torch.linspace(*edges, steps + 1, dtype=torch.float64), doubles(0.0)[0]
+        mean, std = one.moments(PATH, times[0])
+        variance = std**2
+        for t, s in pairwise(times):
+            own, others = (EulerMaruyama(SDE(f, PATH, w)).transition(points, t, s) for f in (v, u))
+            difference = (own.mean - others.mean)[:, 0]
+            by_x, slope_of_x = (own.mean[1] - own.mean[0])[0], difference[1] - difference[0]
+            moments = (difference[0] + slope_of_x * mean) ** 2 + slope_of_x**2 * variance
+            total = total + moments / (2 * own.std**2)
+            mean, variance = own.mean[0, 0] + by_x * mean, by_x**2 * variance + own.std**2
+        errors.append(float((total - exact).abs()))
+    assert slope([20, 40, 80, 160], errors) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_gradients_of_densities_are_those_of_finite_differences(name: str) -> None:
+    model = network().double()
+    solver = SOLVERS[name](model, NOISE)
+    states = [state.detach() for state in drawn(name)[1]]
+    weights = torch.linspace(1, 2, 6 * 6, dtype=torch.float64).reshape(6, 6)
+
+    def total(times: Tensor, first: Tensor) -> Tensor:
+        return (log_probs(solver, [first, *states[1:]], times) * weights).sum()
+
+    times, first = TIMES.double().requires_grad_(), states[0].clone().requires_grad_()
+    parameter = model.out.weight
+    by_times, by_state, by_weight = torch.autograd.grad(total(times, first), (times, first, parameter))
+    h = 1e-6
+    with torch.no_grad():
+        for n in (0, 3, 6):
+            unit = h * torch.eye(7)[n].double()
+            numeric = (total(times + unit, first) - total(times - unit, first)) / (2 * h)
+            torch.testing.assert_close(by_times[n], numeric, rtol=1e-4, atol=1e-4)
+        unit = torch.zeros_like(first)
+        unit[2, 1] = h
+        numeric = (total(times, first + unit) - total(times, first - unit)) / (2 * h)
+        torch.testing.assert_close(by_state[2, 1], numeric, rtol=1e-5, atol=1e-5)
+        parameter[1, 3] += h
+        above = total(times, first)
+        parameter[1, 3] -= 2 * h
+        below = total(times, first)
+    torch.testing.assert_close(by_weight[1, 3], (above - below) / (2 * h), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["euler", "exponential"])
+def test_the_scale_of_w_has_its_gradient(kind: str) -> None:
+    model, states = network().double(), drawn("EulerMaruyama")[1]
+
+    def total(scale: Tensor) -> Tensor:
+        w = lambda t: scale * (1 - t)  # noqa: E731
+        solver = EulerMaruyama(SDE(model, PATH, w)) if kind == "euler" else ExponentialEuler(model, PATH, w)
+        return log_probs(solver, states, TIMES.double()).sum()
+
+    scale, h = doubles(0.7)[0].requires_grad_(), 1e-6
+    (gradient,) = torch.autograd.grad(total(scale), scale)
+    torch.testing.assert_close(gradient, ((total(scale + h) - total(scale - h)) / (2 * h)).detach())
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_a_step_costs_one_evaluation(name: str) -> None:
+    field = Counted(network())
+    solver = SOLVERS[name](field, NOISE)
+    states = trajectory(solver, start(), TIMES)
+    assert field.calls == len(TIMES) - 1
+    log_probs(solver, states, TIMES)
+    assert field.calls == 2 * (len(TIMES) - 1)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("with_last", [False, True])
+def test_a_trajectory_ends_at_the_sample_and_has_gradients(name: str, with_last: bool) -> None:
+    model, x = network(), start().requires_grad_()
+    last = Euler(model) if with_last else None
+    solver = SOLVERS[name](model, NOISE)
+    states = trajectory(solver, x, TIMES, last)
+    assert len(states) == len(TIMES)
+    assert states[0] is x
+    assert torch.equal(states[-1], sample(solver, x, TIMES, last))
+    assert not sample(solver, x, TIMES, last).requires_grad
+    for state, reached in zip(states, solver(x, TIMES if last is None else TIMES[:-1]), strict=False):
+        assert torch.equal(state, reached)
+    gradient, weight = torch.autograd.grad(states[-1].sum(), (x, model.out.weight))
+    assert (gradient != 0).all()
+    assert (weight != 0).any()
+
+
+def outside(window: Window) -> list[Tensor]:
+    low, high = window.interval
+    return [torch.linspace(0.05, low - 0.01, 4), torch.linspace(high + 0.01, 1, 4)]
+
+
+@pytest.mark.parametrize("times", outside(Window(KL(PATH), (0.3, 0.6))), ids=["before", "after"])
+def test_a_window_is_the_ode_outside_bit_for_bit(times: Tensor) -> None:
+    velocity, x, window = WORLD.velocity(PATH), start(), Window(KL(PATH), (0.3, 0.6))
+    sde = SDE(velocity, PATH, window)
+    assert torch.equal(sample(EulerMaruyama(sde), x, times), sample(Euler(velocity), x, times))
+    assert torch.equal(sample(StochasticHeun(sde), x, times), sample(Heun(velocity), x, times))
+    for order in (1, 2, 3):
+        ode, windowed = (Exponential(velocity, PATH, w, order) for w in (None, window))
+        assert torch.equal(sample(windowed, x, times), sample(ode, x, times))
+    windowed_step, step = ExponentialEuler(velocity, PATH, window), ExponentialEuler(velocity, PATH)
+    assert torch.equal(sample(windowed_step, x, times), sample(step, x, times))
+
+
+def test_a_window_is_w_inside_with_its_ends() -> None:
+    asked: list[Tensor] = []
+
+    def w(t: Tensor) -> Tensor:
+        asked.append(t)
+        return 1 + t
+
+    for dtype in (torch.float32, torch.float64):
+        t = torch.tensor([0.0, 0.299, 0.3, 0.5, 0.6, 0.601, 1.0], dtype=dtype)
+        values = Window(w, (0.3, 0.6))(t)
+        assert torch.equal(values, torch.where((t >= 0.3) & (t <= 0.6), 1 + t, 0))
+        assert values.dtype == dtype
+    assert min(float(t.min()) for t in asked) >= 0.299999
+    assert max(float(t.max()) for t in asked) <= 0.600001
+    assert float(Window(KL(PATH), (0.2, 1.0))(torch.zeros(()))) == 0  # where w itself is infinite
+    assert Window(w, (0.3, 0.6)).jumps == (0.3, 0.6)
+    assert Window(Window(w, (0.4, 1.0)), (0.0, 0.6)).jumps == (0.4, 0.6)
+    assert {0.3, 0.6} <= {*plan(network(), PATH, w=Window(w, (0.3, 0.6)), evaluations=8).times.tolist()}
+    assert not {0.3, 0.6} & {*plan(network(), PATH, evaluations=8).times.tolist()}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_a_window_keeps_the_marginal(path: Interpolant) -> None:
+    """The mean and the variance of a Gaussian, carried exactly, as `tests/test_sdes.py` does for every w."""
+    world, points = Gaussian(1.5, 0.5), doubles(0, 1)[:, None]
+    times = torch.linspace(0.1, 0.9, 161, dtype=torch.float64)
+    solver = ExponentialEuler(world.velocity(path), path, Window(SineSquared(2.0), (0.3, 0.6)))
+    (mean, std), noisy = world.moments(path, times[0]), 0
+    variance = std**2
+    for t, s in pairwise(times):
+        reached = solver.transition(points, t, s)
+        still, by_x = reached.mean[0, 0], reached.mean[1, 0] - reached.mean[0, 0]
+        mean, variance = still + by_x * mean, by_x**2 * variance + reached.std**2
+        noisy += int(reached.std > 0)
+    assert 55 <= noisy <= 65
+    expected_mean, expected_std = world.moments(path, times[-1])
+    torch.testing.assert_close(
+        torch.stack([mean, variance]), torch.stack([expected_mean, expected_std**2]), rtol=0, atol=5e-3
+    )
+
+
+@pytest.mark.parametrize("times", [torch.linspace(0, 1, 6), torch.linspace(0.1, 0.9, 6)], ids=["whole", "inside"])
+@pytest.mark.parametrize("path", [Linear(), GVP(), VP()], ids=repr)
+def test_exponential_euler_is_the_exponential_solver_of_order_one(path: Interpolant, times: Tensor) -> None:
+    velocity, x, times = WORLD.velocity(path), start(torch.float64), times.double()
+    for w in (None, KL(path), KL(path, 2.0), Sigma(path), SineSquared(), lambda t: t, Window(Sigma(path), (0.2, 0.6))):
+        step = sample(ExponentialEuler(velocity, path, w, noise=NOISE), x, times)
+        multistep = sample(Exponential(velocity, path, w, order=1, corrector=False, noise=NOISE), x, times)
+        torch.testing.assert_close(step, multistep, rtol=1e-12, atol=1e-12)
+    ancestral = sample(Ancestral(velocity, path, NOISE), x, times)
+    torch.testing.assert_close(sample(ExponentialEuler(velocity, path, KL(path), noise=NOISE), x, times), ancestral)
+    torch.testing.assert_close(
+        sample(ExponentialEuler(velocity, path), x, times), sample(DDIM(velocity, path), x, times)
+    )
+    back = times[:-1].flip(0)  # not from t = 1, where the velocity does not determine the noise
+    torch.testing.assert_close(sample(ExponentialEuler(velocity, path), x, back), sample(DDIM(velocity, path), x, back))
+    with pytest.raises(ValueError, match="times must increase"):
+        sample(ExponentialEuler(velocity, path, KL(path)), x, back)
+
+
+def test_the_order_one_exponential_solver_has_the_density_too() -> None:
+    x, t, s = start(), TIMES[1], TIMES[2]
+    found = Exponential(network(), PATH, KL(PATH), order=1, corrector=False).transition(x, t, s)
+    for one, other in zip(found, ExponentialEuler(network(), PATH, KL(PATH)).transition(x, t, s), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_step_without_density_is_refused() -> None:
+    model, x, states = network(), start(), [start()] * len(TIMES)
+    for order, corrector in ((2, False), (3, True), (1, True)):
+        solver = Exponential(model, PATH, KL(PATH), order, corrector)
+        with pytest.raises(ValueError, match=r"depends on earlier steps, .* use ExponentialEuler"):
+            solver.transition(x, TIMES[0], TIMES[1])
+        with pytest.raises(ValueError, match="depends on earlier steps"):
+            log_probs(solver, states, TIMES)
+    for name in ("Euler", "Heun", "DDIM", "Mean", "Tweedie", "StochasticHeun"):
+        with pytest.raises(ValueError, match=r"has no transition density: use .* EulerMaruyama, ExponentialEuler"):
+            log_probs(SOLVERS[name](model, NOISE), states, TIMES)
+    for ode in (ExponentialEuler(model, PATH), EulerMaruyama(SDE(model, PATH, Constant(0.0)))):
+        with pytest.raises(ValueError, match=r"step 0, from t = 0\.05 to 0\.2: a step with standard deviation 0"):
+            log_probs(ode, trajectory(ode, x, TIMES), TIMES)
+    windowed = EulerMaruyama(SDE(model, PATH, Window(Sigma(PATH), (0.3, 0.7))), NOISE)
+    states = trajectory(windowed, x, TIMES)
+    with pytest.raises(ValueError, match="evaluate only steps at which w > 0"):
+        log_probs(windowed, states, TIMES)
+    assert log_probs(windowed, states[2:6], TIMES[2:6]).shape == (3, 6)
+    to_data = torch.linspace(0.5, 1, 3)
+    ancestral = Ancestral(WORLD.velocity(PATH), PATH, NOISE)
+    with pytest.raises(ValueError, match=r"step 1, from t = 0\.75 to 1: .* leave out a last step to sigma = 0"):
+        log_probs(ancestral, trajectory(ancestral, x, to_data), to_data)
+
+
+def test_states_and_times_that_do_not_fit_are_refused() -> None:
+    solver, states = drawn("EulerMaruyama")
+    times = TIMES.double()
+    with pytest.raises(ValueError, match="one state for each of at least two times, got 6 states, 7 times"):
+        log_probs(solver, states[:-1], times)
+    with pytest.raises(ValueError, match="got 1 states, 1 times"):
+        log_probs(solver, states[:1], times[:1])
+    with pytest.raises(ValueError, match="times must increase"):
+        log_probs(solver, states, times.flip(0))
+    with pytest.raises(ValueError, match=r"must have the shape of the mean, \(6, 2\), got \(6, 3\)"):
+        log_probs(solver, [states[0], torch.zeros(6, 3)], times[:2])
+    with pytest.raises(ValueError, match=r"must have the shape of the mean, \(6, 2\), got \(1, 2\)"):
+        solver.transition(states[0], times[0], times[1]).log_prob(states[1][:1])
+    with pytest.raises(ValueError, match=r"interval must be \(low, high\) with low <= high, got \(0.6, 0.3\)"):
+        Window(Sigma(PATH), (0.6, 0.3))
+    with pytest.raises(ValueError, match="times must have at least two entries"):
+        trajectory(solver, states[0], times[:1])
+
+
+def test_a_stacked_trajectory_has_the_same_densities() -> None:
+    solver, states = drawn("EulerMaruyama")
+    assert torch.equal(
+        log_probs(solver, torch.stack(states), TIMES.double()), log_probs(solver, states, TIMES.double())
+    )
