@@ -38,6 +38,7 @@ from sitkit.samplers import (
     Euler,
     EulerMaruyama,
     Exponential,
+    ExponentialEuler,
     Field,
     Heun,
     Hutchinson,
@@ -50,9 +51,11 @@ from sitkit.samplers import (
     Sigma,
     StochasticHeun,
     Tweedie,
+    Window,
     adaptive,
     grids,
     log_likelihood,
+    log_probs,
     philox,
     plan,
     reparametrise,
@@ -130,11 +133,24 @@ def _sdes(path: Interpolant) -> dict[str, Case]:
             cases[f"EulerMaruyama, {kind}"] = partial(_walk, EulerMaruyama(sde, noise), Mean(sde))
             cases[f"StochasticHeun, {kind}"] = partial(_walk, StochasticHeun(sde, noise), None)
             cases[f"Exponential, {kind}"] = partial(_walk, Exponential(v, path, w, noise=noise), None)
+            cases[f"ExponentialEuler, {kind}"] = partial(_walk, ExponentialEuler(v, path, w, noise=noise), None)
+        cases[f"log-densities, {name}"] = partial(_densities, ExponentialEuler(v, path, w))
+        cases[f"log-densities of Euler-Maruyama, {name}"] = partial(_densities, EulerMaruyama(sde))
         cases[f"plan, {name}"] = partial(_planned, path, w)
         cases[f"sdeint, {name}"] = partial(_sdeint, sde)
+    windowed = SDE(v, path, Window(KL(path), (0.3, 0.6)))
+    cases["window"] = partial(_walk, EulerMaruyama(windowed, Keyed(1, index)), Mean(windowed))
     cases["Ancestral"] = partial(_walk, Ancestral(v, path, Keyed(1, index)), None)
     cases["LearnedAncestral"] = partial(_walk, LearnedAncestral(doubled, path, Keyed(1, index)), None)
     return cases
+
+
+def _densities(solver: Any, d: torch.device) -> Tensor:
+    """Return log-densities of a trajectory, and of one step whose times differ by row."""
+    there = x.to(d)
+    path_of_states = [there.sin() * float(time) for time in TIMES]
+    of_rows = solver.transition(there, (t * 0.9).to(d), (t * 0.9 + 0.05).to(d)).log_prob(eps.to(d))
+    return torch.cat([log_probs(solver, path_of_states, TIMES), of_rows[None]])
 
 
 def _sdeint(sde: SDE, d: torch.device) -> Tensor:

@@ -41,7 +41,7 @@ class Transition(NamedTuple):
                 "and leave out a last step to sigma = 0"
             )
         z = (upcast(y) - self.mean) / self.std
-        return -flatten_rows(z**2 / 2 + self.std.log().expand_as(z) + math.log(2 * math.pi) / 2).sum(1)
+        return -flatten_rows(z**2 / 2 + self.std.log() + math.log(2 * math.pi) / 2).sum(1)
 
 
 class TransitionStep(StochasticStep):

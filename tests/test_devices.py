@@ -14,6 +14,7 @@ from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.objectives import Data, Hybrid, LossCurve, Matching, Noise, OptimalTransport, Score, Velocity
 from sitkit.samplers import (
     DDIM,
+    KL,
     RK4,
     SDE,
     Ancestral,
@@ -24,6 +25,7 @@ from sitkit.samplers import (
     Euler,
     EulerMaruyama,
     Exponential,
+    ExponentialEuler,
     Field,
     Heun,
     Hutchinson,
@@ -35,9 +37,11 @@ from sitkit.samplers import (
     Sigma,
     StochasticHeun,
     Tweedie,
+    Window,
     adaptive,
     grids,
     log_likelihood,
+    log_probs,
     plan,
     reparametrise,
     sample,
@@ -139,10 +143,34 @@ def test_solvers_mix_no_devices_and_wait_for_nothing(waits: Any, path: Interpola
         assert_waits(waits, partial(sample, EulerMaruyama(sde, keyed), x, TIMES, Mean(sde)))
         assert_waits(waits, partial(sample, StochasticHeun(sde, keyed), x, TIMES))
         assert_waits(waits, partial(sample, Exponential(velocity, path, w, noise=keyed), x, TIMES))
+        assert_waits(waits, partial(sample, ExponentialEuler(velocity, path, w, noise=keyed), x, TIMES))
+    windowed = EulerMaruyama(SDE(velocity, path, Window(KL(path), (0.3, 0.6))), keyed)
+    assert_waits(waits, lambda: sample(windowed, x, TIMES))
+    assert_waits(waits, lambda: sample(ExponentialEuler(velocity, path), x, TIMES))
     assert_waits(waits, lambda: sample(Ancestral(velocity, path, keyed), x, TIMES))
     assert_waits(waits, lambda: sample(LearnedAncestral(doubled, path, keyed), x, TIMES))
     planned = plan(velocity, path, w=Sigma(path), evaluations=3, interval=(0.05, 0.95), noise=keyed)
     assert_waits(waits, lambda: sample(planned.solver, x, planned.times))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_transition_densities_wait_for_nothing_but_a_learnt_variance(waits: Any, path: Interpolant) -> None:
+    x, velocity, times = here(2, 2), Matching(path).field(model), TIMES[TIMES <= 0.9]
+    w = Sigma(path)
+    for solver in (
+        EulerMaruyama(SDE(velocity, path, w)),
+        ExponentialEuler(velocity, path, w),
+        ExponentialEuler(velocity, path, KL(path)),
+        Ancestral(velocity, path),
+    ):
+        states = [x] * len(times)
+        assert_waits(waits, partial(log_probs, solver, states, times))
+        steps = torch.linspace(0.1, 0.8, ROWS).to(GPU)
+        assert isinstance(solver.transition(x, steps, steps + 0.1).log_prob(x), OnGPU)
+    learnt = LearnedAncestral(doubled, path)
+    waits.clear()
+    assert isinstance(log_probs(learnt, [x] * len(times), times), OnGPU)
+    assert waits.total() == len(times) - 1
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)
