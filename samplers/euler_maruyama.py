@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .protocols import NoiseSource
-from .sde import SDE, safe_sqrt
+from .sde import SDE, drift_and_w, safe_sqrt
 from .states import column
 from .transition import Transition, TransitionStep
 
@@ -25,6 +25,6 @@ class EulerMaruyama(TransitionStep):
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t."""
-        drift, w = self.sde(x, t)
+        drift, w = drift_and_w(self.sde, x, t)
         h = s - t
         return Transition(x + column(h, x) * drift, column(safe_sqrt(w * h), x))

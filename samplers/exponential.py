@@ -48,6 +48,7 @@ from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_increasing, check_times
 from .protocols import Diffusion, Field, NoiseSource, Path
+from .sde import check_diffusion
 from .states import check_states, upcast, upcast_dtype
 from .transition import Transition
 
@@ -69,7 +70,7 @@ class Exponential:
         noise: the noise source, called once per step.
 
     Raises:
-        ValueError: `order` is not 1, 2 or 3.
+        ValueError: `order` is not 1, 2 or 3, or w is no function.
     """
 
     velocity: Field
@@ -83,6 +84,7 @@ class Exponential:
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
+        check_diffusion(self.w)
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, starting with x itself.

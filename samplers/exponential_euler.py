@@ -23,7 +23,7 @@ from .noise import white
 from .one_step import OneStep, at
 from .protocols import Diffusion, Field, NoiseSource, Path
 from .quadrature import quadrature_nodes
-from .sde import check_coefficient, safe_sqrt
+from .sde import check_coefficient, check_diffusion, safe_sqrt
 from .states import column, upcast
 from .transforms import is_traced
 from .transition import Transition, TransitionStep
@@ -49,6 +49,9 @@ class ExponentialEuler(TransitionStep):
     path: Path
     w: Diffusion | None = None
     noise: NoiseSource = field(default=white, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_diffusion(self.w)
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, starting with x itself.

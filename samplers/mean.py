@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep
-from .sde import SDE
+from .sde import SDE, drift_and_w
 from .states import column
 
 
@@ -23,5 +23,5 @@ class Mean(OneStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the expected state at time s."""
-        drift, _ = self.sde(x, t)
+        drift, _ = drift_and_w(self.sde, x, t)
         return x + column(s - t, x) * drift

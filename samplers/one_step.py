@@ -77,8 +77,11 @@ def check_times(times: Tensor) -> Tensor:
     """Return the times on the CPU, where reading them needs no synchronisation, in float32 at least.
 
     Raises:
-        ValueError: `times` is not a grid: one-dimensional, floating point, finite, strictly increasing or decreasing.
+        ValueError: `times` is not a grid: a tensor, one-dimensional, floating point, finite, strictly increasing or
+            decreasing.
     """
+    if not isinstance(times, Tensor):
+        raise ValueError(f"times must be a tensor, got {type(times).__name__}: use torch.tensor(times)")
     if times.ndim != 1 or not len(times) or not times.is_floating_point():
         raise ValueError(
             f"times must be floating point and of shape (N,), N >= 1, got {times.dtype} {tuple(times.shape)}"
@@ -110,8 +113,10 @@ def at(field: Field, x: Tensor, t: Tensor) -> Tensor:
     The field is called with x unchanged and with times (B,) on x's device, in x's dtype or float32, whichever is wider.
 
     Raises:
-        ValueError: t is neither a scalar nor (B,).
+        ValueError: t is neither a scalar tensor nor (B,).
     """
+    if not isinstance(t, Tensor):
+        raise ValueError(f"times must be tensors, got {type(t).__name__}: use torch.tensor(t)")
     if t.ndim and t.shape != x.shape[:1]:
         raise ValueError(f"t must be a scalar or have shape ({len(x)},) as x has {len(x)} rows, got {tuple(t.shape)}")
     return upcast(field(x, _expand_to_rows(t, x)))

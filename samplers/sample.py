@@ -20,7 +20,7 @@ def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None
         last: a one-step solver for the last interval. Default: `solver`.
 
     Raises:
-        ValueError: `times` is not a grid of at least two times.
+        ValueError: `times` is not a grid of at least two times, `solver` is no function, or `last` has no `step`.
     """
     state = x
     for state in _states(solver, x, times, last):  # noqa: B007 (the last one counts)
@@ -41,7 +41,12 @@ def trajectory(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = 
 
 def _states(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None) -> Iterator[Tensor]:
     """Yield the states at all of `times`, the last one by the one-step solver `last` if there is one."""
+    if not callable(solver):
+        named = "give its fields: sample(plan.solver, x, plan.times)" if hasattr(solver, "solver") else "see samplers"
+        raise ValueError(f"the solver must be a function of x and times, got {type(solver).__name__}: {named}")
     times = check_times(times)
+    if last is not None and not hasattr(last, "step"):
+        raise ValueError(f"`last` must be a one-step solver, such as Euler, Mean or Tweedie, got {type(last).__name__}")
     if len(times) < 2:
         raise ValueError(f"times must have at least two entries, got {times.tolist()}")
     state = x

@@ -22,6 +22,9 @@ class SDE:
     path: Path
     w: Diffusion
 
+    def __post_init__(self) -> None:
+        check_diffusion(self.w)
+
     def __call__(self, x: Tensor, t: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return the drift (B, *) and w(t), of t's shape, at states x and times t, a scalar or (B,).
 
@@ -44,6 +47,12 @@ class SDE:
         return check_coefficient(self.w, t)
 
 
+def check_diffusion(w: Diffusion | None) -> None:
+    """Raise ValueError unless w is a function or None."""
+    if w is not None and not callable(w):
+        raise ValueError(f"w must be a function of the time, got {w}: use samplers.Constant({w})")
+
+
 def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
     """Return w(t), of t's shape and dtype.
 
@@ -55,6 +64,18 @@ def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
         wrong = ~((values >= 0) & torch.isfinite(values))
         if wrong.any():
             raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")
+    return values
+
+
+def drift_and_w(sde: SDE, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the drift (B, *) and w(t), of t's shape.
+
+    Raises:
+        ValueError: `sde` is a velocity. Two rows of its output would be taken for drift and w.
+    """
+    values = sde(x, t)
+    if isinstance(values, Tensor):
+        raise ValueError("the solver needs an SDE, which returns drift and w, got a field: use SDE(velocity, path, w)")
     return values
 
 

@@ -22,8 +22,10 @@ def column(values: Tensor, x: Tensor) -> Tensor:
     Without it, broadcasting would apply values (B,) to the columns of states (B, B).
 
     Raises:
-        ValueError: values are neither a scalar nor (B,).
+        ValueError: values are neither a scalar tensor nor (B,).
     """
+    if not isinstance(values, Tensor):
+        raise ValueError(f"times must be tensors, got {type(values).__name__}: use torch.tensor(t)")
     if not values.ndim:
         return values
     if values.shape != x.shape[:1]:
@@ -44,6 +46,8 @@ def flatten_rows(x: Tensor) -> Tensor:
 
 
 def check_states(x: Tensor) -> None:
-    """Raise ValueError unless states are floating point. Integers would be rounded at every step."""
+    """Raise ValueError unless states are a floating point tensor. Integers would be rounded at every step."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"states must be a tensor, got {type(x).__name__}: use torch.as_tensor(x)")
     if not x.is_floating_point():
         raise ValueError(f"states must be floating point, got {x.dtype}: give x.float()")

@@ -8,7 +8,7 @@ from torch import Tensor
 from .noise import white
 from .one_step import StochasticStep
 from .protocols import NoiseSource
-from .sde import SDE, safe_sqrt
+from .sde import SDE, drift_and_w, safe_sqrt
 from .states import column
 
 
@@ -31,7 +31,7 @@ class StochasticHeun(StochasticStep):
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t."""
         h = column(s - t, x)
-        drift, w = self.sde(x, t)
+        drift, w = drift_and_w(self.sde, x, t)
         std = (safe_sqrt(w) + safe_sqrt(self.sde.coefficient(s))) / 2 * (s - t).sqrt()
         noise = column(std, x) * self.noise(x.to(drift.dtype), t, s)
         ahead, _ = self.sde((x + h * drift + noise).to(x.dtype), s)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .jumps import jumps_of
 from .protocols import Diffusion
+from .sde import check_diffusion
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Window:
     interval: tuple[float, float]
 
     def __post_init__(self) -> None:
+        check_diffusion(self.w)
         low, high = self.interval
         if not low <= high:
             raise ValueError(f"interval must be (low, high) with low <= high, got {self.interval}")

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from sitkit.samplers import (
     Diffusion,
     Euler,
     EulerMaruyama,
+    Exponential,
+    ExponentialEuler,
     Heun,
     Keyed,
     KLEta,
@@ -32,6 +35,8 @@ from sitkit.samplers import (
     SineSquared,
     StochasticHeun,
     Tweedie,
+    Window,
+    plan,
     sample,
 )
 from worlds import FROM_NOISE, PATHS, RING, Gaussian, doubles, random_mixture, slope
@@ -306,3 +311,34 @@ def test_a_constant_may_be_a_plain_number() -> None:
     assert sde(torch.randn(3, 2), torch.rand(3))[1].tolist() == [0.5] * 3
     drift, w = sde(torch.randn(3, 2), torch.rand(3, dtype=torch.float64))
     assert (drift.dtype, w.dtype) == (torch.float32, torch.float64)
+
+
+def test_arguments_of_another_kind_are_refused() -> None:
+    """An earlier version took the two rows of a velocity for drift and w."""
+    path, x, times = Linear(), torch.randn(2, 2), torch.linspace(0.1, 0.9, 5)
+    velocity = RING.velocity(path)
+    for solver in (EulerMaruyama(velocity), StochasticHeun(velocity), Mean(velocity)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"needs an SDE, .* use SDE\(velocity, path, w\)"):
+            sample(solver, x, times)
+    made: tuple[Callable[[Any], object], ...] = (
+        lambda w: SDE(velocity, path, w),
+        lambda w: Exponential(velocity, path, w),
+        lambda w: ExponentialEuler(velocity, path, w),
+        lambda w: Window(w, (0.0, 1.0)),
+        lambda w: plan(velocity, path, w=w, evaluations=3),
+    )
+    for make in made:
+        with pytest.raises(ValueError, match=r"w must be a function of the time, got 0\.5: use .*Constant\(0\.5\)"):
+            make(0.5)
+    with pytest.raises(ValueError, match=r"times must be a tensor, got list: use torch\.tensor"):
+        sample(Euler(velocity), x, [0.1, 0.5])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"times must be tensors, got float: use torch\.tensor\(t\)"):
+        Euler(velocity).step(x, 0.1, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="times must be tensors, got float"):
+        Heun(velocity).step(x, times[0], 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="states must be a tensor, got ndarray"):
+        sample(Euler(velocity), x.numpy(), times)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got Plan: give its fields: sample\(plan\.solver, x, plan\.times\)"):
+        sample(plan(velocity, path, evaluations=3), x, times)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`last` must be a one-step solver, .* got Exponential"):
+        sample(Euler(velocity), x, times, last=Exponential(velocity, path))  # type: ignore[arg-type]
