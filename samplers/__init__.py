@@ -1,15 +1,21 @@
 """Samplers: solvers of the ODE dX = v dt and of the SDEs dX = (v + w/2 score) dt + sqrt(w) dW.
 
 All solvers take a velocity field. SDEs also take a path and a diffusion coefficient w(t): `Constant`, `Sigma`,
-`SineSquared`, `RaisedCosine`, `KL`, `KLEta`, or any function t -> w(t) >= 0.
+`SineSquared`, `RaisedCosine`, `KL`, `KLEta`, or any function t -> w(t) >= 0. `Window` is w in an interval of times, and
+the ODE outside.
 
 | | one-step solvers | last steps | from torchdiffeq and torchsde |
 | --- | --- | --- | --- |
 | ODE | `Euler`, `Midpoint`, `Heun`, `RK4`, `DDIM` | `Euler`, `Tweedie` | `adaptive` |
 | SDE | `EulerMaruyama`, `StochasticHeun`, `Ancestral`, `LearnedAncestral` | `Mean`, `Tweedie` | `sdeint` |
+| both | `ExponentialEuler` | | |
+
+`sample` runs a solver and returns the last state, and `trajectory` returns all states, with gradients.
 
 - `plan` returns a solver and times for a small number of function evaluations (NFE): the multistep solver `Exponential`
   of ODE and SDE, on times of `grids`.
+- `log_probs` returns the log-density of each step of a trajectory, for `EulerMaruyama`, `ExponentialEuler`, `Ancestral`
+  and `LearnedAncestral`. Their method `transition` returns the mean and the standard deviation of a step.
 - `solve_each` solves the ODE with separate adaptive steps for each sample.
 - `log_likelihood` returns log-densities of data, and `bits_per_dimension` converts them for images.
 - `reparametrise` converts a velocity field from one path to another.
