@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sitkit.recipes import TrainedRun, load_run
-from sitkit.samplers import Counted, Heun, sample
+from sitkit.samplers import RK4, Counted, Euler, Heun, sample
 
 DRAWINGS = {
     7: "........ .######. ....##.. ...##... ..#####. ...#.... ..##.... ..##....",
@@ -58,11 +58,13 @@ def main(folder: str, picture: Path, steps: int = 40) -> None:
     names = ["drawing", *(f"t = {t}" for t in STRENGTHS)]
     show(left, [drawings, *edits], "SDEdit: a drawing, with the noise of time t", names, [f"as {n}" for n in DRAWINGS])
 
-    velocity = Counted(run.velocity())
-    noise = sample(Heun(velocity), x, times.flip(0))
-    back = sample(Heun(velocity), noise, times)
-    error = back - x
-    print(f"inversion by Heun, NFE {velocity.calls} there and back: error {error.square().mean().sqrt():.2g} (rms)")
+    for solver in (Euler, RK4, Heun):
+        velocity = Counted(run.velocity())
+        noise = sample(solver(velocity), x, times.flip(0))
+        back = sample(solver(velocity), noise, times)
+        error = back - x
+        root = error.square().mean().sqrt()
+        print(f"inversion and back by {solver.__name__}, {velocity.calls} NFE: root mean square error {root:.2g}")
     print(f"standard deviation of the noise of held-out digits: {noise.std():.3f}")
     rows = ["digit", "its noise", "back", "error x1000"]
     show(middle, [*torch.stack([x, noise, back, 1000 * error], 1)[:6]], "Inversion of held-out digits", [], rows)

@@ -40,7 +40,7 @@ def adaptive(
 
     All rows of the batch use the same steps, which are chosen by the row with the largest error. The result of a row
     therefore depends on the other rows, within the tolerances. `solve_each` chooses steps for each row separately.
-    Steps end at the times in the attribute `jumps` of the velocity. No gradients are recorded.
+    Steps end at the times in the attribute `jumps` of the velocity. No gradients are recorded: for these, use `RK4`.
 
     The state is carried in float32 at least. A half-precision velocity has rounding noise, and tolerances below 1e-2
     may then be unreachable.

@@ -46,7 +46,7 @@ class LearnedAncestral(TransitionStep):
 
     The model returns (B, 2 C, ...) for states (B, C, ...): the noise, and a value r in [-1, 1] that interpolates the
     log-variance between those of the posterior (r = -1) and of the forward chain (r = 1). A step to sigma = 0 adds no
-    noise.
+    noise. Start at a time at which alpha > 0.
     """
 
     order: ClassVar[int] = 1

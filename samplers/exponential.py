@@ -57,6 +57,9 @@ from .transition import Transition
 class Exponential:
     """An exponential multistep solver of the ODE, or of the SDE of w. NFE: one per step, none at the last time.
 
+    Gradients with respect to the state and the network are recorded. Those with respect to times, path and w are
+    refused; `ExponentialEuler` has them. Times of the ODE may decrease, from a time at which sigma > 0.
+
     Args:
         velocity: a velocity field along `path`.
         path: the path, of which alpha, sigma and their derivatives are used.

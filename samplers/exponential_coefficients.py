@@ -121,7 +121,7 @@ def _check_no_gradients(path: Path, w: Diffusion | None, times: Tensor) -> None:
         if has_derivative(value):
             raise ValueError(
                 f"Exponential has no gradient by {name}: detach it or use torch.no_grad, or use a solver that has the "
-                "gradient, such as Heun or EulerMaruyama"
+                "gradient, such as ExponentialEuler"
             )
 
 

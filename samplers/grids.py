@@ -143,7 +143,7 @@ def measured(
     The error of a step is estimated by the root mean square of the corrector's change of the state, divided by
     $\sqrt{\alpha^2+\sigma^2}$ (Milne's device). It is of order 4 in the length of the step. Starting from `fitted`,
     each round solves the ODE once and moves the times halfway to those that would have equal estimates. NFE:
-    rounds * steps.
+    rounds * steps. No gradients are recorded.
 
     Args:
         path: the path.

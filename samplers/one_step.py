@@ -17,8 +17,12 @@ from .transforms import is_batched
 class OneStep(ABC):
     """The base class of solvers whose step depends on the current state only. A call loops over the grid of times.
 
-    States are carried in float32 at least and yielded in the dtype of x. A yielded state may be edited in place, for
-    example for in-painting. The next step starts from the edited state.
+    States are carried in float32 at least and yielded in the dtype of x. The first is x itself. A yielded state may be
+    edited in place, for example for in-painting. The next step starts from the edited state.
+
+    Gradients with respect to x, the times, and what the step depends on (the network, the path, w) are recorded. The
+    grid may start and end at any times at which the step is finite. Times may decrease: then an ODE is solved from data
+    to noise.
     """
 
     order: ClassVar[int]
@@ -62,7 +66,10 @@ class OneStep(ABC):
 
 
 class StochasticStep(OneStep):
-    """The base class of one-step solvers of SDEs, whose times increase from noise to data."""
+    """The base class of one-step solvers of SDEs, whose times increase from noise to data.
+
+    Gradients are those for fixed noise.
+    """
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, starting with x itself.

@@ -28,7 +28,8 @@ def reparametrise(velocity: Field, trained: Path, to: Path) -> Field:
     """Return the velocity along path `to`, given the velocity along path `trained`. NFE: one per call.
 
     Where `to` has a noise level that `trained` never reaches (on VP, alpha(0) = 0.0066), the velocity is evaluated at
-    the nearest end of `trained`. The result is approximate there.
+    the nearest end of `trained`. The result is approximate there. The field has no gradient with respect to its
+    times.
     """
     return ReparametrisedVelocity(velocity, trained, to)
 

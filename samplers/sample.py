@@ -13,6 +13,8 @@ from .protocols import Solver
 def sample(solver: Solver, x: Tensor, times: Tensor, last: OneStep | None = None) -> Tensor:
     """Return the state at the last of `times`, of x's shape (B, *) and dtype. No gradients are recorded.
 
+    For gradients or intermediate states, use `trajectory`, or loop over `solver(x, times)`.
+
     Args:
         solver: a solver, or any function of (x, times) that yields the state at each time.
         x: the state at times[0], usually noise.

@@ -20,7 +20,7 @@ def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: 
     """Solve an SDE by a method of torchsde. Return the state at the last time, of x's shape (B, *) and dtype.
 
     The method takes one step from each time to the next. Since w does not depend on the state, the Ito and Stratonovich
-    forms of the SDE are equal. No gradients are recorded.
+    forms of the SDE are equal. No gradients are recorded: for these, use `EulerMaruyama` or `StochasticHeun`.
 
     Args:
         sde: the SDE. NFE: one per drift that the method evaluates.

@@ -49,7 +49,7 @@ def solve_each(
 
     Each row takes the steps that it would take alone. If the velocity is a `RowField`, rows that have reached s are
     removed from the batch. Otherwise they remain in the batch until all rows have reached s. Steps of all rows end at
-    the times in the attribute `jumps` of the velocity. No gradients are recorded.
+    the times in the attribute `jumps` of the velocity. No gradients are recorded: for these, use `RK4`.
 
     The state is carried in float32 at least. A half-precision velocity has rounding noise, and tolerances below 1e-2
     may then be unreachable.

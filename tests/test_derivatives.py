@@ -9,9 +9,15 @@ from torch import Tensor
 from sitkit.interpolants import GVP, Linear
 from sitkit.samplers import (
     SDE,
+    Diffusion,
     EulerMaruyama,
     Exponential,
+    ExponentialEuler,
+    Field,
     Heun,
+    Mean,
+    NoiseSource,
+    Solver,
     StochasticHeun,
     reparametrise,
     sample,
@@ -19,11 +25,12 @@ from sitkit.samplers import (
 from solvers import SOLVERS, TIMES, WORLD, network, start
 from worlds import doubles
 
-NAMES = ["Euler", "Midpoint", "Heun", "RK4", "DDIM", "ExponentialEuler", "EulerMaruyama", "StochasticHeun"]
-NAMES += ["ExponentialEuler, KL", "ExponentialEuler, sigma"]
+MULTISTEP = ["Exponential", "Exponential, order 1", "Exponential, KL"]
+ONE_STEP = [name for name in SOLVERS if name not in MULTISTEP]
+AT_ENDS = ["Euler", "Midpoint", "Heun", "DDIM", "ExponentialEuler", "Ancestral", "EulerMaruyama"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_STEP)
 def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> None:
     model, x = network().double(), start(torch.float64)
     times = TIMES.double()
@@ -39,7 +46,9 @@ def test_gradients_by_times_and_w_are_those_of_finite_differences(name: str) -> 
 
 
 @pytest.mark.parametrize("path", [Linear(), GVP()], ids=repr)
-@pytest.mark.parametrize("name", [*NAMES[:3], "DDIM", "ExponentialEuler", "Ancestral", "EulerMaruyama"])
+@pytest.mark.parametrize(
+    "name", ["Euler", "Midpoint", "Heun", "DDIM", "ExponentialEuler", "Ancestral", "EulerMaruyama"]
+)
 def test_gradients_by_times_are_right_at_the_ends_of_a_path(
     name: str, path: Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,14 +68,21 @@ def test_gradients_by_times_are_right_at_the_ends_of_a_path(
     torch.testing.assert_close(gradient, inward * sides.detach() / (2 * h), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["EulerMaruyama", "StochasticHeun"])
+OF_W: dict[str, Callable[[Field, Diffusion, NoiseSource], Solver]] = {
+    "EulerMaruyama": lambda v, w, noise: EulerMaruyama(SDE(v, Linear(), w), noise),
+    "StochasticHeun": lambda v, w, noise: StochasticHeun(SDE(v, Linear(), w), noise),
+    "ExponentialEuler": lambda v, w, noise: ExponentialEuler(v, Linear(), w, noise=noise),
+    "Mean": lambda v, w, noise: Mean(SDE(v, Linear(), w)),
+}
+
+
+@pytest.mark.parametrize("name", OF_W)
 def test_a_learnt_w_may_be_zero_at_an_end(name: str) -> None:
     model, x, times = network().double(), start(torch.float64), torch.linspace(0, 0.9, 6, dtype=torch.float64)
 
     def reached(scale: Tensor) -> Tensor:
-        solver = {"EulerMaruyama": EulerMaruyama, "StochasticHeun": StochasticHeun}[name]
-        sde = SDE(model, Linear(), lambda t: scale * t)
-        return [*solver(sde, lambda x, t, s: torch.ones_like(x))(x, times)][-1].sum()
+        solver = OF_W[name](model, lambda t: scale * t, lambda x, t, s: torch.ones_like(x))
+        return [*solver(x, times)][-1].sum()
 
     scale, h = doubles(0.7)[0].requires_grad_(), 1e-6
     (gradient,) = torch.autograd.grad(reached(scale), scale)
@@ -76,10 +92,7 @@ def test_a_learnt_w_may_be_zero_at_an_end(name: str) -> None:
     torch.testing.assert_close(torch.func.vmap(reached)(scales), torch.stack([reached(one) for one in scales]))
 
 
-MULTISTEP = ["Exponential", "Exponential, order 1", "Exponential, KL"]
-
-
-@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in MULTISTEP])
+@pytest.mark.parametrize("name", ONE_STEP)
 def test_the_loop_can_be_vmapped_over_its_times(name: str) -> None:
     solver, x = SOLVERS[name](network().double(), lambda x, t, s: torch.ones_like(x)), start(torch.float64)
     grids_of = torch.stack([TIMES.double(), TIMES.double() ** 2])
