@@ -32,6 +32,7 @@ FIELDS: dict[str, tuple[Field, Tensor]] = {
 }
 
 Step = tuple[Tensor, Tensor]
+Method = Callable[[Tensor, Tensor, Tensor, Tensor, float], Step]
 
 
 def flow_grpo(v: Tensor, x: Tensor, sigma: Tensor, following: Tensor, a: float) -> Step:
@@ -114,7 +115,7 @@ def exponential(velocity: Field, w: Callable[[Tensor], Tensor]) -> TransitionSte
     return ExponentialEuler(velocity, PATH, w)
 
 
-EQUIVALENT = {
+EQUIVALENT: dict[str, tuple[Method, float, Callable[[Field, float], TransitionStep]]] = {
     "Flow-GRPO": (flow_grpo, 0.7, lambda v, a: euler(v, KL(PATH, a**2 / 2))),
     "DanceGRPO": (dance_grpo, 0.3, lambda v, eta: euler(v, Constant(eta**2))),
     "CPS": (cps, 0.8, lambda v, eta: exponential(v, CPS(GRID, eta))),
@@ -193,7 +194,8 @@ def test_the_first_step_of_flow_grpo_needs_a_patch_and_adds_noise() -> None:
         mean, std = solver.transition(x, t, s)
         data = PATH.data_from_velocity(velocity(x, t.expand(len(x))), x, t)
         by_state = ((mean - s * data) * x).sum() / (x * x).sum()  # alpha(s) = s is the coefficient of the data
-        return by_state**2 + std**2
+        variance: Tensor = by_state**2 + std**2
+        return variance
 
     assert_near(noise_variance(exponential(velocity, w)), (1 - s) ** 2)
     assert_near(noise_variance(patched), (1 - s) ** 2 + a**2 * s + a**4 / 4)
