@@ -5,8 +5,9 @@ r"""The exponential Euler method: the exact step of the SDE of any w, or of the 
 $$X_s = \Phi X_t + (\alpha_s - \alpha_t\Phi) D + \sigma_s\sqrt{1 - e^{-\int_t^s w/\sigma^2}}\,z, \qquad
 \Phi = \frac{\sigma_s}{\sigma_t} e^{-\frac12\int_t^s w/\sigma^2}.$$
 
-A `Window`, or any other w, enters by its integral only. For w = `KL` on the same path the integral is known,
-$e^{-\frac12\int w/\sigma^2} = (\sigma_s\alpha_t / (\sigma_t\alpha_s))^{scale}$, also where alpha_t = 0.
+A `Window`, or any other w, enters by its integral only, which is split at the jumps of w. For w = `KL` on the same path
+the integral is known, $e^{-\frac12\int w/\sigma^2} = (\sigma_s\alpha_t / (\sigma_t\alpha_s))^{scale}$, also where
+alpha_t = 0.
 """
 
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .diffusion import KL
-from .exponential_coefficients import check_first_time, finite_steps
-from .log_snr import log_snr, time_from_log_snr
+from .exponential_coefficients import INFINITE_LENGTH, check_first_time
+from .jumps import jumps_of
 from .noise import white
 from .one_step import OneStep, at
 from .protocols import Diffusion, Field, NoiseSource, Path
@@ -102,19 +103,22 @@ def _decay(path: Path, w: Diffusion, t: Tensor, s: Tensor) -> tuple[Tensor, Tens
 def _half_integral(path: Path, w: Diffusion, t: Tensor, s: Tensor) -> Tensor:
     """Return 1/2 int_t^s w / sigma^2, of the times' shape.
 
-    The nodes are spaced for an integral over log(alpha / sigma), in which the integrand is smooth. As fixed fractions
-    of the step, they give derivatives by t and s.
+    The quadrature is over logit(t), which is log(alpha / sigma) on the linear path. The integrand is smooth in it, also
+    at both ends. The nodes are fixed fractions of the part of a step between two jumps of w, which gives derivatives by
+    t and s.
     """
-    start, end = t.detach().reshape(-1), s.detach().reshape(-1)
-    ends = finite_steps(log_snr(path, start), log_snr(path, end), path.sigma(end) == 0)
-    places, weights = quadrature_nodes(*ends)
-    nodes = time_from_log_snr(path, places)
-    alpha, sigma = path.alpha(nodes), path.sigma(nodes)
-    rates = path.alpha_dot(nodes) / alpha - path.sigma_dot(nodes) / sigma  # of log(alpha / sigma)
-    width = (end - start)[:, None]
-    fractions, weights = ((nodes - start[:, None]) / width).detach(), (weights / rates / width).detach()
-    t, width = t.reshape(-1, 1), (s - t).reshape(-1, 1)
-    nodes = t + fractions * width
+    edges = [t, *(torch.where(t < jump, torch.where(jump < s, jump, s), t) for jump in sorted(jumps_of(w))), s]
+    t, s = torch.stack(edges[:-1]), torch.stack(edges[1:])
+    start, end = t.detach()[..., None], s.detach()[..., None]
+    low, high = torch.logit(start), torch.logit(end)
+    # the end of a step with sigma_s = 0 is arbitrary, because the state decays to 0 there
+    high = torch.where(path.sigma(end) == 0, low.clamp(min=-INFINITE_LENGTH) + 1, high)
+    low = torch.where(low == -torch.inf, high.clamp(max=0) - INFINITE_LENGTH, low)
+    high = torch.where(high == torch.inf, low.clamp(min=0) + INFINITE_LENGTH, high)
+    places, weights = (values.reshape(*t.shape, -1) for values in quadrature_nodes(low.flatten(), high.flatten()))
+    weights = weights * torch.sigmoid(places) * torch.sigmoid(-places)  # times the derivative of t by logit(t)
+    width = torch.where(start < end, end - start, 1.0)
+    fractions, weights = (torch.sigmoid(places) - start) / width, weights / width
+    nodes = t[..., None] + fractions * (s - t)[..., None]
     values = check_coefficient(w, nodes.flatten()).reshape(nodes.shape)
-    total = (width * weights * values / (2 * path.sigma(nodes) ** 2)).sum(1)
-    return total.reshape(s.shape)
+    return ((s - t)[..., None] * weights * values / (2 * path.sigma(nodes) ** 2)).sum(-1).sum(0)

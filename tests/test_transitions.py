@@ -35,6 +35,7 @@ from sitkit.samplers import (
     sample,
     trajectory,
 )
+from sitkit.samplers.sde import safe_sqrt
 from solvers import NOISE, PATH, SOLVERS, STOCHASTIC, TIMES, WORLD, network, start
 from worlds import PATHS, Gaussian, doubles, slope
 
@@ -311,7 +312,8 @@ def test_a_window_keeps_the_marginal(path: Interpolant) -> None:
 @pytest.mark.parametrize("path", [Linear(), GVP(), VP()], ids=repr)
 def test_exponential_euler_is_the_exponential_solver_of_order_one(path: Interpolant, times: Tensor) -> None:
     velocity, x, times = WORLD.velocity(path), start(torch.float64), times.double()
-    for w in (None, KL(path), KL(path, 2.0), Sigma(path), SineSquared(), lambda t: t, Window(Sigma(path), (0.2, 0.6))):
+    window = Window(Sigma(path), (float(times[1]), float(times[3])))
+    for w in (None, KL(path), KL(path, 2.0), Sigma(path), SineSquared(), lambda t: t, window):
         step = sample(ExponentialEuler(velocity, path, w, noise=NOISE), x, times)
         multistep = sample(Exponential(velocity, path, w, order=1, corrector=False, noise=NOISE), x, times)
         torch.testing.assert_close(step, multistep, rtol=1e-12, atol=1e-12)
@@ -324,6 +326,34 @@ def test_exponential_euler_is_the_exponential_solver_of_order_one(path: Interpol
     torch.testing.assert_close(sample(ExponentialEuler(velocity, path), x, back), sample(DDIM(velocity, path), x, back))
     with pytest.raises(ValueError, match="times must increase"):
         sample(ExponentialEuler(velocity, path, KL(path)), x, back)
+
+
+@pytest.mark.parametrize("interval", [(0.3, 0.6), (0.0, 0.6), (0.3, 1.0), (0.5, 0.5), (0.85, 0.95)])
+def test_the_integral_of_a_window_is_exact_where_it_ends_inside_a_step(interval: tuple[float, float]) -> None:
+    """For w = sigma on the linear path it is log((1 - low) / (1 - high)), with derivatives at the ends of a step."""
+    t, s = doubles(0.1, 0.2, 0.4, 0.0).requires_grad_(), doubles(0.9, 0.5, 0.5, 0.99).requires_grad_()
+    low, high = t.clamp(*interval), s.clamp(*interval)
+    expected = (1 - s) * safe_sqrt(1 - (1 - high) / (1 - low))
+    solver = ExponentialEuler(WORLD.velocity(PATH), PATH, Window(Sigma(PATH), interval))
+    found = solver.transition(start(torch.float64)[:4], t, s).std[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    by_times, exact = (torch.autograd.grad(values.sum(), (t, s)) for values in (found, expected))
+    torch.testing.assert_close(by_times, exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize(("t", "s"), [(0.0, 1e-12), (0.0, 0.3), (0.2, 0.2 + 1e-6), (0.3, 0.9), (0.9, 1 - 1e-6)])
+def test_the_integral_of_w_is_that_of_many_small_steps(path: Interpolant, t: float, s: float) -> None:
+    t = max(t, 1e-20 if float(path.alpha_dot(doubles(t))) == 0 else 0.0)  # there the velocity does not give the data
+    edges = torch.logit(doubles(t, s))
+    edges[0] = edges[0].clamp(min=float(edges[1]) - 60)
+    z = torch.linspace(*edges.tolist(), 40_001, dtype=torch.float64)
+    nodes = torch.sigmoid((z[1:] + z[:-1]) / 2)
+    for w in (Sigma(path), Constant(0.7), SineSquared(), lambda t: 1 + t):
+        cell = (w(nodes) / path.sigma(nodes) ** 2 * (nodes * (1 - nodes))).sum() * z.diff().mean()
+        expected = path.sigma(doubles(s)[0]) * (-torch.expm1(-cell)).sqrt()
+        found = ExponentialEuler(lambda x, t: x, path, w).transition(start(), *doubles(t, s)).std
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_the_order_one_exponential_solver_has_the_density_too() -> None:
