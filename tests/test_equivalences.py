@@ -103,7 +103,7 @@ class CPS:
     def __call__(self, t: Tensor) -> Tensor:
         sigma = PATH.sigma(self.times.double())
         c = -2 * math.log(math.cos(self.eta * math.pi / 2)) / (sigma[:-1] / sigma[1:]).log()
-        step = torch.searchsorted(self.times, t.to(self.times.dtype), right=True) - 1
+        step = torch.searchsorted(self.times.double(), t.double(), right=True) - 1
         return c[step.clamp(0, len(c) - 1)] * PATH.sigma(t)
 
 
