@@ -67,7 +67,7 @@ def test_a_step_is_the_mean_and_the_noise_bit_for_bit(name: str, dtype: torch.dt
         mean, std = solver.transition(x, t, s)
         assert torch.equal(solver.step(x, t, s), mean + std * NOISE(x.to(mean.dtype), t, s))
         assert mean.dtype == torch.promote_types(dtype, torch.float32)
-        assert torch.broadcast_tensors(mean, std)[1].shape == mean.shape == x.shape
+        assert std.expand_as(mean).shape == mean.shape == x.shape
 
 
 @pytest.mark.parametrize("name", WITH_DENSITY)
