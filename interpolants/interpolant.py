@@ -1,12 +1,13 @@
 """The base class of paths from noise to data."""
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .derivative import derivative
+from .linear_combination import linear_combination
 
 
 class Interpolant(ABC):
@@ -38,11 +39,11 @@ class Interpolant(ABC):
 
     def alpha_dot(self, t: Tensor) -> Tensor:
         """Return the derivative of `alpha`, by forward-mode automatic differentiation unless overridden."""
-        return _derivative(self.alpha, t)
+        return derivative(self.alpha, t)
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         """Return the derivative of `sigma`, by forward-mode automatic differentiation unless overridden."""
-        return _derivative(self.sigma, t)
+        return derivative(self.sigma, t)
 
     def mix(self, x: Tensor, eps: Tensor, t: Tensor, /) -> Tensor:
         """Return the state x_t = alpha x + sigma eps, (B, *)."""
@@ -146,22 +147,9 @@ class Interpolant(ABC):
             ValueError: shapes do not match, or coefficients are not finite. Shapes are checked because broadcasting
                 would silently apply times (B,) to the columns of images of width B.
         """
-        if x.shape != y.shape:
-            raise ValueError(f"states must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-        if t.ndim and t.shape != x.shape[:1]:
-            raise ValueError(
-                f"t must be a scalar or have shape (B,) with B = {len(x)} as the states, got {tuple(t.shape)}"
-            )
-        if _has_readable_values(t):
-            self._check_finite(what, t, a + b)
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        shape = (len(x),) + (1,) * (x.ndim - 1) if t.ndim else ()
-        return a.to(dtype).reshape(shape) * x.to(dtype) + b.to(dtype).reshape(shape) * y.to(dtype)
+        return linear_combination(t, (a, b), (x, y), lambda wrong: self._not_finite(what, t, wrong))
 
-    def _check_finite(self, what: str, t: Tensor, coefficients: Tensor) -> None:
-        wrong = ~coefficients.isfinite()
-        if not wrong.any():
-            return
+    def _not_finite(self, what: str, t: Tensor, wrong: Tensor) -> ValueError:
         time = t.detach()[wrong][0]
         names = ("alpha", "sigma", "alpha_dot", "sigma_dot")
         values = ", ".join(f"{name} = {float(getattr(self, name)(time)):.3g}" for name in names)
@@ -170,7 +158,7 @@ class Interpolant(ABC):
             if time < 0.5
             else "end before it, at t = 0.999 or the like, or take the last step by a solver that ends on the data"
         )
-        raise ValueError(f"{self}: the {what} is not finite at t = {float(time):.6g}, where {values}: {cure}")
+        return ValueError(f"{self}: the {what} is not finite at t = {float(time):.6g}, where {values}: {cure}")
 
 
 class Posterior(NamedTuple):
@@ -183,28 +171,6 @@ class Posterior(NamedTuple):
     """The variance of x_t given x_s. It is DDPM's upper bound of the variance of x_s given x_t alone."""
 
 
-def _has_readable_values(t: Tensor) -> bool:
-    """Return whether the values of t can be read without a synchronisation: on the CPU, not traced or transformed."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t)
-    return t.device.type == "cpu" and not traced
-
-
 def _zero_or_infinite(delta: Tensor) -> Tensor:
     """Return a mask of the values by which a division may give NaN. Other values stay exact and differentiable."""
     return (delta == 0) | ~delta.isfinite()
-
-
-def _derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    t = t.contiguous()  # jvp does not accept expanded views
-    if torch.compiler.is_compiling():
-        return _jvp(function, t)
-    if torch.is_inference_mode_enabled():  # in inference mode, jvp of torch 2.9 returns 0
-        with torch.inference_mode(False):
-            return _derivative(function, t.clone())
-    with warnings.catch_warnings():  # the first jvp of torch 2.13 warns about torch.jit.script
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
-        return _jvp(function, t)
-
-
-def _jvp(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]  # type: ignore[no-any-return]
