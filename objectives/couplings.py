@@ -2,6 +2,9 @@
 
 Under any coupling but `independent`, eps given x is not standard normal. The result of `score_from_velocity` is then
 not the score, and an SDE with w > 0 does not keep the marginals. The velocity and its ODE remain valid.
+
+On a two-sided path, couplings pair the source with the data instead, and the noise z is independent of both. There, the
+score is valid for every coupling.
 """
 
 from dataclasses import dataclass

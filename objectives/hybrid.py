@@ -7,8 +7,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from .channels import split_channels
+from .converted_output import ConvertedOutput
+from .kinds_of_paths import check_from_noise
 from .precision import call_model, per_sample_mean, upcast
-from .predicted_velocity import PredictedVelocity
 from .protocols import Field, MarkovPath
 
 
@@ -26,13 +28,14 @@ class Hybrid:
     0, and the lower bound of the variance is that of the previous step.
 
     Raises:
-        ValueError: `steps` is less than 2.
+        ValueError: `steps` is less than 2, or the path is two-sided.
     """
 
     path: MarkovPath
     steps: int = 1000
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "Hybrid")
         if not isinstance(self.steps, Integral) or self.steps < 2:
             raise ValueError(f"steps must be a whole number, at least 2, got {self.steps}")
 
@@ -63,7 +66,7 @@ class Hybrid:
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity field of the model's noise prediction."""
-        return PredictedVelocity(
+        return ConvertedOutput(
             model, lambda output, x_t, t: self.path.velocity_from_noise(_split(output, x_t)[0], x_t, t), channels=2
         )
 
@@ -97,13 +100,7 @@ class Hybrid:
 
 def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two halves of the output's channels: the noise, and r of the log-variance."""
-    if x.ndim < 2 or output.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
-        raise ValueError(
-            f"the model must return noise and variance range in twice the channels of x, got {tuple(output.shape)} "
-            f"for x {tuple(x.shape)}"
-        )
-    noise, fraction = torch.chunk(output, 2, dim=1)
-    return noise, fraction
+    return split_channels(output, x, "noise and variance range")
 
 
 def _log_pixel(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from functools import partial
 
 from torch import Tensor
 
+from .converted_output import ConvertedOutput
+from .kinds_of_paths import check_from_noise
 from .precision import call_model, per_sample_mean, upcast
-from .predicted_velocity import PredictedVelocity
 from .protocols import Field, Path, Weight
 from .quantities import Quantity, Velocity
 
@@ -32,7 +33,7 @@ class Matching:
         weight: a function of times (B,) to weights (B,). Default: 1.
 
     Raises:
-        ValueError: `predict` or `measure` is not a quantity.
+        ValueError: `predict` or `measure` is not a quantity, or the path is two-sided.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Matching:
     weight: Weight | None = None
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "Matching")
         for name, quantity in (("predict", self.predict), ("measure", self.measure)):
             if not (hasattr(quantity, "to_velocity") or (name == "measure" and quantity is None)):
                 raise ValueError(f"{name} must be Velocity, Noise, Score or Data, the class itself, got {quantity!r}")
@@ -74,4 +76,4 @@ class Matching:
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity field of the model's prediction."""
-        return PredictedVelocity(model, partial(self.predict.to_velocity, self.path))
+        return ConvertedOutput(model, partial(self.predict.to_velocity, self.path))

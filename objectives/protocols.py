@@ -9,6 +9,10 @@ Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A function of states (B, *) and times (B,) to (B, *), such as `functools.partial(network, y=labels)`."""
 
 
+ScoredField: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A function of states (B, *) and times (B,) to velocity and score, both (B, *)."""
+
+
 class Posterior(Protocol):
     """The normal distribution of x_s given x_t and x, with mean data x + state x_t.
 
@@ -45,6 +49,17 @@ class MarkovPath(Path, Protocol):
     def posterior(self, t: Tensor, s: Tensor, /) -> Posterior: ...
 
 
+class TwoSidedPath(Protocol):
+    """The methods of a two-sided path that objectives use. `sitkit.interpolants.TwoSided` implements them."""
+
+    def gamma(self, t: Tensor) -> Tensor: ...
+    def gamma_dot(self, t: Tensor) -> Tensor: ...
+    def mix(self, x: Tensor, source: Tensor, z: Tensor, t: Tensor, /) -> Tensor: ...
+    def drift(self, x: Tensor, source: Tensor, t: Tensor, /) -> Tensor: ...
+    def velocity_from(self, drift: Tensor, noise: Tensor, t: Tensor, /) -> Tensor: ...
+    def score_from_noise(self, noise: Tensor, t: Tensor, /) -> Tensor: ...
+
+
 class Objective(Protocol):
     """A loss, and the conversion of a network's output to the velocity."""
 
@@ -70,6 +85,9 @@ class Times(Protocol):
 
 
 class Coupling(Protocol):
-    """A pairing of noise with data: a function of data, noise and labels to the noise in another order."""
+    """A coupling of noise, or of a source, with data: a function of data, noise or source, and labels.
+
+    It returns the noise or source in another order, or a source that is made of the data.
+    """
 
     def __call__(self, x: Tensor, eps: Tensor, y: Tensor | None = None, /) -> Tensor: ...
