@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from .exact_fields import check_finite, column, upcast
 from .protocols import Field, Path
 
 
@@ -73,7 +74,7 @@ class Mixture:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density of points (B, D), (B,), in nats and in float32 at least."""
-        x = _upcast(x)
+        x = upcast(x)
         one, zero = (
             torch.ones(len(x), dtype=x.dtype, device=x.device),
             torch.zeros(len(x), dtype=x.dtype, device=x.device),
@@ -106,7 +107,7 @@ class Mixture:
         """Return the score, the gradient of the log-density of x_t: -E[eps | x_t] / sigma, finite also at sigma = 0."""
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            dtype, x, t = x.dtype, _upcast(x), _upcast(t)
+            dtype, x, t = x.dtype, upcast(x), upcast(t)
             alpha, sigma = path.alpha(t), path.sigma(t)
             residuals, variances = self._residuals(x, alpha), self._marginal_variances(x, alpha, sigma)
             return self._average(x, alpha, sigma, -self._rotate_back(residuals / variances)).to(dtype)
@@ -117,10 +118,10 @@ class Mixture:
         """Return the field E[a x + b eps | x_t]."""
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            dtype, x, t = x.dtype, _upcast(x), _upcast(t)
+            dtype, x, t = x.dtype, upcast(x), upcast(t)
             alpha, sigma = path.alpha(t), path.sigma(t)
-            _check_finite(path, t, lambda t: a(t) + b(t))
-            a_t, b_t, alpha_t, sigma_t = (_column(v, x) for v in (a(t), b(t), alpha, sigma))
+            check_finite(path, t, lambda t: a(t) + b(t), "alpha_dot or sigma_dot")
+            a_t, b_t, alpha_t, sigma_t = (column(v, x) for v in (a(t), b(t), alpha, sigma))
             covariances = a_t * alpha_t * self._variances.to(x) + b_t * sigma_t
             gain = covariances / self._marginal_variances(x, alpha, sigma)
             means = a_t * self.means.to(x) + self._rotate_back(gain * self._residuals(x, alpha))
@@ -142,49 +143,13 @@ class Mixture:
         """Return U^T (x_t - alpha m), the residuals in each component's principal axes, (B, K, D)."""
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"this mixture takes x of shape (B, {self.means.shape[1]}), got {tuple(x.shape)}")
-        return torch.einsum("kij,bki->bkj", self._axes.to(x), x[:, None] - _column(alpha, x) * self.means.to(x))
+        return torch.einsum("kij,bki->bkj", self._axes.to(x), x[:, None] - column(alpha, x) * self.means.to(x))
 
     def _marginal_variances(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Return S, the variances of x_t along the principal axes, (B, K, D)."""
-        variances: Tensor = _column(alpha, x) ** 2 * self._variances.to(x) + _column(sigma, x) ** 2
+        variances: Tensor = column(alpha, x) ** 2 * self._variances.to(x) + column(sigma, x) ** 2
         return variances
 
     def _rotate_back(self, values: Tensor) -> Tensor:
         """Return values (B, K, D) in principal axes, rotated to the axes of the data."""
         return torch.einsum("kij,bkj->bki", self._axes.to(values), values)
-
-
-def _check_finite(path: Path, t: Tensor, coefficients: Callable[[Tensor], Tensor]) -> None:
-    """Raise ValueError if coefficients are infinite at t. For times on a GPU, t.known_time is checked, if it is set."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(t):
-        return
-    if t.device.type != "cpu":
-        known_time = getattr(t, "known_time", None)
-        if known_time is None:
-            return
-        t = torch.tensor(known_time, dtype=t.dtype, device="cpu")
-    wrong = ~coefficients(t).isfinite()
-    if not wrong.any():
-        return
-    time = float(t[wrong][0])
-    raise ValueError(
-        f"{path}: alpha_dot or sigma_dot is infinite at t = {time:.6g}, and so is the velocity: "
-        f"{'start later' if time < 0.5 else 'end before it, at t = 0.99999 or the like'}"
-    )
-
-
-def _upcast(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    """Return values (one or B), reshaped to (1 or B, 1, 1), in x's dtype.
-
-    Raises:
-        ValueError: values are neither a scalar nor (B,).
-    """
-    if values.ndim and values.shape != x.shape[:1]:
-        raise ValueError(
-            f"t must be a scalar or have shape ({len(x)},) as x has {len(x)} rows, got {tuple(values.shape)}"
-        )
-    return values.to(x).reshape(-1, 1, 1)
