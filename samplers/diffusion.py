@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .path_from_noise import DIFFUSIONS, check_from_noise
 from .protocols import Path
 
 
@@ -35,6 +36,7 @@ class Sigma:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "Sigma", DIFFUSIONS)
         _check_scale("scale", self.scale)
 
     def __call__(self, t: Tensor, /) -> Tensor:
@@ -82,6 +84,7 @@ class KL:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "KL", DIFFUSIONS)
         _check_scale("scale", self.scale)
 
     def __call__(self, t: Tensor, /) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .noise import white
 from .protocols import NoiseSource
-from .sde import SDE, drift_and_w, safe_sqrt
+from .sde import StochasticEquation, drift_and_w, safe_sqrt
 from .states import column
 from .transition import Transition, TransitionStep
 
@@ -20,7 +20,7 @@ class EulerMaruyama(TransitionStep):
     """
 
     order: ClassVar[int] = 1
-    sde: SDE
+    sde: StochasticEquation
     noise: NoiseSource = white
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:

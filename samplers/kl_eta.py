@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .diffusion import avoid_infinite_ends
+from .path_from_noise import DIFFUSIONS, check_from_noise
 from .protocols import Diffusion, Path
 
 
@@ -39,6 +40,7 @@ class KLEta:
     loss_curve: Diffusion
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "KLEta", DIFFUSIONS)
         if not 0 <= self.eta < math.inf:
             raise ValueError(f"eta must be finite and at least 0, got {self.eta}")
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep
-from .sde import SDE, drift_and_w
+from .sde import StochasticEquation, drift_and_w
 from .states import column
 
 
@@ -19,7 +19,7 @@ class Mean(OneStep):
     """
 
     order: ClassVar[int] = 1
-    sde: SDE
+    sde: StochasticEquation
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the expected state at time s."""

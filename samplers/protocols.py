@@ -8,6 +8,9 @@ from torch import Tensor
 Field: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A function of states (B, *) and times (B,) to (B, *)."""
 
+ScoredField: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A function of states (B, *) and times (B,) to velocity and score, both (B, *)."""
+
 Diffusion: TypeAlias = Callable[[Tensor], Tensor]
 """A diffusion coefficient: a function t -> w(t) >= 0 that keeps t's shape."""
 

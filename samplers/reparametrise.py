@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .jumps import jumps_of
 from .known_time import known_time, with_known_time
+from .path_from_noise import check_from_noise
 from .protocols import Field, Path, rows_method
 from .states import broadcast_rows, column, upcast
 from .time_matching import TimeMatch, match_times, times_of_equal_snr
@@ -47,6 +48,8 @@ class ReparametrisedVelocity:
     """The jumps of the velocity, as pairs of the times of `trained` and of `to`."""
 
     def __post_init__(self) -> None:
+        for path in (self.trained, self.to):
+            check_from_noise(path, "reparametrise")
         jumps = jumps_of(self.velocity)
         times = torch.tensor(jumps, dtype=torch.float64, device="cpu")
         converted = times_of_equal_snr(self.to, self.trained, times).tolist() if jumps else []

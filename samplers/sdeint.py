@@ -8,7 +8,7 @@ from torch import Tensor
 from .noise import white
 from .one_step import check_increasing
 from .protocols import NoiseSource
-from .sde import SDE
+from .sde import StochasticEquation
 from .states import check_states, flatten_rows, upcast
 
 ITO = ("euler", "milstein")
@@ -16,7 +16,9 @@ STRATONOVICH = ("heun", "midpoint", "euler_heun", "reversible_heun")
 
 
 @torch.no_grad()
-def sdeint(sde: SDE, x: Tensor, times: Tensor, *, method: str = "euler", noise: NoiseSource = white) -> Tensor:
+def sdeint(
+    sde: StochasticEquation, x: Tensor, times: Tensor, *, method: str = "euler", noise: NoiseSource = white
+) -> Tensor:
     """Solve an SDE by a method of torchsde. Return the state at the last time, of x's shape (B, *) and dtype.
 
     The method takes one step from each time to the next. Since w does not depend on the state, the Ito and Stratonovich
@@ -69,7 +71,7 @@ class _TorchsdeAdapter:
     noise_type = "diagonal"
     levy_area_approximation = "none"
 
-    def __init__(self, sde: SDE, x: Tensor, noise: NoiseSource, sde_type: str):
+    def __init__(self, sde: StochasticEquation, x: Tensor, noise: NoiseSource, sde_type: str):
         self.sde = sde
         self.x = x
         self.noise = noise

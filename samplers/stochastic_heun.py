@@ -8,7 +8,7 @@ from torch import Tensor
 from .noise import white
 from .one_step import StochasticStep
 from .protocols import NoiseSource
-from .sde import SDE, drift_and_w, safe_sqrt
+from .sde import StochasticEquation, drift_and_w, safe_sqrt
 from .states import column
 
 
@@ -25,7 +25,7 @@ class StochasticHeun(StochasticStep):
     """
 
     order: ClassVar[int] = 2
-    sde: SDE
+    sde: StochasticEquation
     noise: NoiseSource = white
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:

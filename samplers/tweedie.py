@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep, at
+from .path_from_noise import check_from_noise
 from .protocols import Field, Path
 
 
@@ -20,6 +21,9 @@ class Tweedie(OneStep):
     order: ClassVar[int] = 1
     velocity: Field
     path: Path
+
+    def __post_init__(self) -> None:
+        check_from_noise(self.path, type(self).__name__)
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the data predicted from state x at time t."""

@@ -25,7 +25,9 @@ def _is_quantity(target: Any) -> bool:
 
 
 def _is_objective(target: Any) -> bool:
-    return inspect.isclass(target) and hasattr(target, "field") and not getattr(target, "_is_protocol", False)
+    """Return whether instances of a class are objectives of paths from noise. Those of two-sided paths have `scored`."""
+    takes_noise = hasattr(target, "field") and not hasattr(target, "scored")
+    return inspect.isclass(target) and takes_noise and not getattr(target, "_is_protocol", False)
 
 
 def _is_callable_class(target: Any) -> bool:
