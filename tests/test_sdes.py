@@ -1,13 +1,14 @@
 """Laws of SDEs: w(t), marginals that do not depend on w, orders, and the limit without noise."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from propagation import propagate
 from torch import Tensor
 
 from sitkit.backbones import Mixture
@@ -57,23 +58,6 @@ def diffusions(path: Interpolant) -> dict[str, Diffusion]:
         "kl_eta": KLEta(path, 0.3, lambda t: 1 + t),
         "own": lambda t: 4 * t * (1 - t),
     }
-
-
-def propagate(
-    solver_of_noise: Callable[[NoiseSource], OneStep], times: Tensor, mean: Tensor, variance: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Carry a Gaussian through a chain of steps that are affine in state and noise, exactly.
-
-    The coefficients of all steps come from one call under `vmap`.
-    """
-    states, noises = doubles(0, 1, 0)[:, None], doubles(0, 0, 1)[:, None]
-    solver = solver_of_noise(lambda x, t, s: noises)
-    steps = torch.func.vmap(lambda t, s: solver.step(states, t, s))(times[:-1], times[1:])[..., 0]
-    torch.testing.assert_close(steps[-1], solver.step(states, times[-2], times[-1])[:, 0])
-    for still, by_state, by_noise in steps:
-        mean = still + (by_state - still) * mean
-        variance = (by_state - still) ** 2 * variance + (by_noise - still) ** 2
-        yield mean, variance
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)

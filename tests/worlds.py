@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sitkit.backbones import Mixture
-from sitkit.interpolants import DDPM, GVP, VP, Interpolant, Linear
+from sitkit.interpolants import DDPM, GVP, VP, Bridge, Interpolant, Linear, QuadraticBridge, SineBridge, TwoSided
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,6 +30,35 @@ class Quadratic(Interpolant):
 PATHS = (Linear(), GVP(), VP(), DDPM(), Quadratic())
 FROM_NOISE = tuple(path for path in PATHS if path.alpha(torch.zeros(())) == 0)
 """Those of which all data are gone at t = 0."""
+
+
+class Curved(TwoSided):
+    """A two-sided path that is not straight, with an infinite gamma_dot at both ends; user-written, no derivatives."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t**2
+
+    def beta(self, t: Tensor) -> Tensor:
+        return (1 - t) * (1 + t / 2)
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(t * (1 - t)) * (1 + t)
+
+    def __repr__(self) -> str:
+        return "Curved()"
+
+
+class Noiseless(Curved):
+    """Flow matching between two distributions; user-written."""
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def __repr__(self) -> str:
+        return "Noiseless()"
+
+
+BRIDGES = (Bridge(), Bridge(0.3), SineBridge(), QuadraticBridge(2.0), Curved())
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _is_quantity(target: Any) -> bool:
 
 
 def _is_objective(target: Any) -> bool:
-    """Return whether instances of a class are objectives of paths from noise. Those of two-sided paths have `scored`."""
+    """Return whether instances of a class are objectives of paths from noise. Others have a method `scored`."""
     takes_noise = hasattr(target, "field") and not hasattr(target, "scored")
     return inspect.isclass(target) and takes_noise and not getattr(target, "_is_protocol", False)
 
