@@ -1,6 +1,7 @@
 """The objective of two-sided paths: a network that predicts drift and noise."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -69,21 +70,38 @@ class Bridging:
 
     def field(self, model: Field, /) -> Field:
         """Return the velocity field b = v + gamma_dot eta. It raises ValueError where gamma_dot is infinite."""
-        return ConvertedOutput(
-            model, lambda output, x_t, t: self.bridge.velocity_from(*_split(output, x_t), t), channels=2
-        )
+        return ConvertedOutput(model, self._velocity, channels=2)
 
     def scored(self, model: Field, /) -> ScoredField:
         """Return the function (x_t, t) -> (velocity, score), which evaluates the model once.
 
-        It raises ValueError where gamma = 0, as the score -eta / gamma is infinite there.
+        It raises ValueError where gamma = 0, as the score -eta / gamma is infinite there. Its attribute `velocity` is
+        the velocity field.
         """
+        return ScoredOutput(model, self._velocity_and_score, channels=2, field_of=self.field)
 
-        def convert(output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            drift, noise = _split(output, x_t)
-            return self.bridge.velocity_from(drift, noise, t), self.bridge.score_from_noise(noise, t)
+    def _velocity(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.bridge.velocity_from(*_split(output, x_t), t)
 
-        return ConvertedOutput(model, convert, channels=2)
+    def _velocity_and_score(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        drift, noise = _split(output, x_t)
+        return self.bridge.velocity_from(drift, noise, t), self.bridge.score_from_noise(noise, t)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredOutput(ConvertedOutput[tuple[Tensor, Tensor]]):
+    """Velocity and score of a network, with the velocity alone as attribute.
+
+    Args:
+        field_of: the function from the network to the velocity field.
+    """
+
+    field_of: Callable[[Field], Field] = field(kw_only=True)
+
+    @property
+    def velocity(self) -> Field:
+        """The velocity field of the same network."""
+        return self.field_of(self.model)
 
 
 def _split(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

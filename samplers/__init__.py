@@ -2,7 +2,7 @@
 
 All solvers take a velocity field. SDEs also take a path and a diffusion coefficient w(t): `Constant`, `Sigma`,
 `SineSquared`, `RaisedCosine`, `KL`, `KLEta`, or any function t -> w(t) >= 0. `Window` is w in an interval of times, and
-the ODE outside.
+the ODE outside. `SDE.of` takes a function that returns velocity and score instead, such as that of a two-sided path.
 
 | | one-step solvers | last steps | from torchdiffeq and torchsde |
 | --- | --- | --- | --- |
@@ -77,6 +77,7 @@ from .protocols import Diffusion as Diffusion
 from .protocols import Field as Field
 from .protocols import NoiseSource as NoiseSource
 from .protocols import RowField as RowField
+from .protocols import ScoredField as ScoredField
 from .protocols import Solver as Solver
 from .reparametrise import reparametrise as reparametrise
 from .rk4 import RK4 as RK4

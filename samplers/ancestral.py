@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .noise import white
 from .one_step import at
+from .path_from_noise import check_from_noise
 from .protocols import Field, NoiseSource, Path
 from .states import column, upcast
 from .transforms import is_batched
@@ -30,6 +31,9 @@ class Ancestral(TransitionStep):
     velocity: Field
     path: Path
     noise: NoiseSource = white
+
+    def __post_init__(self) -> None:
+        check_from_noise(self.path, type(self).__name__)
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t."""
@@ -53,6 +57,9 @@ class LearnedAncestral(TransitionStep):
     model: Field
     path: Path
     noise: NoiseSource = white
+
+    def __post_init__(self) -> None:
+        check_from_noise(self.path, type(self).__name__)
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t.

@@ -47,6 +47,7 @@ from .jumps import jump_at, jumps_of, next_after
 from .log_snr import correlation
 from .noise import white
 from .one_step import at, check_increasing, check_times
+from .path_from_noise import check_from_noise
 from .protocols import Diffusion, Field, NoiseSource, Path
 from .sde import check_diffusion
 from .states import check_states, upcast, upcast_dtype
@@ -88,6 +89,7 @@ class Exponential:
         if self.order not in (1, 2, 3):
             raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
         check_diffusion(self.w)
+        check_from_noise(self.path, "Exponential")
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, starting with x itself.

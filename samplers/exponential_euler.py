@@ -22,6 +22,7 @@ from .exponential_coefficients import INFINITE_LENGTH, check_first_time
 from .jumps import jumps_of
 from .noise import white
 from .one_step import OneStep, at
+from .path_from_noise import check_from_noise
 from .protocols import Diffusion, Field, NoiseSource, Path
 from .quadrature import quadrature_nodes
 from .sde import check_coefficient, check_diffusion, safe_sqrt
@@ -53,6 +54,7 @@ class ExponentialEuler(TransitionStep):
 
     def __post_init__(self) -> None:
         check_diffusion(self.w)
+        check_from_noise(self.path, "ExponentialEuler")
 
     def __call__(self, x: Tensor, times: Tensor, /) -> Iterator[Tensor]:
         """Yield the state at each of `times`, starting with x itself.

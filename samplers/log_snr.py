@@ -7,11 +7,17 @@ it is sigma times the derivative of this one.
 import torch
 from torch import Tensor
 
+from .path_from_noise import check_from_noise
 from .protocols import Path
 
 
 def log_snr(path: Path, t: Tensor) -> Tensor:
-    """Return log(alpha / sigma) at times t, of t's shape: -inf where alpha = 0, inf where sigma = 0."""
+    """Return log(alpha / sigma) at times t, of t's shape: -inf where alpha = 0, inf where sigma = 0.
+
+    Raises:
+        ValueError: the path is two-sided.
+    """
+    check_from_noise(path, "the signal-to-noise ratio")
     return torch.log(path.alpha(t)) - torch.log(path.sigma(t))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from . import grids
 from .exponential import Exponential
 from .noise import white
+from .path_from_noise import check_from_noise
 from .protocols import Diffusion, Field, NoiseSource, Path, Solver
 
 
@@ -45,8 +46,9 @@ def plan(
         noise: the noise source of the SDE.
 
     Raises:
-        ValueError: `evaluations` is less than 1, or `interval` is not (low, high) in [0, 1].
+        ValueError: `evaluations` is less than 1, the path is two-sided, or `interval` is not (low, high) in [0, 1].
     """
+    check_from_noise(path, "plan")
     if not isinstance(evaluations, Integral) or evaluations < 1:
         raise ValueError(f"evaluations must be a whole number, at least 1, got {evaluations}")
     times = grids.through(grids.power(path, evaluations, interval=interval), velocity, w)

@@ -107,7 +107,7 @@ class ScoredSDE(StochasticEquation):
             ValueError: the function does not return two tensors.
         """
         values = self.scored(x, t)
-        if not isinstance(values, tuple) or len(values) != 2:
+        if isinstance(values, Tensor) or len(values) != 2:
             raise ValueError("SDE.of takes a function (x, t) -> (velocity, score), such as the `scored` of Bridging")
         return torch.stack(values)
 

@@ -28,6 +28,7 @@ from sitkit.samplers import (
     Midpoint,
     NoiseSource,
     OneStep,
+    ScoredField,
     Sigma,
     Solver,
     StochasticHeun,
@@ -70,6 +71,8 @@ ODE: dict[str, Maker] = {
     "Tweedie": lambda v, noise: Tweedie(v, PATH),
 }
 STOCHASTIC: dict[str, Maker] = {
+    "EulerMaruyama, scored": lambda v, noise: EulerMaruyama(SDE.of(_scored(v), Sigma(PATH)), noise),
+    "StochasticHeun, scored": lambda v, noise: StochasticHeun(SDE.of(_scored(v), Sigma(PATH)), noise),
     "Ancestral": lambda v, noise: Ancestral(v, PATH, noise),
     "EulerMaruyama": lambda v, noise: EulerMaruyama(SDE(v, PATH, Sigma(PATH)), noise),
     "EulerMaruyama, window": lambda v, noise: EulerMaruyama(SDE(v, PATH, Window(Sigma(PATH), (0.3, 0.7))), noise),
@@ -86,6 +89,16 @@ def one_step(name: str, velocity: Field, noise: NoiseSource = white) -> OneStep 
     """Return the solver of that name, or None for a multistep solver."""
     solver = SOLVERS[name](velocity, noise)
     return solver if isinstance(solver, OneStep) else None
+
+
+def _scored(velocity: Field) -> ScoredField:
+    """Return the function that returns velocity and score."""
+
+    def field(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        v = velocity(x, t)
+        return v, PATH.score_from_velocity(v, x, t)
+
+    return field
 
 
 def _with_range(velocity: Field) -> Field:

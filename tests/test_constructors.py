@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sitkit.backbones import MLP, Mixture
-from sitkit.interpolants import DDPM, VP, Linear
-from sitkit.objectives import Grid, Hybrid, LogitNormal, LossCurve, OptimalTransport, Shifted, Uniform
+from sitkit.interpolants import DDPM, VP, Bridge, Linear, QuadraticBridge, SineBridge
+from sitkit.objectives import Grid, Hybrid, LogitNormal, LossCurve, OptimalTransport, Shifted, Uniform, sources
 from sitkit.samplers import (
     KL,
     Autoguidance,
@@ -38,6 +38,12 @@ REAL: dict[str, Callable[[float], object]] = {
     "VP's beta_max": lambda v: VP(0.1, v),
     "DDPM's beta_min": lambda v: DDPM(10, v, 0.5),
     "DDPM's beta_max": lambda v: DDPM(10, 0.1, v),
+    "Bridge's scale": Bridge,
+    "SineBridge's scale": SineBridge,
+    "QuadraticBridge's scale": QuadraticBridge,
+    "Masked's hidden": sources.Masked,
+    "Coarse's std": lambda v: sources.Coarse(2, v),
+    "Noisy's std": sources.Noisy,
     "LogitNormal's mean": lambda v: LogitNormal(v, 1.0),
     "LogitNormal's std": lambda v: LogitNormal(0.0, v),
     "Shifted's shift": lambda v: Shifted(Uniform(), v),
@@ -69,6 +75,8 @@ WHOLE: dict[str, Callable[[int], object]] = {
     "DDPM's steps": DDPM,
     "Grid's steps": Grid,
     "Hybrid's steps": lambda v: Hybrid(DDPM(), v),
+    "Masked's tiles": lambda v: sources.Masked(0.3, v),
+    "Coarse's factor": sources.Coarse,
     "OptimalTransport's block": OptimalTransport,
     "Hutchinson's probes": Hutchinson,
     "guidance's channels": lambda v: ClassifierFree(field, INDEX, 2, 2.0, channels=v),  # type: ignore[arg-type]

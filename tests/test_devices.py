@@ -9,9 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from simulated_gpu import GPU, MixedDevicesError, OnGPU, simulate_gpu
-from sitkit.backbones import MLP, Mixture, SiT, dit
+from sitkit.backbones import MLP, Mixture, MixtureBridge, SiT, dit
 from sitkit.interpolants import GVP, VP, Interpolant, Linear
-from sitkit.objectives import Data, Hybrid, LossCurve, Matching, Noise, OptimalTransport, Score, Velocity
+from sitkit.objectives import (
+    Bridging,
+    Data,
+    Hybrid,
+    LossCurve,
+    Matching,
+    Noise,
+    OptimalTransport,
+    Score,
+    Velocity,
+    sources,
+)
 from sitkit.samplers import (
     DDIM,
     KL,
@@ -49,7 +60,7 @@ from sitkit.samplers import (
     solve_each,
 )
 from stepping import made
-from worlds import FROM_NOISE, PATHS, random_mixture
+from worlds import BRIDGES, FROM_NOISE, PATHS, random_mixture
 
 ROWS = 4
 TIMES = torch.tensor([0.125, 0.5, 0.75, 0.875], dtype=torch.float64)
@@ -209,6 +220,23 @@ def test_objectives_wait_for_nothing_but_the_check_of_hybrids_times(waits: Any, 
     for quantity in (Velocity, Noise, Score, Data):
         assert_waits(waits, partial(Matching(path, quantity, Velocity), model, x, eps, t))
     assert_waits(waits, lambda: Hybrid(path)(doubled, x, eps, t), times=int(path in FROM_NOISE))
+
+
+def test_bridges_wait_for_nothing(waits: Any) -> None:
+    x, source, z, t = here(2, 2, 2), here(2, 2, 2), here(2, 2, 2), torch.linspace(0.1, 0.9, ROWS).to(GPU)
+    worlds = [random_mixture(2, 2, seed) for seed in (0, 1)]
+    there = [Mixture(*(part.float().to(GPU) for part in (w.weights, w.means, w.covariances))) for w in worlds]
+    for coupling in (sources.Masked(), sources.Coarse(2, 0.1), sources.Noisy()):
+        assert_waits(waits, partial(coupling, x, z))
+    for bridge in BRIDGES:
+        for objective in (Bridging(bridge), Bridging(bridge, antithetic=True)):
+            assert_waits(waits, partial(objective, doubled, x, source, z, t))
+        sde = SDE.of(objective.scored(doubled), Sigma(Linear()))
+        assert_waits(waits, partial(sample, EulerMaruyama(sde), x, TIMES, Mean(sde)))
+        assert_waits(waits, partial(sample, Heun(objective.field(doubled)), x, TIMES))
+        exact = MixtureBridge(there[0], there[1], bridge)
+        for field in (exact.drift, exact.noise, exact.velocity, exact.score):
+            assert_waits(waits, partial(field, x[:, :, 0, 0], t))
 
 
 def test_optimal_transport_waits_for_costs_and_labels(waits: Any) -> None:

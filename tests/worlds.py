@@ -39,7 +39,7 @@ class Curved(TwoSided):
         return t**2
 
     def beta(self, t: Tensor) -> Tensor:
-        return (1 - t) * (1 + t / 2)
+        return 1 - t**3
 
     def gamma(self, t: Tensor) -> Tensor:
         return torch.sqrt(t * (1 - t)) * (1 + t)
