@@ -8,7 +8,7 @@ from torch.nn.functional import silu
 
 
 class MLP(nn.Module):
-    """A residual MLP: points (B, features) and times (B,) -> (B, features).
+    """A residual MLP: points (B, features) and times (B,) -> (B, out_features), or (B, features) by default.
 
     The input is a linear map of the points plus a linear map of sines and cosines of pi t times 1, 2, 4, ..., 128. The
     output is initialised to zero.
@@ -16,26 +16,27 @@ class MLP(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, features: int, *, hidden_size: int = 256, depth: int = 3):
+    def __init__(self, features: int, *, hidden_size: int = 256, depth: int = 3, out_features: int | None = None):
         """Build the network.
 
         Raises:
             ValueError: a size is less than 1.
         """
         super().__init__()
-        if min(features, hidden_size, depth) < 1:
-            raise ValueError(f"sizes must be at least 1, got {features=}, {hidden_size=}, {depth=}")
+        out_features = features if out_features is None else out_features
+        if min(features, hidden_size, depth, out_features) < 1:
+            raise ValueError(f"sizes must be at least 1, got {features=}, {hidden_size=}, {depth=}, {out_features=}")
         self.features = features
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(8), persistent=False)
         self.embed = nn.Linear(features, hidden_size)
         self.times = nn.Linear(16, hidden_size)
         self.layers = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(2 * depth))
-        self.out = nn.Linear(hidden_size, features)
+        self.out = nn.Linear(hidden_size, out_features)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
-        """Return the output, of x's shape.
+        """Return the output, (B, out_features).
 
         Raises:
             ValueError: x is not (B, features), t is not (B,), or y is given: the network is unconditional.

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .protocols import TwoSidedPath
+
 
 def check_from_noise(path: Any, objective: str) -> None:
     """Raise ValueError unless a path goes from noise to data."""
@@ -11,5 +13,5 @@ def check_from_noise(path: Any, objective: str) -> None:
 
 def check_two_sided(path: Any, objective: str) -> None:
     """Raise ValueError unless a path goes from a source to data."""
-    if not hasattr(path, "gamma"):
+    if not isinstance(path, TwoSidedPath):
         raise ValueError(f"{objective} takes a two-sided path, such as Bridge; got {path}: use Matching")

@@ -1,7 +1,7 @@
 """Protocols of objectives: the paths and networks that they use, and the interfaces that they implement."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -49,6 +49,7 @@ class MarkovPath(Path, Protocol):
     def posterior(self, t: Tensor, s: Tensor, /) -> Posterior: ...
 
 
+@runtime_checkable
 class TwoSidedPath(Protocol):
     """The methods of a two-sided path that objectives use. `sitkit.interpolants.TwoSided` implements them."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sitkit.backbones import MixtureBridge
 from sitkit.interpolants import Bridge, Linear, QuadraticBridge, SineBridge, TwoSided
-from sitkit.objectives import Bridging, Coupling, Hybrid, Matching, sources
+from sitkit.objectives import Bridging, Coupling, Hybrid, Matching, sources, usable_times, usable_times_of
 from sitkit.samplers import SDE, Constant, Counted, EulerMaruyama, Heun, Mean, StochasticHeun, Window, log_probs, sample
 from sitkit.samplers import trajectory as states_of
 from worlds import BRIDGES, Curved, Field, Noiseless, random_mixture
@@ -135,6 +135,16 @@ def test_samples_of_a_perfect_network_start_inside_and_end_at_the_data(bridge: T
                 sample(solver, x, whole)
     with pytest.raises(ValueError, match=r"the (score|velocity) is not finite at t = 0"):
         sample(EulerMaruyama(SDE.of(objective.scored(model), Constant(1.0))), x, whole)
+
+
+@pytest.mark.parametrize("bridge", [*BRIDGES, Noiseless()], ids=repr)
+def test_the_velocity_is_finite_at_usable_times(bridge: TwoSided) -> None:
+    smooth = isinstance(bridge, SineBridge | QuadraticBridge | Noiseless)
+    assert usable_times(bridge) == ((0.0, 1.0) if smooth else (1e-5, 1 - 1e-5))
+    field = Bridging(bridge).field(wave)
+    assert usable_times_of(field, bridge) == usable_times(bridge)
+    for time in usable_times(bridge):
+        assert field(torch.ones(2, 1), torch.full((2,), time)).isfinite().all()
 
 
 def test_without_noise_there_is_no_sde() -> None:
