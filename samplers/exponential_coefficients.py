@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .jumps import jumps_of
 from .log_snr import log_snr, time_from_log_snr
 from .protocols import Diffusion, Path
 from .quadrature import cumulative_integral, quadrature_nodes
@@ -41,7 +42,9 @@ class ExponentialCoefficients:
         check_first_time(path, t[0])
         grid = log_snr(path, times)
         self._ends_on_data = sigma_s == 0
-        nodes, quadrature_weights = quadrature_nodes(*finite_steps(grid[:-1], grid[1:], self._ends_on_data))
+        steps = finite_steps(grid[:-1], grid[1:], self._ends_on_data)
+        breaks = log_snr(path, torch.tensor(jumps_of(w), dtype=torch.float64))
+        nodes, quadrature_weights = quadrature_nodes(*steps, breaks)
         ratios = torch.zeros_like(nodes) if w is None else _ratio_to_kl(path, w, nodes)
         partial, total = cumulative_integral(ratios, quadrature_weights)  # of w / w_KL: up to each node, over the step
         decay = torch.where(self._ends_on_data, 0.0, torch.exp(-total))

@@ -1,5 +1,6 @@
 """Composite Gauss-Legendre quadrature on many intervals at once."""
 
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -20,13 +21,24 @@ def _gauss_legendre() -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(nodes), torch.tensor(weights), torch.tensor(matrix)
 
 
-def quadrature_nodes(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights, both (N, PANELS * NODES), for integrals from start (N,) to end (N,)."""
+def quadrature_nodes(start: Tensor, end: Tensor, breaks: Iterable[Tensor] = ()) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights, both (N, PANELS * NODES), for integrals from start (N,) to end (N,).
+
+    Panels have equal widths. But if a value of `breaks`, at which the integrand is discontinuous, lies inside an
+    interval, the nearest end of a panel is moved there.
+    """
     nodes, weights = (values.to(start.device) for values in _gauss_legendre()[:2])
     width = ((end - start) / PANELS)[:, None, None]
-    panels = torch.arange(PANELS, dtype=torch.float64, device=start.device)[:, None]
-    places = start[:, None, None] + width * (panels + (1 + nodes) / 2)
-    return places.flatten(1), (width / 2 * weights).expand(-1, PANELS, -1).flatten(1)
+    ends = torch.arange(PANELS + 1, dtype=torch.float64, device=start.device).repeat(len(start), 1)
+    fixed = (ends == 0) | (ends == PANELS)
+    for place in breaks:
+        at = ((place - start) / width[:, 0, 0])[:, None]
+        nearest = torch.where(fixed, torch.inf, (ends - at).abs()).argmin(1, keepdim=True)
+        moved = torch.zeros_like(fixed).scatter(1, nearest, (at > 0) & (at < PANELS))
+        ends, fixed = torch.where(moved, at, ends), fixed | moved
+    ends = ends.sort(1).values[..., None]
+    places = start[:, None, None] + width * (ends[:, :-1] + ends.diff(dim=1) * ((1 + nodes) / 2))
+    return places.flatten(1), (width / 2 * weights * ends.diff(dim=1)).flatten(1)
 
 
 def cumulative_integral(values: Tensor, quadrature_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ class Window:
     """w(t) for t in [low, high], and 0 for other times. Solvers of an SDE then solve the ODE outside of the window.
 
     MixGRPO (arXiv 2507.21802) optimises the steps of such a window only. A step of `EulerMaruyama` is stochastic if its
-    first time is in the window, ends included. Steps outside have no transition density. `ExponentialEuler` integrates
-    w over each step. For `Exponential`, put the ends of the window on times of the grid, as `plan` does.
+    first time is in the window, ends included. Steps outside have no transition density. `Exponential` and
+    `ExponentialEuler` integrate w over each step, so the ends of the window need not be times of the grid.
 
     Args:
         w: the diffusion coefficient inside. It is not evaluated outside.
