@@ -13,6 +13,12 @@ from sitkit.recipes.plane.flow import flow_by_ode, flow_by_sde
 from sitkit.recipes.plane.targets import TARGETS
 
 
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few points and steps."""
+    for name, value in {"POINTS": 400, "PAGE_POINTS": 60, "PAGE_SHOWN": 50, "PAGE_STEPS": 8}.items():
+        monkeypatch.setattr(demo, name, value)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets_are_functions_of_their_generator_centred_and_of_unit_size(name: str) -> None:
     target = TARGETS[name]
@@ -41,7 +47,7 @@ def test_a_little_training_brings_noise_much_nearer_to_data() -> None:
 
 
 def test_the_command_writes_plots_and_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "POINTS", 400)
+    small(monkeypatch)
     said: list[str] = []
     plane("moons", tmp_path, seed=0, steps=5, say=said.append)
     assert any("energy distance to fresh data, SDE" in line for line in said)

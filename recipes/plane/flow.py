@@ -6,15 +6,46 @@ import torch
 from torch import Tensor
 
 from sitkit.interpolants import Linear
-from sitkit.samplers import SDE, EulerMaruyama, Field, Heun, Keyed, Mean, Sigma
+from sitkit.samplers import (
+    KL,
+    SDE,
+    Constant,
+    Diffusion,
+    EulerMaruyama,
+    ExponentialEuler,
+    Field,
+    Heun,
+    Keyed,
+    Mean,
+    RaisedCosine,
+    Sigma,
+    SineSquared,
+    trajectory,
+)
+
+PATH = Linear()
+DIFFUSIONS: dict[str, tuple[Diffusion, str]] = {
+    "Sigma, scale ½": (Sigma(PATH, 0.5), "w(t) = ½ (1 − t)"),
+    "Sigma": (Sigma(PATH), "w(t) = 1 − t"),
+    "Sigma, scale 2": (Sigma(PATH, 2.0), "w(t) = 2 (1 − t)"),
+    "KL": (KL(PATH), "w(t) = 2 (1 − t) / t"),
+    "SineSquared": (SineSquared(), "w(t) = sin²(πt)"),
+    "RaisedCosine": (RaisedCosine(), "w(t) = ½ (1 + cos πt)²"),
+    "Constant": (Constant(), "w(t) = 1"),
+}
+"""Diffusion coefficients and their formulae on the linear path, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """Trajectories of points from noise to data: states (T, N, 2) at times (T,)."""
+    """Trajectories of points: states (T, N, 2) at times (T,)."""
 
     times: Tensor
     states: Tensor
+
+    def every(self, stride: int, points: int) -> "Trajectories":
+        """Return the first `points` trajectories at every `stride`-th time."""
+        return Trajectories(self.times[::stride], self.states[::stride, :points])
 
 
 @torch.no_grad()
@@ -27,9 +58,18 @@ def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Trajectories
 @torch.no_grad()
 def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> Trajectories:
     """Solve the SDE with w = sigma from noise (N, 2) by Euler-Maruyama and a noiseless last step."""
-    path = Linear()
-    sde = SDE(velocity, path, Sigma(path))
+    sde = SDE(velocity, PATH, Sigma(PATH))
     times = torch.linspace(0, 1, steps + 1)
-    states = [*EulerMaruyama(sde, Keyed(seed, torch.arange(len(noise))))(noise, times[:-1])]
-    states.append(Mean(sde).step(states[-1], times[-2], times[-1]))
-    return Trajectories(times, torch.stack(states))
+    solver = EulerMaruyama(sde, Keyed(seed, torch.arange(len(noise))))
+    return Trajectories(times, torch.stack(trajectory(solver, noise, times, last=Mean(sde))))
+
+
+@torch.no_grad()
+def flow_by_exponential(velocity: Field, noise: Tensor, w: Diffusion | None, seed: int, steps: int) -> Trajectories:
+    """Solve the SDE of w, or the ODE for None, from noise (N, 2) by the exponential Euler method.
+
+    It is accurate for every w of `DIFFUSIONS`, also where w is infinite (KL at t = 0) or large beside sigma^2.
+    """
+    times = torch.linspace(0, 1, steps + 1)
+    solver = ExponentialEuler(velocity, PATH, w, noise=Keyed(seed, torch.arange(len(noise))))
+    return Trajectories(times, torch.stack(trajectory(solver, noise, times)))
