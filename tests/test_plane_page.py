@@ -93,28 +93,33 @@ def test_the_script_is_valid(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-def test_a_browser_runs_the_script_to_its_end(page: str, tmp_path: Path) -> None:
-    (tmp_path / "flow.html").write_text(page)
+def test_a_browser_plays_half_of_the_flow_and_chooses_the_other_direction(page: str, tmp_path: Path) -> None:
+    half = "moveTo(0); play(true); advance(1000); advance(1000 + 500 * SECONDS); moveTo(state.t);"
+    other = "document.querySelectorAll('[name=direction]')[1].click(); moveTo(0);"
+    said = "document.body.append(byId('sde').ariaLabel, ' / ', byId('sde-caption').textContent, ' / ');"
+    (tmp_path / "flow.html").write_text(f"{page}<script>{half}{said}{other}{said}</script>")
     options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
-    command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=9000"]
+    command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
         [*command, "--dump-dom", (tmp_path / "flow.html").as_uri()],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert "Energy distance to fresh moons at t = 1: 0.2500" in done.stdout
-    assert "7 points at t = 1.00 on their way from noise to moons" in done.stdout  # it has played
+    assert "Sigma: 7 points at t = 0.50 on their way from noise to moons" in done.stdout
+    assert "/ Energy distance to fresh moons at t = 1: 0.1250 /" in done.stdout
+    assert "Sigma: 7 points at t = 0.00 on their way from moons to noise" in done.stdout
+    assert "/ Energy distance to fresh noise at t = 0: 0.1250 /" in done.stdout
 
 
 @pytest.mark.parametrize("name", DIFFUSIONS)
 def test_the_flow_of_every_w_ends_with_the_variance_of_the_data(name: str) -> None:
-    """Normal data, whose velocity is known."""
-    w, std = DIFFUSIONS[name][0], 0.5
+    """Normal data as thin as the moons, whose velocity is known: a method of order 1 makes them thinner by a tenth."""
+    w, std = DIFFUSIONS[name][0], 0.07
 
     def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         t = t[:, None]
         return (std**2 * t - (1 - t)) / (std**2 * t**2 + (1 - t) ** 2) * x
 
-    noise = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     found = flow_by_exponential(velocity, noise, w, seed=1, steps=80)
     assert torch.equal(found.states[0], noise)
-    assert (found.states[-1].std(0) / std - 1).abs().max() < 0.05
+    assert (found.states[-1].norm() / std / 4000**0.5) == pytest.approx(1, abs=0.04)

@@ -19,6 +19,8 @@ def plane(
 ) -> None:
     """Train a flow to a 2D distribution in under a minute, and plot it.
 
+    flow.html is an interactive page: the ODE beside the SDE, with a time slider and a choice of w(t).
+
     Example: sitkit plane --data checkerboard --out runs/plane
     """
     from ..plane.demo import plane as run_plane

@@ -33,7 +33,7 @@ FLOORS = 8
 
 
 def plane(data: str, out: Path, *, seed: int, steps: int, say: Callable[[str], None]) -> None:
-    """Train on a 2D target, and write plots of the flow to a folder.
+    """Train on a 2D target, and write plots of the flow and an interactive page to a folder.
 
     Args:
         data: the name of the target.
@@ -114,7 +114,7 @@ def _page(data: str, velocity: Field, generator: torch.Generator, *, steps: int,
     one = FlowDirection("noise", data, fresh[0][:PAGE_SHOWN], (min(floors), max(floors)), solve("ODE", "", None), sdes)
     footer = (
         f"An MLP was trained by {steps} steps of {BATCH} points on the linear path x_t = t x + (1 - t) noise, seed "
-        f"{seed}. Each flow was solved by {PAGE_STEPS} steps of ExponentialEuler. Energy distances are between "
+        f"{seed}. Each flow was solved by {PAGE_STEPS} steps of Exponential of order 2. Energy distances are between "
         f"{PAGE_POINTS} points at the end and as many fresh ones."
     )
     learnt = Markup("A small network has learnt the velocity <i>v</i>, which determines the score <i>s</i>.")

@@ -12,7 +12,7 @@ from sitkit.samplers import (
     Constant,
     Diffusion,
     EulerMaruyama,
-    ExponentialEuler,
+    Exponential,
     Field,
     Heun,
     Keyed,
@@ -20,6 +20,7 @@ from sitkit.samplers import (
     RaisedCosine,
     Sigma,
     SineSquared,
+    Window,
     trajectory,
 )
 
@@ -31,9 +32,12 @@ DIFFUSIONS: dict[str, tuple[Diffusion, str]] = {
     "KL": (KL(PATH), "w(t) = 2 (1 − t) / t"),
     "SineSquared": (SineSquared(), "w(t) = sin²(πt)"),
     "RaisedCosine": (RaisedCosine(), "w(t) = ½ (1 + cos πt)²"),
-    "Constant": (Constant(), "w(t) = 1"),
+    "Constant": (Window(Constant(), (0, 0.95)), "w(t) = 1 up to t = 0.95, then 0"),
 }
-"""Diffusion coefficients and their formulae on the linear path, by name."""
+"""Diffusion coefficients and their formulae on the linear path, by name.
+
+The drift of a constant w is infinite at t = 1: the ODE replaces the SDE from t = 0.95.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +70,11 @@ def flow_by_sde(velocity: Field, noise: Tensor, seed: int, steps: int = 200) -> 
 
 @torch.no_grad()
 def flow_by_exponential(velocity: Field, noise: Tensor, w: Diffusion | None, seed: int, steps: int) -> Trajectories:
-    """Solve the SDE of w, or the ODE for None, from noise (N, 2) by the exponential Euler method.
+    """Solve the SDE of w, or the ODE for None, from noise (N, 2) by the exponential method of order 2.
 
-    It is accurate for every w of `DIFFUSIONS`, also where w is infinite (KL at t = 0) or large beside sigma^2.
+    It is accurate for every w of `DIFFUSIONS`, also for KL, which is infinite at t = 0. On uniform times, 80 steps keep
+    the width of data as thin as the moons' within 1 %, which methods of order 1 make thinner by a tenth.
     """
     times = torch.linspace(0, 1, steps + 1)
-    solver = ExponentialEuler(velocity, PATH, w, noise=Keyed(seed, torch.arange(len(noise))))
+    solver = Exponential(velocity, PATH, w, order=2, noise=Keyed(seed, torch.arange(len(noise))))
     return Trajectories(times, torch.stack(trajectory(solver, noise, times)))
