@@ -20,6 +20,8 @@ the ODE outside. `SDE.of` takes a function that returns velocity and score inste
 - `log_likelihood` returns log-densities of data, and `bits_per_dimension` converts them for images.
 - `reparametrise` converts a velocity field from one path to another.
 - `ClassifierFree` and `Autoguidance` are guided fields. `Conditional` is a network with bound labels.
+- `MomentMatching` is the velocity of the posterior given a linear observation, such as `Inpainting` or `Coarsening`.
+  `Rewarded` follows the gradient of any log-likelihood. Both are fields, so every solver of the ODE takes them.
 - `Counted` counts the NFE of a field.
 - `initial_noise` and `Keyed` make the noise of a sample a function of its number. `Brownian` gives increments of the
   same Brownian motion for every grid of times.
@@ -65,12 +67,15 @@ from .likelihood import standard_normal as standard_normal
 from .mean import Mean as Mean
 from .measured_order import measured_order as measured_order
 from .midpoint import Midpoint as Midpoint
+from .moment_matching import MomentMatching as MomentMatching
 from .noise import Keyed as Keyed
 from .noise import initial_noise as initial_noise
 from .noise import white as white
 from .one_step import OneStep as OneStep
 from .one_step import StochasticStep as StochasticStep
 from .one_step import at as at
+from .operators import Coarsening as Coarsening
+from .operators import Inpainting as Inpainting
 from .plan import Plan as Plan
 from .plan import plan as plan
 from .protocols import Diffusion as Diffusion
@@ -80,6 +85,7 @@ from .protocols import RowField as RowField
 from .protocols import ScoredField as ScoredField
 from .protocols import Solver as Solver
 from .reparametrise import reparametrise as reparametrise
+from .rewarded import Rewarded as Rewarded
 from .rk4 import RK4 as RK4
 from .sample import sample as sample
 from .sample import trajectory as trajectory

@@ -34,6 +34,8 @@ class Domain(IntEnum):
     """`Hutchinson`."""
     START = 4
     """`initial_noise`."""
+    OPERATORS = 5
+    """The states that test whether an operator is linear."""
 
 
 class Key(NamedTuple):

@@ -25,8 +25,11 @@ class RowField(Protocol):
         ...
 
 
-def rows_method(field: Field) -> Callable[[Tensor], Field] | None:
-    """Return the method `rows` of a `RowField`, or None. `rows` of `Counted` is a number and not returned."""
+def rows_method(field: Callable[..., Tensor]) -> Callable[[Tensor], Callable[..., Tensor]] | None:
+    """Return the method `rows` of a `RowField` or of a function of data, or None.
+
+    `rows` of `Counted` is a number and not returned.
+    """
     rows = getattr(field, "rows", None)
     return rows if callable(rows) else None
 
