@@ -9,7 +9,7 @@ from .jumps import jumps_of
 
 
 class Counted:
-    """A field or network that counts its NFE.
+    """A field or network that counts its NFE. Vector-Jacobian products of it are not counted.
 
     Attributes:
         field: the field or network.

@@ -34,6 +34,7 @@ COMPONENTS = {
 """Examples of custom components, and the name of the component in each file."""
 APPLICATIONS: dict[str, Application] = {
     "editing": Application(lines=70, short={"steps": 2}),
+    "posterior_sampling": Application(lines=70, short={"digits": 4, "nfe": 2}),
 }
 """Examples of what to do with a trained run."""
 
