@@ -28,6 +28,7 @@ from .protocols import Field as Field
 from .protocols import Objective as Objective
 from .protocols import ScoredField as ScoredField
 from .protocols import Times as Times
+from .protocols import TwoSidedObjective as TwoSidedObjective
 from .protocols import Weight as Weight
 from .quantities import Data as Data
 from .quantities import Noise as Noise

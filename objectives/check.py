@@ -4,13 +4,18 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import hessian, jacobian
 
-from .protocols import Field, Objective
+from .check_bridging import check_bridging
+from .gauss_hermite import gauss_hermite
+from .protocols import Field, Objective, TwoSidedObjective
 
 MEAN, STD = 0.7, 0.6  # of the one-dimensional normal data
 
 
-def check(objective: Objective) -> None:
+def check(objective: Objective | TwoSidedObjective) -> None:
     """Check that minimising `objective` trains the velocity. Call it once, in a test of a custom objective.
+
+    An objective with a method `scored`, such as `Bridging`, is one of a two-sided path. It is checked by the same laws,
+    with states alpha x + beta source + gamma z that go from source to data, and also for the score.
 
     The laws:
 
@@ -27,7 +32,10 @@ def check(objective: Objective) -> None:
         ValueError: a law does not hold. The message names the law and the time.
     """
     with torch.inference_mode(False), torch.enable_grad():  # the check computes derivatives
-        _check(objective)
+        if isinstance(objective, TwoSidedObjective):
+            check_bridging(objective)
+        else:
+            _check(objective)
 
 
 def _check(objective: Objective) -> None:
@@ -94,10 +102,7 @@ def _affine(ab: Tensor) -> Field:
 
 def _quadrature() -> tuple[Tensor, Tensor, Tensor]:
     """Return the data (N, 1), noise (N, 1) and weights (N,) of a Gauss-Hermite rule for expectations."""
-    size = 12
-    off_diagonal = torch.arange(1, size, dtype=torch.float64).sqrt()
-    points, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
-    weights = vectors[0] ** 2
+    points, weights = gauss_hermite(12)
     z, eps = torch.cartesian_prod(points, points).unbind(1)
     return MEAN + STD * z[:, None], eps[:, None], torch.outer(weights, weights).flatten()
 

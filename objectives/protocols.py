@@ -73,6 +73,23 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class TwoSidedObjective(Protocol):
+    """A loss on a two-sided path, and the conversions of a network's output. `Bridging` implements it."""
+
+    def __call__(self, model: Field, x: Tensor, source: Tensor, z: Tensor, t: Tensor, /) -> Tensor:
+        """Return the loss of each sample, (B,), for data, source and noise (B, C, *) and times (B,)."""
+        ...
+
+    def field(self, model: Field, /) -> Field:
+        """Return the velocity field of the model's output."""
+        ...
+
+    def scored(self, model: Field, /) -> ScoredField:
+        """Return the function (x_t, t) -> (velocity, score) of the model's output."""
+        ...
+
+
 class Weight(Protocol):
     """A weight of the loss: a function of times (B,) to weights (B,)."""
 

@@ -1,15 +1,16 @@
 """Laws of the objective of two-sided paths, and of sources that are made of the data."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sitkit.backbones import MixtureBridge
+from sitkit.backbones import MixtureBridge, SiT
 from sitkit.interpolants import Bridge, Linear, QuadraticBridge, SineBridge, TwoSided
-from sitkit.objectives import Bridging, Coupling, Hybrid, Matching, sources, usable_times, usable_times_of
+from sitkit.objectives import Bridging, Coupling, Hybrid, Matching, check, sources, usable_times, usable_times_of
 from sitkit.samplers import SDE, Constant, Counted, EulerMaruyama, Heun, Mean, StochasticHeun, Window, log_probs, sample
 from sitkit.samplers import trajectory as states_of
 from worlds import BRIDGES, Curved, Field, Noiseless, random_mixture
@@ -62,6 +63,48 @@ def test_the_exact_fields_are_where_the_loss_is_flat(
 
     assert standard_score(slopes(0.0)) < 4.5
     assert standard_score(slopes(0.5)) > 9  # the same test can fail
+
+
+@dataclass(frozen=True)
+class BrokenBridging(Bridging):
+    """An objective that breaks one law."""
+
+    law: str = "none"
+
+    def __call__(self, model: Field, x: Tensor, source: Tensor, z: Tensor, t: Tensor, /) -> Tensor:
+        if self.law == "swapped":
+            x, source = source, x
+        loss = super().__call__(model, x, source, z, t)
+        return {"shape": loss.mean(), "mates": loss + loss.sum(), "random": loss + torch.rand_like(loss)}.get(
+            self.law, loss
+        )
+
+    def scored(self, model: Field, /) -> Any:
+        scored = super().scored(model)
+        return (lambda x, t: (scored(x, t)[0], scored(x, t)[0])) if self.law == "score" else scored
+
+
+@pytest.mark.parametrize("bridge", [Bridge(), SineBridge(), Curved()], ids=repr)
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_check_accepts_the_objective(bridge: TwoSided, antithetic: bool) -> None:
+    with torch.inference_mode():
+        check(Bridging(bridge, antithetic))
+
+
+@pytest.mark.parametrize(
+    ("law", "said"),
+    [
+        ("swapped", "the states go from source to data"),
+        ("shape", "the loss must have shape"),
+        ("mates", "does not depend on other samples"),
+        ("random", "the same at every call"),
+        ("score", "the second value of `scored` of the best network is the score"),
+    ],
+)
+def test_check_names_the_law_that_is_broken(law: str, said: str) -> None:
+    check(BrokenBridging(Bridge()))
+    with pytest.raises(ValueError, match=said):
+        check(BrokenBridging(Bridge(), law=law))
 
 
 @bridges
@@ -135,6 +178,17 @@ def test_samples_of_a_perfect_network_start_inside_and_end_at_the_data(bridge: T
                 sample(solver, x, whole)
     with pytest.raises(ValueError, match=r"the (score|velocity) is not finite at t = 0"):
         sample(EulerMaruyama(SDE.of(objective.scored(model), Constant(1.0))), x, whole)
+
+
+class OneSteepEnd(Curved):
+    """A path whose gamma_dot is infinite at t = 0 only."""
+
+    def gamma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(t) * (1 - t)
+
+
+def test_each_end_has_its_usable_time() -> None:
+    assert usable_times(OneSteepEnd()) == (1e-5, 1.0)
 
 
 @pytest.mark.parametrize("bridge", [*BRIDGES, Noiseless()], ids=repr)
@@ -232,6 +286,18 @@ def test_wrong_shapes_and_paths_are_refused_in_one_line() -> None:
             ValueError, match=r"takes a path from noise to data, such as Linear; got Bridge.*use Bridging"
         ):
             one_sided(Bridge())  # type: ignore[arg-type]
+
+
+def test_a_sit_with_twice_the_channels_predicts_drift_and_noise() -> None:
+    network = SiT(
+        input_size=4, patch_size=2, in_channels=3, hidden_size=16, depth=1, num_heads=2, num_classes=0, learn_sigma=True
+    )
+    x, source, z = torch.randn(3, 2, 3, 4, 4)
+    t = torch.tensor([0.3, 0.6])
+    Bridging(Bridge())(network.full, x, source, z, t).mean().backward()
+    assert network.final_layer.linear.weight.grad is not None
+    velocity, score = Bridging(Bridge()).scored(network.full)(x, t)
+    assert velocity.shape == score.shape == x.shape
 
 
 def test_the_attributes_of_the_network_are_forwarded() -> None:

@@ -235,6 +235,20 @@ def test_exact_fields_satisfy_the_continuity_equation(bridge: TwoSided, time: fl
 
 
 @bridges
+def test_the_states_are_source_and_data_at_the_ends(bridge: TwoSided) -> None:
+    exact, x = MixtureBridge(SOURCE, DATA, bridge), torch.randn(5, 2, dtype=torch.float64)
+    torch.testing.assert_close(exact.along(0.0).log_prob(x), SOURCE.log_prob(x))
+    torch.testing.assert_close(exact.along(1.0).log_prob(x), DATA.log_prob(x))
+    middle, count = exact.along(0.4), 100_000
+    generator = torch.Generator().manual_seed(0)
+    parts = SOURCE.draw(count, generator), torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    x_t = bridge.mix(DATA.draw(count, generator), *parts, torch.tensor(0.4).double())
+    drawn = middle.draw(count, generator)
+    torch.testing.assert_close(x_t.mean(0), drawn.mean(0), rtol=0, atol=0.02)
+    torch.testing.assert_close(torch.cov(x_t.T), torch.cov(drawn.T), rtol=0, atol=0.03)
+
+
+@bridges
 def test_the_four_fields_are_two(bridge: TwoSided) -> None:
     exact, t = MixtureBridge(SOURCE, DATA, bridge), doubles(0.05, 0.3, 0.7, 0.95)
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
