@@ -29,7 +29,8 @@ class TwoSided(ABC):
     **Ends.** gamma is 0 at t = 0 and t = 1, where the noise does not determine the score. For gammas such as
     sqrt(t (1 - t)), gamma_dot is infinite there, and eta is 0: the noise does not determine the velocity either.
     The conversions then raise ValueError: use times inside (0, 1). The times are checked only on the CPU, to avoid a
-    synchronisation with the GPU. `gamma_gamma_dot` is finite at both ends.
+    synchronisation with the GPU. `gamma_gamma_dot` is finite at both ends. To start at a small t > 0 from samples of
+    the source, add the noise: x_src + gamma(t) z has the distribution of x_t up to an error of the order of t.
 
     With gamma = 0 at all times, the path is that of flow matching between two distributions, which has no SDE.
 

@@ -27,6 +27,8 @@ class Bridging:
     states are close, and the terms that are linear in z cancel. The gradient then has a smaller variance. Each loss
     takes two network evaluations instead of one.
 
+    An `MLP` with `out_features`, and the method `full` of a `SiT` with `learn_sigma`, return twice the channels.
+
     Args:
         bridge: the two-sided path.
         antithetic: whether to average over z and -z.
