@@ -32,6 +32,7 @@ class Inpainting:
             ValueError: the mask does not broadcast to x.
         """
         mask = self.mask.to(x.device)
+        mask = mask.clone() if mask.is_inference() else mask  # which autograd cannot save
         if self._index is not None and mask.ndim == x.ndim and len(mask) > 1:
             mask = mask[self._index]
         given, needed = tuple(mask.shape), tuple(x.shape)

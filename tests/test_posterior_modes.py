@@ -21,6 +21,7 @@ from sitkit.samplers import (
     sample,
     solve_each,
 )
+from sitkit.samplers.known_time import known_time
 from solvers import NOISE, PATH, TIMES, network, start
 
 MASK = torch.tensor([1.0, 0.0])
@@ -62,6 +63,8 @@ def test_every_grad_mode_and_default_device_gives_the_same(name: str, field: str
     assert torch.equal(CALLS[name](FIELDS[field](model), x), expected)
     with torch.inference_mode():
         assert torch.equal(CALLS[name](FIELDS[field](model), x.clone()), expected)
+        within = MomentMatching(model, PATH, Inpainting(MASK.clone()), Y.clone(), 0.3, iterations=2)
+        assert field == "Rewarded" or torch.equal(CALLS[name](within, x.clone()), expected)
     with torch.device("meta"):
         assert torch.equal(CALLS[name](FIELDS[field](model), x), expected)
 
@@ -158,6 +161,22 @@ def test_each_row_has_its_time(field: str) -> None:
             torch.testing.assert_close(both[n : n + 1], alone(x[n : n + 1], t[n : n + 1]))
 
 
+@pytest.mark.parametrize("field", FIELDS)
+def test_networks_are_told_the_time_that_solvers_know(field: str) -> None:
+    """Guidance intervals and conversions between paths read it without a synchronisation."""
+    told: list[float | None] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        told.append(known_time(t))
+        return -x
+
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            told.clear()
+            sample(Heun(FIELDS[field](velocity)), start(), torch.tensor([0.0, 0.5]))
+            assert told == [0, 0.01, 0.5]
+
+
 @pytest.mark.parametrize("shape", [(0, 2), (4,), (0,), (1, 2), (3, 1, 2, 2)])
 def test_states_of_every_shape(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape)
@@ -187,7 +206,7 @@ def test_compiled_networks_and_compiled_fields_give_the_same(field: str) -> None
         compiled = torch.compile(model, backend="aot_eager")
         torch.testing.assert_close(FIELDS[field](compiled)(x, t), expected)
         if field == "Rewarded":
-            whole = torch.compile(FIELDS[field](model).__call__, backend="eager")
+            whole: Field = torch.compile(FIELDS[field](model).__call__, backend="eager")
             torch.testing.assert_close(whole(x, t), expected)
     torch.testing.assert_close(FIELDS[field](compiled)(x, t), expected)
     with torch.inference_mode():
