@@ -187,6 +187,21 @@ def test_as_many_iterations_as_observed_directions_solve_the_system() -> None:
     assert torch.equal(field(x, t), velocity(x, t))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_finite_with_more_iterations_than_needed(dtype: torch.dtype) -> None:
+    x, t = torch.randn(5, 4).to(dtype).requires_grad_(), torch.full((5,), 0.4).to(dtype)
+    few, many = (torch.autograd.grad(matched(Linear(), iterations=n)(x, t).square().sum(), x)[0] for n in (3, 40))
+    torch.testing.assert_close(many, few, rtol=1e-2, atol=1e-3)
+
+
+def test_noiseless_observations_are_refused_at_the_data() -> None:
+    field = MomentMatching(PRIOR.velocity(Linear()), Linear(), project, Y.expand(5, -1), 0.0)
+    assert field(torch.randn(5, 4), torch.full((5,), 0.999)).isfinite().all()
+    for t in (torch.ones(5), torch.tensor([0.1, 0.2, 0.3, 0.4, 1.0])):
+        with pytest.raises(ValueError, match=r"std = 0 is infinite at t = 1, where sigma = 0: end before it"):
+            field(torch.randn(5, 4), t)
+
+
 def test_a_derivative_that_is_not_symmetric_does_not_make_the_residual_grow() -> None:
     """The data predicted from a rotation of the state, as a network with errors does."""
     turn = torch.linalg.matrix_exp(1.2 * (torch.triu(torch.ones(6, 6)) - torch.tril(torch.ones(6, 6)))).double()
