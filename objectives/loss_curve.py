@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .kinds_of_paths import check_from_noise
 from .precision import call_model
 from .protocols import Field, Path
 
@@ -54,8 +55,9 @@ class LossCurve:
             times: increasing times, (N,), at which path and velocity are finite.
 
         Raises:
-            ValueError: there are no data, or a loss is not finite.
+            ValueError: the path is two-sided, there are no data, or a loss is not finite.
         """
+        check_from_noise(path, "LossCurve")
         if not len(x):
             raise ValueError(f"a loss curve needs at least one sample of data, got x of shape {tuple(x.shape)}")
         losses = []

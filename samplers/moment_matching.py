@@ -11,6 +11,7 @@ from .conjugate_residuals import conjugate_residuals
 from .data_prediction import DERIVATIVE_FROM, check_derivative_from, predict_data
 from .jumps import jumps_of
 from .operators import check_linear
+from .path_from_noise import check_from_noise
 from .protocols import Field, Path, rows_method
 from .states import upcast
 from .transforms import is_traced
@@ -67,6 +68,7 @@ class MomentMatching:
     """The shapes, dtypes and devices of states for which the operator was found to be linear."""
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "MomentMatching")
         if not (isinstance(self.std, Real) and 0 <= self.std < math.inf):
             raise ValueError(f"std must be a number, at least 0 and finite, got {self.std}")
         if not isinstance(self.iterations, Integral) or self.iterations < 1:

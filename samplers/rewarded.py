@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .data_prediction import DERIVATIVE_FROM, check_derivative_from, predict_data
 from .jumps import jumps_of
+from .path_from_noise import check_from_noise
 from .protocols import Field, Path, rows_method
 from .vjp import value_and_vjp
 
@@ -56,6 +57,7 @@ class Rewarded:
     derivative_from: float = field(default=DERIVATIVE_FROM, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_from_noise(self.path, "Rewarded")
         if not (isinstance(self.scale, Real) and math.isfinite(self.scale)):
             raise ValueError(f"scale must be a finite number, got {self.scale}")
         check_derivative_from(self.derivative_from)

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from sitkit.backbones import MixtureBridge, SiT
 from sitkit.interpolants import Bridge, Linear, QuadraticBridge, SineBridge, TwoSided
-from sitkit.objectives import Bridging, Coupling, Hybrid, Matching, check, sources, usable_times, usable_times_of
+from sitkit.objectives import (
+    Bridging,
+    Coupling,
+    Hybrid,
+    LossCurve,
+    Matching,
+    check,
+    sources,
+    usable_times,
+    usable_times_of,
+)
 from sitkit.samplers import SDE, Constant, Counted, EulerMaruyama, Heun, Mean, StochasticHeun, Window, log_probs, sample
 from sitkit.samplers import trajectory as states_of
 from worlds import BRIDGES, Curved, Field, Noiseless, random_mixture
@@ -286,6 +296,8 @@ def test_wrong_shapes_and_paths_are_refused_in_one_line() -> None:
             ValueError, match=r"takes a path from noise to data, such as Linear; got Bridge.*use Bridging"
         ):
             one_sided(Bridge())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="LossCurve takes a path from noise to data"):
+        LossCurve.measure(wave, Bridge(), x, x, t)  # type: ignore[arg-type]
 
 
 def test_a_sit_with_twice_the_channels_predicts_drift_and_noise() -> None:
