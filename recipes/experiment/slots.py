@@ -36,8 +36,11 @@ def _is_callable_class(target: Any) -> bool:
 
 
 def _is_diffusion(target: Any) -> bool:
-    """Return whether instances of a class are functions of one argument, the time."""
-    return _is_callable_class(target) and len(inspect.signature(target.__call__).parameters) == 2
+    """Return whether instances of a class are functions of one argument, the time. Operators take states, named x."""
+    if not _is_callable_class(target):
+        return False
+    parameters = [*inspect.signature(target.__call__).parameters]
+    return len(parameters) == 2 and parameters[1] != "x"
 
 
 def _is_solver(target: Any) -> bool:
