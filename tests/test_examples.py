@@ -7,9 +7,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
-from sitkit.recipes import load_recipe, train
+from sitkit.recipes import load_recipe, load_run, train
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures" / "examples"
@@ -35,6 +37,7 @@ COMPONENTS = {
 APPLICATIONS: dict[str, Application] = {
     "editing": Application(lines=70, short={"steps": 2}),
     "posterior_sampling": Application(lines=70, short={"digits": 4, "nfe": 2}),
+    "policy_gradient": Application(lines=60, short={"iterations": 1}),
 }
 """Examples of what to do with a trained run."""
 
@@ -110,3 +113,34 @@ def test_an_application_is_short_and_prints_its_figures_and_has_a_picture(
     assert capsys.readouterr().out
     check_picture(tmp_path / "picture.png")
     check_picture(PICTURES / f"{name}.png")
+
+
+def test_policy_gradients_start_with_ratios_of_one_and_raise_the_reward(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example, trained = load("policy_gradient"), load_run(run, {"guidance.scale": 1, "sampler.steps": 2})
+    files = {file: file.read_bytes() for file in Path(run).rglob("*") if file.is_file()}
+    gains: list[Tensor] = []
+    rewards: list[Tensor] = []
+
+    def ink(images: Tensor, labels: Tensor) -> Tensor:
+        rewards.append(images[:, :, :4].mean((1, 2, 3)))
+        return rewards[-1]
+
+    def minimum(gain: Tensor, clipped: Tensor) -> Tensor:
+        gains.append(gain.detach())
+        return torch.where(gain < clipped, gain, clipped)
+
+    monkeypatch.setattr(torch, "minimum", minimum)
+    torch.manual_seed(0)
+    labels, means = torch.arange(100) % 10, []
+    for _ in zip(range(4), example.fine_tune(trained, ink, beta=0.0), strict=False):
+        means.append(float(ink(trained.sample(100, labels=labels) / 255, labels).mean()))
+    for iteration in range(3):  # of 9 updates, one for each step
+        drawn = rewards[2 * iteration + 1].reshape(12, 10)
+        advantage = ((drawn - drawn.mean(0)) / drawn.std(0)).flatten()
+        torch.testing.assert_close(gains[9 * iteration], advantage, rtol=0, atol=1e-4)
+        change = gains[9 * iteration + 8] / gains[9 * iteration] - 1
+        assert 1e-4 < change.abs().max() < 1
+    assert means[-1] > means[0] + 0.01
+    assert all(file.read_bytes() == content for file, content in files.items())
