@@ -38,7 +38,7 @@ DIRECTIONS = (flows(TIMES, "noise", "moons", 0), flows(TIMES.flip(0), "moons", "
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return flow_page("Both ways", DIRECTIONS, source="noise", learnt=Markup("<i>v</i>."), footer="end")
+    return flow_page("Both ways", DIRECTIONS, learnt=Markup("<i>v</i>."), footer="end")
 
 
 def content(page: str) -> Any:
@@ -79,7 +79,7 @@ def test_stored_states_are_those_of_the_flows_by_increasing_time(page: str) -> N
 
 
 def test_names_are_escaped() -> None:
-    page = flow_page(EVIL, [flows(TIMES, EVIL, EVIL, 0)], source=EVIL, learnt=Markup(""), footer=EVIL)
+    page = flow_page(EVIL, [flows(TIMES, EVIL, EVIL, 0)], learnt=Markup(""), footer=EVIL)
     assert EVIL not in page
 
 

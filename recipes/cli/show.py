@@ -14,18 +14,24 @@ from .common import LAST_STEP, SamplerName, Settings, Trusting, command, trust_o
 def plane(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the plots.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="moons, circles, checkerboard, pinwheel, ...")] = "moons",
+    source: Annotated[str, typer.Option(metavar="NAME", help="noise, or another of these distributions.")] = "noise",
+    bridge: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The noise of a two-sided path: sine (default), quadratic, brownian."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all randomness.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=LAST_STEP, help="Training steps.")] = 5000,
 ) -> None:
-    """Train a flow to a 2D distribution in under a minute, and plot it.
+    """Train a flow from noise, or from another distribution, to a 2D distribution in under a minute, and plot it.
 
-    flow.html is an interactive page: the ODE beside the SDE, with a time slider and a choice of w(t).
+    flow.html is an interactive page: the ODE beside the SDE, with a time slider and a choice of w(t). With --source, a
+    two-sided path connects two distributions, and the flows are solved in both directions.
 
     Example: sitkit plane --data checkerboard --out runs/plane
     """
     from ..plane.demo import plane as run_plane
 
-    run_plane(data, out, seed=seed, steps=steps, say=typer.echo)
+    run_plane(data, out, source=source, bridge=bridge, seed=seed, steps=steps, say=typer.echo)
 
 
 @command

@@ -26,9 +26,9 @@ from sitkit.samplers import (
 
 PATH = Linear()
 DIFFUSIONS: dict[str, tuple[Diffusion, str]] = {
-    "Sigma, scale ½": (Sigma(PATH, 0.5), "w(t) = ½ (1 − t)"),
+    "½ Sigma": (Sigma(PATH, 0.5), "w(t) = ½ (1 − t)"),
     "Sigma": (Sigma(PATH), "w(t) = 1 − t"),
-    "Sigma, scale 2": (Sigma(PATH, 2.0), "w(t) = 2 (1 − t)"),
+    "2 Sigma": (Sigma(PATH, 2.0), "w(t) = 2 (1 − t)"),
     "KL": (KL(PATH), "w(t) = 2 (1 − t) / t"),
     "SineSquared": (SineSquared(), "w(t) = sin²(πt)"),
     "RaisedCosine": (RaisedCosine(), "w(t) = ½ (1 + cos πt)²"),
@@ -47,9 +47,9 @@ class Trajectories:
     times: Tensor
     states: Tensor
 
-    def every(self, stride: int, points: int) -> "Trajectories":
-        """Return the first `points` trajectories at every `stride`-th time."""
-        return Trajectories(self.times[::stride], self.states[::stride, :points])
+    def every(self, stride: int) -> "Trajectories":
+        """Return the trajectories at every `stride`-th time."""
+        return Trajectories(self.times[::stride], self.states[::stride])
 
 
 @torch.no_grad()

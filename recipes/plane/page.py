@@ -15,9 +15,17 @@ from torch import Tensor
 
 from sitkit.samplers import Diffusion
 
+from ..metrics import energy_distance
 from ..support.html_pages import render
 from .flow import Trajectories
+from .targets import Target
 
+PAGE_POINTS, PAGE_SHOWN = 1000, 600
+"""How many points of a flow are moved, and how many of them are stored."""
+PAGE_STEPS = 80
+"""How many steps a flow has, of which every second is stored."""
+FLOORS = 8
+"""How many pairs of fresh sets have their energy distance computed."""
 LEVELS = 65535
 """The largest integer that a coordinate is stored as."""
 
@@ -30,7 +38,7 @@ class SolvedFlow:
         name: the name of w.
         formula: the formula of w, in Unicode.
         w: the diffusion coefficient, which may be infinite at an end; None for the ODE.
-        trajectories: some of the trajectories.
+        trajectories: the trajectories, of which the page shows the first.
         distance: the energy distance.
     """
 
@@ -67,40 +75,46 @@ class FlowDirection:
         return (self.ode, *self.sdes)
 
 
-def flow_page(title: str, directions: Sequence[FlowDirection], *, source: str, learnt: Markup, footer: str) -> str:
+def energy_floor(target: Target, generator: torch.Generator) -> tuple[Tensor, tuple[float, float]]:
+    """Return fresh points, and the least and largest energy distance of other fresh sets to them."""
+    fresh = target(PAGE_POINTS, generator)
+    floors = [energy_distance(target(PAGE_POINTS, generator), fresh) for _ in range(FLOORS)]
+    return fresh, (min(floors), max(floors))
+
+
+def flow_page(title: str, directions: Sequence[FlowDirection], *, learnt: Markup, footer: str) -> str:
     """Return the page as HTML.
 
     Args:
         title: the title.
-        directions: at least one direction, all with the same names of SDEs and numbers of points.
-        source: the name of the distribution at t = 0.
+        directions: from the distribution at t = 0 to that at t = 1, and maybe back. The names of SDEs and the numbers
+            of points are equal.
         learnt: what the network has learnt, as HTML of one sentence.
         footer: how the flows were computed, as text.
     """
     states = [flow.trajectories.states for one in directions for flow in one.flows]
     limit = max(float(one.abs().max()) for one in [*states, *(one.fresh for one in directions)])
-    content = [_direction(one, limit, source) for one in directions]
+    content = [_direction(one, limit, backward=bool(n)) for n, one in enumerate(directions)]
     return render(
         "plane/templates/flow.html",
         title=title,
         directions=content,
         names=[one.name for one in directions[0].sdes],
-        points=states[0].shape[1],
+        points=min(states[0].shape[1], PAGE_SHOWN),
         learnt=learnt,
         footer=footer,
         content={"limit": limit, "levels": LEVELS, "directions": content},
     )
 
 
-def _direction(direction: FlowDirection, limit: float, source: str) -> dict[str, Any]:
-    backward = direction.start != source
+def _direction(direction: FlowDirection, limit: float, *, backward: bool) -> dict[str, Any]:
     flows = [_flow(one, limit, backward) for one in direction.flows]
     return {
         "start": direction.start,
         "end": direction.end,
         "backward": backward,
         "floor": [f"{one:.4f}" for one in direction.floor],
-        "fresh": quantise(direction.fresh, limit),
+        "fresh": quantise(direction.fresh[:PAGE_SHOWN], limit),
         "ode": flows[0],
         "sdes": flows[1:],
     }
@@ -108,7 +122,7 @@ def _direction(direction: FlowDirection, limit: float, source: str) -> dict[str,
 
 def _flow(flow: SolvedFlow, limit: float, backward: bool) -> dict[str, Any]:
     """Return a flow with its states in the order of increasing times."""
-    times, states = flow.trajectories.times, flow.trajectories.states
+    times, states = flow.trajectories.times, flow.trajectories.states[:, :PAGE_SHOWN]
     if backward:
         times, states = times.flip(0), states.flip(0)
     return {

@@ -4,7 +4,8 @@ const content = JSON.parse(byId("content").textContent);
 const SECONDS = 4.5; // of one play
 const TRAILS = 36; // points with a trail
 const VIEW = 3; // half the width of the panels
-const MOST_W = 2; // the top of the plot of w
+const MOST_W = Math.max(...content.directions[0].sdes.flatMap((one) => // the top of the plot: the largest w(1/2)
+  one.w.filter(([t]) => t === 0.5).map(([, w]) => w)));
 
 // The data: numbers of 16 bits, little-endian, in base64.
 function decode(text) {
@@ -126,7 +127,7 @@ function drawCoefficient() {
   context.textAlign = "center";
   for (const t of [0, 0.5, 1]) context.fillText(t === 0.5 ? "t" : t, x(t), height - 3);
   context.textAlign = "right";
-  for (const w of [0, 1, 2]) {
+  for (const w of [0, MOST_W / 2, MOST_W]) {
     line([x(0), y(w)], [x(1), y(w)], style("--line"));
     context.fillText(w === MOST_W ? `w = ${w}` : w, left - 6, y(w) + 4);
   }
