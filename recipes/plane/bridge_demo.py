@@ -76,7 +76,7 @@ def _solve(
 
     def solve(name: str, formula: str, w: Diffusion | None) -> SolvedFlow:
         flow = flow_between(field, points, w, seed, PAGE_STEPS, backward=backward)
-        return SolvedFlow(name, formula, w, flow.every(2), energy_distance(flow.states[-1], fresh))
+        return SolvedFlow(name, formula, w, flow, energy_distance(flow.states[-1], fresh))
 
     sdes = tuple(solve(name, formula, w) for name, (w, formula) in BRIDGE_DIFFUSIONS.items())
     return FlowDirection(start, end, fresh, floor, solve("ODE", "", None), sdes)

@@ -128,7 +128,7 @@ def _page(data: str, velocity: Field, generator: torch.Generator, *, steps: int,
 
     def solve(name: str, formula: str, w: Diffusion | None) -> SolvedFlow:
         flow = flow_by_exponential(velocity, noise, w, seed, PAGE_STEPS)
-        return SolvedFlow(name, formula, w, flow.every(2), energy_distance(flow.states[-1], fresh))
+        return SolvedFlow(name, formula, w, flow, energy_distance(flow.states[-1], fresh))
 
     sdes = tuple(solve(name, formula, w) for name, (w, formula) in DIFFUSIONS.items())
     one = FlowDirection("noise", data, fresh, floor, solve("ODE", "", None), sdes)

@@ -47,10 +47,6 @@ class Trajectories:
     times: Tensor
     states: Tensor
 
-    def every(self, stride: int) -> "Trajectories":
-        """Return the trajectories at every `stride`-th time."""
-        return Trajectories(self.times[::stride], self.states[::stride])
-
 
 @torch.no_grad()
 def flow_by_ode(velocity: Field, noise: Tensor, steps: int = 50) -> Trajectories:

@@ -38,7 +38,7 @@ class SolvedFlow:
         name: the name of w.
         formula: the formula of w, in Unicode.
         w: the diffusion coefficient, which may be infinite at an end; None for the ODE.
-        trajectories: the trajectories, of which the page shows the first.
+        trajectories: the trajectories, in an even number of steps. The page shows the first, at every second time.
         distance: the energy distance.
     """
 
@@ -121,8 +121,8 @@ def _direction(direction: FlowDirection, limit: float, *, backward: bool) -> dic
 
 
 def _flow(flow: SolvedFlow, limit: float, backward: bool) -> dict[str, Any]:
-    """Return a flow with its states in the order of increasing times."""
-    times, states = flow.trajectories.times, flow.trajectories.states[:, :PAGE_SHOWN]
+    """Return a flow with every second of its states, in the order of increasing times."""
+    times, states = flow.trajectories.times[::2], flow.trajectories.states[::2, :PAGE_SHOWN]
     if backward:
         times, states = times.flip(0), states.flip(0)
     return {

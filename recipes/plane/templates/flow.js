@@ -221,7 +221,8 @@ document.querySelectorAll("input[name=direction]").forEach((one) => one.addEvent
   play(true);
 }));
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input, button, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const used = event.key === " " ? "input, button" : "input"; // elements that use the key
+  if (event.target.closest?.(used) || event.ctrlKey || event.metaKey || event.altKey) return;
   const moves = { ArrowLeft: state.t - 0.025, ArrowRight: state.t + 0.025, Home: 0, End: 1 };
   if (event.key === " ") play(!state.playing);
   else if (event.key in moves) moveTo(moves[event.key]);
