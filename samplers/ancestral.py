@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .noise import white
-from .one_step import at
+from .one_step import at, check_step
 from .path_from_noise import check_from_noise
 from .protocols import Field, NoiseSource, Path
 from .states import column, upcast
@@ -37,6 +37,7 @@ class Ancestral(TransitionStep):
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t."""
+        t, s = check_step(t, s)
         data = self.path.data_from_velocity(at(self.velocity, x, t), x, t)
         posterior = self.path.posterior(t, s)
         mean = column(posterior.data, x) * data + column(posterior.state, x) * upcast(x)
@@ -67,6 +68,7 @@ class LearnedAncestral(TransitionStep):
         Raises:
             ValueError: the model does not return twice the channels of x, or alpha(t) = 0.
         """
+        t, s = check_step(t, s)
         mean, log_variance = self.distribution(x, t, s)
         std, sigma = (log_variance / 2).exp(), column(self.path.sigma(s), x)
         if not sigma.ndim and not is_batched(sigma):

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .noise import white
+from .one_step import check_step
 from .protocols import NoiseSource
 from .sde import StochasticEquation, drift_and_w, safe_sqrt
 from .states import column
@@ -25,6 +26,7 @@ class EulerMaruyama(TransitionStep):
 
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t."""
+        t, s = check_step(t, s)
         drift, w = drift_and_w(self.sde, x, t)
         h = s - t
         return Transition(x + column(h, x) * drift, column(safe_sqrt(w * h), x))

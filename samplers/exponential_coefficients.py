@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .jumps import jumps_of
+from .jumps import jumps_inside
 from .log_snr import log_snr, time_from_log_snr
 from .protocols import Diffusion, Path
-from .quadrature import cumulative_integral, quadrature_nodes
+from .quadrature import cumulative_integral, diverges, quadrature_nodes
 from .sde import check_coefficient
 from .transforms import has_derivative, is_batched
 
@@ -43,13 +43,14 @@ class ExponentialCoefficients:
         grid = log_snr(path, times)
         self._ends_on_data = sigma_s == 0
         steps = finite_steps(grid[:-1], grid[1:], self._ends_on_data)
-        breaks = log_snr(path, torch.tensor(jumps_of(w), dtype=torch.float64))
+        breaks = log_snr(path, torch.tensor(jumps_inside(w, times), dtype=torch.float64))
         nodes, quadrature_weights = quadrature_nodes(*steps, breaks)
         ratios = torch.zeros_like(nodes) if w is None else _ratio_to_kl(path, w, nodes)
         partial, total = cumulative_integral(ratios, quadrature_weights)  # of w / w_KL: up to each node, over the step
-        decay = torch.where(self._ends_on_data, 0.0, torch.exp(-total))
+        forgets = self._ends_on_data | ((grid[:-1] == -torch.inf) & diverges(ratios))
+        decay = torch.where(forgets, 0.0, torch.exp(-total))
         self.state = _floats(sigma_s / sigma_t * decay)
-        self.noise = _floats(sigma_s * torch.sqrt(-torch.expm1(-2 * total)))
+        self.noise = _floats(sigma_s * torch.where(forgets, 1.0, torch.sqrt(-torch.expm1(-2 * total))))
         m_start = alpha_t * sigma_s / sigma_t * decay
         self._m_increment, self._m_start = path.alpha(s) - m_start, m_start
         self._u_grid = variable(grid)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .states import upcast_dtype
+
 
 class SmoothInterval(NamedTuple):
     """An interval of integration, from t to s, inside which a field is smooth."""
@@ -57,6 +59,20 @@ def snap_to_jumps(times: Tensor, *fields: Any) -> Tensor:
             times[nearest] = jump
             free.discard(nearest)
     return times
+
+
+def rounding_of_times(dtype: torch.dtype) -> float:
+    """Return the difference up to which two times in [0, 1] of a dtype, float32 at least, are taken as equal.
+
+    A time such as 0.3 has a rounding error, and so have the times of `torch.linspace`.
+    """
+    return 4 * torch.finfo(upcast_dtype(dtype)).eps
+
+
+def jumps_inside(field: Any, times: Tensor) -> tuple[float, ...]:
+    """Return the jumps of a field that differ from all of the `times` by more than the rounding error of float32."""
+    rounding = rounding_of_times(torch.float32)
+    return tuple(jump for jump in jumps_of(field) if not ((times - jump).abs() <= rounding).any())
 
 
 def jump_at(jumps: tuple[float, ...], t: Tensor) -> Tensor | None:

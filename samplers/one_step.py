@@ -11,7 +11,7 @@ from torch import Tensor
 from .known_time import with_known_time
 from .protocols import Field
 from .states import check_states, upcast, upcast_dtype
-from .transforms import is_batched
+from .transforms import is_batched, is_traced
 
 
 class OneStep(ABC):
@@ -114,14 +114,36 @@ def check_increasing(times: Tensor) -> Tensor:
     return times
 
 
+def check_step(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the times of a step of an SDE, scalars or (B,), in float32 at least.
+
+    Raises:
+        ValueError: the times are not tensors of floating point numbers, or not 0 <= t <= s <= 1. Values are checked
+            only on the CPU.
+    """
+    for time in (t, s):
+        if not isinstance(time, Tensor) or not time.is_floating_point():
+            raise ValueError(f"times must be floating point tensors, got {time!r}: use torch.tensor({time!r})")
+    if t.device.type == s.device.type == "cpu" and not (is_traced(t) or is_traced(s)):
+        wrong = ~((t >= 0) & (t <= s) & (s <= 1))
+        if wrong.any():
+            first, last = (float(time.detach().expand(wrong.shape)[wrong][0]) for time in (t, s))
+            raise ValueError(
+                f"a step of an SDE goes from t to s with 0 <= t <= s <= 1, from noise to data, got {first:.6g} to "
+                f"{last:.6g}: times must increase"
+            )
+    return upcast(t), upcast(s)
+
+
 def at(field: Field, x: Tensor, t: Tensor) -> Tensor:
     """Evaluate a field at states x (B, *) and times t, a scalar or (B,). Return the value in float32 at least.
 
     The field is called with x unchanged and with times (B,) on x's device, in x's dtype or float32, whichever is wider.
 
     Raises:
-        ValueError: t is neither a scalar tensor nor (B,).
+        ValueError: t is neither a scalar tensor nor (B,), or x is not a floating point tensor (B, *).
     """
+    check_states(x)
     if not isinstance(t, Tensor):
         raise ValueError(f"times must be tensors, got {type(t).__name__}: use torch.tensor(t)")
     if t.ndim and t.shape != x.shape[:1]:

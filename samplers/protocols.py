@@ -12,7 +12,11 @@ ScoredField: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A function of states (B, *) and times (B,) to velocity and score, both (B, *)."""
 
 Diffusion: TypeAlias = Callable[[Tensor], Tensor]
-"""A diffusion coefficient: a function t -> w(t) >= 0 that keeps t's shape."""
+"""A diffusion coefficient: a function t -> w(t) >= 0 that keeps t's shape.
+
+Solvers call it with times in float32 or float64, scalars or (N,). If it is discontinuous, it may list the times in an
+attribute `jumps`, at which solvers that integrate w split their steps.
+"""
 
 
 class RowField(Protocol):

@@ -46,8 +46,10 @@ def flatten_rows(x: Tensor) -> Tensor:
 
 
 def check_states(x: Tensor) -> None:
-    """Raise ValueError unless states are a floating point tensor. Integers would be rounded at every step."""
+    """Raise ValueError unless states are a floating point tensor (B, *). Integers would be rounded at every step."""
     if not isinstance(x, Tensor):
         raise ValueError(f"states must be a tensor, got {type(x).__name__}: use torch.as_tensor(x)")
+    if not x.ndim:
+        raise ValueError("states must have shape (B, *), with a row for each sample, got a scalar")
     if not x.is_floating_point():
         raise ValueError(f"states must be floating point, got {x.dtype}: give x.float()")

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .noise import white
-from .one_step import StochasticStep
+from .one_step import StochasticStep, check_step
 from .protocols import NoiseSource
 from .sde import StochasticEquation, drift_and_w, safe_sqrt
 from .states import column
@@ -30,6 +30,7 @@ class StochasticHeun(StochasticStep):
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t."""
+        t, s = check_step(t, s)
         h = column(s - t, x)
         drift, w = drift_and_w(self.sde, x, t)
         std = (safe_sqrt(w) + safe_sqrt(self.sde.coefficient(s))) / 2 * (s - t).sqrt()

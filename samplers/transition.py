@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .one_step import StochasticStep, check_increasing
 from .protocols import NoiseSource, Solver
-from .states import flatten_rows, upcast
+from .states import check_states, flatten_rows, upcast
 from .transforms import is_batched
 
 
@@ -26,16 +26,20 @@ class Transition(NamedTuple):
     def log_prob(self, y: Tensor, /) -> Tensor:
         """Return the log-density of states y (B, *) at time s, (B,), in nats, summed over all dimensions.
 
-        It is differentiable with respect to y and to everything that the mean and the standard deviation depend on.
+        It is differentiable with respect to y and to everything that the mean and the standard deviation depend on. In
+        float32 it has the rounding error of a sum of that size: 0.004 for 65,536 dimensions. Give y in float64 for more
+        digits.
 
         Raises:
-            ValueError: y does not have the shape of the mean, or the standard deviation is 0.
+            ValueError: y is not a tensor of the shape of the mean, or the standard deviation is 0.
         """
+        check_states(y)
         if y.shape != self.mean.shape:
             raise ValueError(
                 f"the state must have the shape of the mean, {tuple(self.mean.shape)}, got {tuple(y.shape)}"
             )
-        if not torch.compiler.is_compiling() and not is_batched(self.std) and (self.std == 0).any():
+        readable = self.std.device.type != "meta" and not torch.compiler.is_compiling() and not is_batched(self.std)
+        if readable and not (self.std > 0).all():
             raise ValueError(
                 "a step with standard deviation 0 has no density: evaluate only steps at which w > 0, "
                 "and leave out a last step to sigma = 0"
@@ -84,9 +88,10 @@ def log_probs(solver: Solver, states: Sequence[Tensor] | Tensor, times: Tensor) 
         ValueError: the solver has no transition density, or a step has none (w = 0, or sigma = 0 at its end);
             there is not one state for each time; states differ in shape; or `times` is not an increasing grid.
     """
-    if not hasattr(solver, "transition"):
+    if isinstance(solver, type) or not hasattr(solver, "transition"):
+        name = f"the class {solver.__name__}" if isinstance(solver, type) else type(solver).__name__
         raise ValueError(
-            f"{type(solver).__name__} has no transition density: use a solver whose step is mean + std noise, "
+            f"{name} has no transition density: use a solver whose step is mean + std noise, "
             "which are EulerMaruyama, ExponentialEuler, Ancestral and LearnedAncestral"
         )
     grid = check_increasing(times)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .jumps import jumps_of
+from .jumps import jumps_of, rounding_of_times
 from .protocols import Diffusion
 from .sde import check_diffusion
 
@@ -15,30 +15,34 @@ class Window:
     """w(t) for t in [low, high], and 0 for other times. Solvers of an SDE then solve the ODE outside of the window.
 
     MixGRPO (arXiv 2507.21802) optimises the steps of such a window only. A step of `EulerMaruyama` is stochastic if its
-    first time is in the window, ends included. Steps outside have no transition density. `Exponential` and
-    `ExponentialEuler` integrate w over each step, so the ends of the window need not be times of the grid.
+    first time is in the window, ends included, up to the rounding error of times. Steps outside have no transition
+    density. `Exponential` and `ExponentialEuler` integrate w over each step, so the ends of the window need not be
+    times of the grid.
 
     Args:
         w: the diffusion coefficient inside. It is not evaluated outside.
         interval: (low, high), with low <= high.
 
     Raises:
-        ValueError: `interval` is not (low, high) with low <= high.
+        ValueError: w is None or no function, or `interval` is not (low, high) with low <= high.
     """
 
     w: Diffusion
     interval: tuple[float, float]
 
     def __post_init__(self) -> None:
+        if self.w is None:
+            raise ValueError("a window needs a w(t) inside: for the ODE, use no window")
         check_diffusion(self.w)
-        low, high = self.interval
-        if not low <= high:
+        if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
+            raise ValueError(f"interval must be (low, high), got {self.interval}")
+        if not self.interval[0] <= self.interval[1]:
             raise ValueError(f"interval must be (low, high) with low <= high, got {self.interval}")
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return w(t) inside of the window and 0 outside, of t's shape."""
-        low, high = self.interval
-        inside = (low <= t) & (t <= high)
+        (low, high), rounding = self.interval, rounding_of_times(t.dtype)
+        inside = (low - rounding <= t) & (t <= high + rounding)
         return torch.where(inside, self.w(t.clamp(low, high)), 0.0)
 
     @property

@@ -1,6 +1,8 @@
 """Transition densities of SDE solvers, trajectories, and windows of noise."""
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -412,3 +414,146 @@ def test_a_stacked_trajectory_has_the_same_densities() -> None:
     assert torch.equal(
         log_probs(solver, torch.stack(states), TIMES.double()), log_probs(solver, states, TIMES.double())
     )
+
+
+def test_the_default_device_of_the_first_call_has_no_effect_on_later_ones() -> None:
+    """Constants of the quadrature once stayed on the default device of the first call."""
+    code = (
+        "import torch; from sitkit.interpolants import Linear; from sitkit.samplers import *\n"
+        "x, times, path = torch.ones(2, 2), torch.linspace(0, 1, 4), Linear()\n"
+        "for device in ('meta', 'cpu'):\n"
+        "    with torch.device(device):\n"
+        "        solver = ExponentialEuler(lambda x, t: x, path, Sigma(path), noise=lambda x, t, s: x)\n"
+        "        assert sample(solver, x, times).isfinite().all()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 2.0])
+def test_gradients_by_inner_times_are_finite_where_the_ratio_of_kl_is_zero(scale: float) -> None:
+    """At the ends alpha / sigma is 0 or infinite, and the derivative of a power of its ratio may be too."""
+    solver = ExponentialEuler(network().double(), PATH, KL(PATH, scale), noise=lambda x, t, s: torch.ones_like(x))
+    x, times, h = start(torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64), 1e-6
+
+    def reached(times: Tensor) -> Tensor:
+        return trajectory(solver, x, times)[-1].sum()
+
+    (gradient,) = torch.autograd.grad(reached(leaf := times.clone().requires_grad_()), leaf)
+    assert gradient.isfinite().all()
+    for n in (1, 2, 3):
+        unit = h * torch.eye(5)[n].double()
+        numeric = (reached(times + unit) - reached(times - unit)) / (2 * h)
+        torch.testing.assert_close(gradient[n], numeric.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("w", [Sigma(PATH), KL(PATH), Window(Sigma(PATH), (0.2, 0.6))], ids=str)
+def test_steps_of_no_rows(w: Diffusion) -> None:
+    for solver in (ExponentialEuler(network(), PATH, w), EulerMaruyama(SDE(network(), PATH, Sigma(PATH)))):
+        none = solver.transition(torch.zeros(0, 2), torch.zeros(0), torch.full((0,), 0.5))
+        assert none.log_prob(torch.zeros(0, 2)).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_windows_end_at_times_up_to_their_rounding_error(dtype: torch.dtype) -> None:
+    """0.3 is not the fourth of `linspace(0, 1, 11)`, neither in float32 nor in float64."""
+    model, x, times = network(), start(), torch.linspace(0, 1, 11, dtype=dtype)
+    window = Window(KL(PATH, 0.5), (0.3, 0.7))
+    noisy = [n for n in range(10) if EulerMaruyama(SDE(model, PATH, window)).transition(x, *times[n : n + 2]).std > 0]
+    assert noisy == [3, 4, 5, 6, 7]  # steps that start in the window
+    for solver in (ExponentialEuler(model, PATH, window), Exponential(model, PATH, window, order=1, corrector=False)):
+        noisy = [n for n in range(10) if solver.transition(x, *times[n : n + 2]).std > 0]
+        assert noisy == [3, 4, 5, 6]  # steps inside of the window
+    ode, by_window = (Exponential(model, PATH, w) for w in (None, window))
+    for part in (times[:4], times[7:]):
+        assert torch.equal(sample(by_window, x, part), sample(ode, x, part))
+    for steps in range(1, 101):
+        grid = torch.linspace(0, 1, steps + 1, dtype=dtype)
+        ends = torch.arange(steps).double() / steps
+        assert all(Window(Constant(1.0), (float(end), 1.0))(grid[n]) == 1 for n, end in enumerate(ends))
+
+
+@pytest.mark.parametrize("w", [KL(PATH), Constant(1.0), Sigma(PATH), Window(Constant(1.0), (0.0, 1.0))], ids=str)
+def test_times_outside_of_the_path_or_backwards_are_refused(w: Diffusion) -> None:
+    model, x = network(), start()
+    sde = SDE(model, PATH, w)
+    for solver in (EulerMaruyama(sde), StochasticHeun(sde), ExponentialEuler(model, PATH, w), Ancestral(model, PATH)):
+        for t, s in ((-0.1, 0.2), (0.9, 1.1), (0.5, 0.3)):
+            with pytest.raises(ValueError, match=r"goes from t to s with 0 <= t <= s <= 1, .* got"):
+                solver.step(x, torch.tensor(t), torch.tensor(s))
+            with pytest.raises(ValueError, match="must increase"):
+                solver.step(x, torch.full((6,), t), torch.full((6,), s))
+        with pytest.raises(ValueError, match="must increase"):
+            trajectory(solver, x, torch.tensor([0.5, 0.3]), last=solver)
+        with pytest.raises(ValueError, match=r"times must be floating point tensors, got 0\.1"):
+            solver.step(x, 0.1, torch.tensor(0.2))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"states must be floating point, got torch\.int64"):
+            solver.step(x.long(), torch.tensor(0.2), torch.tensor(0.3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
+def test_noise_at_time_zero_is_forgotten_for_any_scale_of_kl(scale: float) -> None:
+    """The integral of w / sigma^2 is infinite, also for a small scale, for which it grows slowly."""
+    velocity, x = WORLD.velocity(PATH), start(torch.float64)
+    times = torch.linspace(0, 1, 4, dtype=torch.float64)
+    for w in (KL(PATH, scale), Window(KL(PATH, scale), (0.0, 1.0)), lambda t: scale * KL(PATH)(t)):
+        mean, std = ExponentialEuler(velocity, PATH, w).transition(x, times[0], times[1])
+        torch.testing.assert_close(std, PATH.sigma(times[1]))
+        data = PATH.data_from_velocity(velocity(x, times[0].expand(6)), x, times[0])
+        torch.testing.assert_close(mean, PATH.alpha(times[1]) * data)
+        multistep = Exponential(velocity, PATH, w, order=1, corrector=False, noise=NOISE)
+        by_step = sample(ExponentialEuler(velocity, PATH, w, noise=NOISE), x, times)
+        torch.testing.assert_close(sample(multistep, x, times), by_step)
+
+
+def test_a_w_that_is_integrable_at_time_zero_keeps_a_part_of_the_noise() -> None:
+    """For w / sigma^2 = 0.1 t^-1/2, the integral from 0 to 1/4 is 0.1."""
+    solver = ExponentialEuler(network().double(), PATH, lambda t: 0.1 * t**-0.5 * (1 - t) ** 2)
+    std = solver.transition(start(torch.float64), *doubles(0, 0.25)).std
+    torch.testing.assert_close(std, 0.75 * torch.sqrt(-torch.expm1(doubles(-0.1)))[0], rtol=1e-7, atol=0)
+
+
+def test_jumps_at_the_ends_and_a_subclass_of_kl() -> None:
+    class Half(KL):
+        jumps = (0.0, 0.5, 1.0)
+
+        def __call__(self, t: Tensor, /) -> Tensor:
+            return torch.where(t < 0.5, super().__call__(t), 0.0)
+
+    x, solver = start(), ExponentialEuler(network(), PATH, Half(PATH))
+    assert solver.transition(x, *torch.tensor([0.6, 0.8])).std == 0
+    assert solver.transition(x, *torch.tensor([0.0, 0.3])).std > 0
+    assert solver.transition(x, *torch.tensor([0.0, 1.0])).std == 0
+    expected = ExponentialEuler(network(), PATH, Window(KL(PATH), (0.0, 0.5))).transition(x, *torch.tensor([0.2, 0.8]))
+    torch.testing.assert_close(solver.transition(x, *torch.tensor([0.2, 0.8])).std, expected.std)
+
+
+def test_half_precision_times_of_a_step_are_used_as_given() -> None:
+    x = start()
+    for name in NOISY:
+        t, s = torch.tensor([0.25, 0.375])
+        expected = stepping(name).transition(x, t, s)
+        for one, other in zip(stepping(name).transition(x, t.bfloat16(), s.bfloat16()), expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_densities_in_double_precision_are_exact_in_many_dimensions() -> None:
+    y = torch.randn(1, 200_000, generator=torch.Generator().manual_seed(0))
+    mean = torch.zeros_like(y)
+    exact = Normal(0.0, 0.5).log_prob(y.double()).sum(1)
+    torch.testing.assert_close(Transition(mean, torch.tensor(0.5)).log_prob(y.double()), exact, rtol=1e-12, atol=0)
+    torch.testing.assert_close(Transition(mean, torch.tensor(0.5)).log_prob(y).double(), exact, rtol=1e-6, atol=0)
+
+
+def test_objects_of_another_kind_are_refused() -> None:
+    transition = stepping("EulerMaruyama").transition(start(), TIMES[0], TIMES[1])
+    with pytest.raises(ValueError, match="states must be a tensor, got list"):
+        transition.log_prob([1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"states must have shape \(B, \*\)"):
+        stepping("EulerMaruyama").step(torch.tensor(1.0), TIMES[0], TIMES[1])
+    with pytest.raises(ValueError, match="the class ExponentialEuler has no transition density"):
+        log_probs(ExponentialEuler, [start(), start()], TIMES[:2])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a window needs a w\(t\) inside"):
+        Window(None, (0.0, 1.0))  # type: ignore[arg-type]
+    for interval in (0.5, (0.1, 0.2, 0.3)):
+        with pytest.raises(ValueError, match=r"interval must be \(low, high\), got"):
+            Window(Sigma(PATH), interval)  # type: ignore[arg-type]
