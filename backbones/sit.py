@@ -26,6 +26,8 @@ class SiT(nn.Module):
             guidance. With 0 the network is unconditional.
         learn_sigma: whether the network has twice as many output channels. A call then returns the first half, as in
             the official code, and `full` returns all.
+        out_channels: the number of channels of the output, which a call then returns. The default is `in_channels`. The
+            objective of two-sided paths takes twice the channels of the state.
         time_scale: the factor of t before its sinusoidal embedding. The released weights have 1. Networks that are
             trained from scratch distinguish times better with 1,000, for which the embedding was designed.
     """
@@ -43,15 +45,20 @@ class SiT(nn.Module):
         num_heads: int,
         num_classes: int,
         learn_sigma: bool = False,
+        out_channels: int | None = None,
         time_scale: float = 1.0,
     ):
         """Build the network for images (in_channels, input_size, input_size).
 
         Raises:
-            ValueError: a size is not positive, or sizes do not divide as required.
+            ValueError: a size is not positive, sizes do not divide as required, or `out_channels` is given with
+                `learn_sigma`.
         """
         super().__init__()
-        sizes = (input_size, patch_size, in_channels, hidden_size, depth, num_heads)
+        if learn_sigma and out_channels is not None:
+            raise ValueError(f"give learn_sigma or out_channels = {out_channels}, not both")
+        self.out_channels = in_channels if out_channels is None else out_channels
+        sizes = (input_size, patch_size, in_channels, self.out_channels, hidden_size, depth, num_heads)
         if min(sizes) < 1 or num_classes < 0:
             raise ValueError("the sizes of a SiT must be positive, and num_classes at least 0")
         if input_size % patch_size:
@@ -70,15 +77,15 @@ class SiT(nn.Module):
             self.y_embedder = LabelEmbedding(num_classes, hidden_size)
         self.register_buffer("pos_embed", sincos_positions(hidden_size, input_size // patch_size))
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(depth))
-        self.final_layer = FinalLayer(hidden_size, patch_size, in_channels * (2 if learn_sigma else 1))
+        self.final_layer = FinalLayer(hidden_size, patch_size, self.out_channels * (2 if learn_sigma else 1))
         self._initialise()
 
     def forward(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
-        """Return the first `in_channels` channels, (B, C, H, W), for x (B, C, H, W), t (B,) and labels y (B,)."""
+        """Return the first `out_channels` channels, (B, C, H, W), for x (B, C, H, W), t (B,) and labels y (B,)."""
         output = self.full(x, t, y)
-        if output.shape[1] == self.in_channels:
+        if output.shape[1] == self.out_channels:
             return output  # without slicing, because FSDP2 warns about modules that return views
-        return output[:, : self.in_channels]
+        return output[:, : self.out_channels]
 
     def full(self, x: Tensor, t: Tensor, /, y: Tensor | None = None) -> Tensor:
         """Return all output channels: (B, C, H, W), or (B, 2 C, H, W) with `learn_sigma`.

@@ -24,6 +24,7 @@ class Size(Protocol):
         in_channels: int,
         num_classes: int,
         learn_sigma: bool = False,
+        out_channels: int | None = None,
         time_scale: float = 1.0,
     ) -> SiT:
         """Return the network. The arguments are those of `SiT`."""
@@ -38,6 +39,7 @@ def _size(name: str, hidden_size: int, depth: int, num_heads: int) -> Size:
         in_channels: int,
         num_classes: int,
         learn_sigma: bool = False,
+        out_channels: int | None = None,
         time_scale: float = 1.0,
     ) -> SiT:
         return SiT(
@@ -49,6 +51,7 @@ def _size(name: str, hidden_size: int, depth: int, num_heads: int) -> Size:
             num_heads=num_heads,
             num_classes=num_classes,
             learn_sigma=learn_sigma,
+            out_channels=out_channels,
             time_scale=time_scale,
         )
 
