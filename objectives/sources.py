@@ -3,6 +3,10 @@
 With these, a two-sided path restores images (Albergo et al., arXiv 2310.03725, sec. 4): from masked to whole ones, from
 coarse to fine ones, or from noisy to clean ones. All randomness is in the noise, which is standard normal and of x's
 shape. It must be independent of the noise z of the path.
+
+A network that is conditioned on the source sees its `observation`: what the source shows of the data, without its
+noise. Given the source with its noise, the path would start from a single point, and the ODE would map each source to
+the mean of the data.
 """
 
 import math
@@ -51,6 +55,15 @@ class Masked:
         fresh = torch.special.ndtri((u / self.hidden).clamp(max=1 - 2**-53)).to(noise.dtype)
         return torch.where(u < self.hidden, torch.where(first, fresh, noise), x)
 
+    def observation(self, x: Tensor, noise: Tensor, y: Tensor | None = None, /) -> Tensor:
+        """Return x where it is visible, and 0 where it is hidden, of x's shape: the source without its noise.
+
+        Raises:
+            ValueError: shapes differ, or x has no sides.
+        """
+        _check_shapes(x, noise)
+        return torch.where(self.mask(noise), 0, x)
+
     def mask(self, noise: Tensor) -> Tensor:
         """Return whether a pixel is hidden, (B, 1, *sides), for the noise that is given to the call."""
         return self._decisions(noise)[1] < self.hidden
@@ -95,10 +108,14 @@ class Coarse:
         Raises:
             ValueError: shapes differ, x has no sides, or a side is not a multiple of `factor`.
         """
+        return self.observation(x, noise) + self.std * noise
+
+    def observation(self, x: Tensor, noise: Tensor, y: Tensor | None = None, /) -> Tensor:
+        """Return the coarse images without noise, of x's shape. Errors are those of the call."""
         _check_shapes(x, noise)
         if any(side % self.factor for side in x.shape[2:]):
             raise ValueError(f"the sides of images must be multiples of {self.factor}, got {tuple(x.shape[2:])}")
-        return reduce(self._average, range(2, x.ndim), x) + self.std * noise
+        return reduce(self._average, range(2, x.ndim), x)
 
     def _average(self, x: Tensor, axis: int) -> Tensor:
         """Return x with the mean of each block along an axis in place of its values."""
