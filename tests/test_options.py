@@ -26,6 +26,12 @@ CPU = torch.device("cpu")
 TINY = ["backbone.hidden_size=16", "backbone.depth=1", "backbone.num_heads=2", "train.batch=8", "sampler.steps=5"]
 TINY += ["optimizer.warmup=0", "train.steps=2", "checkpoint.every=2", "grid.every=2"]
 FIELDS = {
+    **{("path", kind): ["objective.kind=bridging"] for kind in ("bridge", "sine_bridge", "quadratic_bridge")},
+    ("objective", "bridging"): ["path.kind=bridge"],
+    **{
+        ("source", kind): ["path.kind=bridge", "objective.kind=bridging"]
+        for kind in ("masked", "coarse", "noisy", "digits")
+    },
     ("coupling", "optimal_transport"): ["train.coupling.block=4", "train.coupling.classwise=true"],
     ("objective", "hybrid"): ["backbone.learn_sigma=true"],
     ("w", "kl_eta"): ["sampler.w.eta=0.5"],
@@ -53,6 +59,7 @@ def kinds(slot: ComponentSlot, key: str) -> list[tuple[str, str, str]]:
 OPTIONS = [
     *kinds(slots.PATH, "path"),
     *kinds(slots.OBJECTIVE, "objective"),
+    *(("source", "source", kind) for kind in ("masked", "coarse", "noisy", "digits")),  # others need files
     *kinds(slots.QUANTITY, "objective.predict"),
     *kinds(slots.QUANTITY, "objective.measure"),
     *kinds(slots.LOSS_WEIGHT, "objective.weight"),

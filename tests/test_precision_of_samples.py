@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from measuring import SMALL, pixels, refused, sets, sitkit, trained
+from sitkit.recipes.experiment.field_types import Precision
 from sitkit.recipes.experiment.overrides import recipe_from_table
-from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import load_for_sampling
 from sitkit.recipes.network.precision import with_precision
 from sitkit.recipes.runs.run import Run

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.parallel import DistributedDataParallel
 
+from sitkit.recipes.experiment.field_types import Precision
 from sitkit.recipes.experiment.read_recipe import read_recipe
-from sitkit.recipes.experiment.recipe import Precision
 from sitkit.recipes.network.build import build_network
 from sitkit.recipes.network.precision import compile_blocks, with_precision
 from sitkit.recipes.sampling.generator import NonFiniteError, SampleGenerator
@@ -93,7 +93,7 @@ def test_images_that_diverge_for_one_process_diverge_for_all() -> None:
 
     class Healthy(Diverging):
         def __call__(self, numbers: Tensor, labels: Tensor | None) -> Any:
-            return SimpleNamespace(pixels=healthy[int(numbers[0]) // 10])
+            return SimpleNamespace(with_sources=healthy[int(numbers[0]) // 10])
 
     with pytest.raises(NonFiniteError, match="10 samples"):
         sample_grid.generate_rows(Healthy(), 10, None, Member(0, 2), sharded=False)

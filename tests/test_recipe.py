@@ -99,7 +99,7 @@ def test_settings_are_toml_or_strings_and_a_new_kind_drops_old_fields(tmp_path: 
             "objective.predict=nois",
             "objective.predict: no quantity 'nois' (did you mean 'noise'?); known: velocity, noise",
         ),
-        ("path=vpp", "path: no path 'vpp' (did you mean 'vp'?); known: ddpm, gvp, linear, vp"),
+        ("path=vpp", "path: no path 'vpp' (did you mean 'vp'?); known: bridge, ddpm, "),
         ("train.steps=many", "train.steps: should be a valid integer, got 'many'"),
         ("train.batch=0", "train.batch: should be greater than or equal to 1, got 0"),
         ("train.batch=1.5", "train.batch: should be a valid integer"),

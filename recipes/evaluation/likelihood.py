@@ -79,6 +79,12 @@ def likelihood(
         UserError: the data have no pixels or no held-out images, there is no complete checkpoint, the ODE cannot be
             solved, the folder cannot be written, or other processes do not finish.
     """
+    if recipe.two_sided or recipe.source:
+        raise UserError(
+            f"{run.folder}: no likelihood with source.kind = '{recipe.source.kind if recipe.source else 'noise'}' and "
+            f"path.kind = '{recipe.path.kind}': it needs the density of what the ODE starts from, so a path from noise "
+            "without a source"
+        )
     partition = WorkPartition.from_environment()
     device = partition.device(device)
     split = run.data(recipe, heldout=True)
@@ -139,7 +145,7 @@ def _held_out(split: Split) -> int:
 
 def _velocity_for_labels(network: nn.Module, recipe: Recipe, split: Split) -> Callable[[Tensor], Field]:
     """Return the function from labels to the network's velocity."""
-    objective = recipe.objective.build(path=recipe.path.build())
+    objective = recipe.build_objective()
     model = all_channels(network, objective)
 
     def velocity_of(labels: Tensor) -> Field:

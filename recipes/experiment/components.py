@@ -56,7 +56,7 @@ class Component:
             return self.target
         parameters = inspect.signature(self.target).parameters
         arguments = {name: provided[name] for name in parameters if name in provided}
-        for name in type(self.fields).model_fields:
+        for name in type(self.fields).model_fields.keys() - self.slot.own_fields:
             value = getattr(self.fields, name)
             arguments[name] = value.build(**provided) if isinstance(value, Component) else value
         try:
@@ -77,6 +77,7 @@ class ComponentSlot:
         nested: slots for parameters that are components themselves.
         used_as_is: whether the class or function itself is the component, which is not called and has no fields.
         bounds: the least and the largest value of fields whose large values would exhaust memory.
+        own_fields: fields of the slot itself, with their types and defaults. They are not passed to the component.
         none_value: the value that stands for no component; None if a component is required.
         default_kind: the kind of a table without one; None if a kind is required.
     """
@@ -88,6 +89,7 @@ class ComponentSlot:
     nested: Mapping[str, "ComponentSlot"] = field(default_factory=dict, compare=False)
     used_as_is: bool = False
     bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    own_fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, compare=False)
     none_value: str | None = None
     default_kind: str | None = None
 
@@ -145,6 +147,14 @@ class ComponentSlot:
             return value
         if isinstance(value, str):
             value = {"kind": value}
+        if isinstance(value, dict) and self.none_value is not None and value.get("kind") == self.none_value:
+            if others := [key for key in value if key != "kind"]:
+                raise PydanticCustomError(
+                    "component",
+                    "'{kind}' has no fields, got {others}",
+                    {"kind": self.none_value, "others": ", ".join(others)},
+                )
+            return None
         if not isinstance(value, dict):
             value = self._table_of(value)
             trust |= Trust.of(value)
@@ -203,6 +213,7 @@ class ComponentSlot:
                     low, high = self.bounds[name]
                     kind = Annotated[kind, Field(ge=low, le=high)]
                 keys[name] = (kind, default)
+        keys.update(self.own_fields)
         return create_model(target.__name__, __base__=ComponentFields, **keys)
 
     def _table_of(self, built: Any) -> dict[str, Any]:

@@ -1,38 +1,14 @@
 """The recipe: all settings of an experiment as one frozen, validated value."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..support.schema import Section
 from . import slots
 from .components import Component
-
-Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Steps = Annotated[int, Field(ge=1, le=10**8 - 1)]
-"""Names of checkpoints have eight digits."""
-Batch = Annotated[int, Field(ge=1, le=2**20)]
-"""The limit catches mistakes: sample numbers, times and labels of a whole batch are held in memory."""
-Bins = Annotated[int, Field(ge=1, le=10_000)]
-"""Intervals of [0, 1]: each record of metrics has a value for each."""
-SolverSteps = Annotated[int, Field(ge=1, le=10**6)]
-"""Networks get times as float32: with more steps, times near t = 1 would be equal."""
-Threads = Annotated[int, Field(ge=0, le=1024)]
-Images = Annotated[int, Field(ge=2, le=10**9)]
-Draws = Annotated[int, Field(ge=1, le=10**6)]
-"""Each draw has its own seed; the seeds of further draws follow that of the first."""
-
-
-def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
-    if not interval[0] < interval[1]:
-        raise ValueError(f"should be [low, high] with low < high, got {list(interval)}")
-    return interval
-
-
-Time = Annotated[float, Field(ge=0, le=1)]
-Times = Annotated[tuple[Time, Time], AfterValidator(_ordered)]
-Interval = Literal["auto"] | Times
-Precision = Literal["float32", "tf32", "bf16"]
+from .field_types import Batch, Bins, Count, Draws, Images, Interval, Precision, Steps, Threads, Times
+from .sampler import Sampler
 
 
 class Optimizer(Section):
@@ -138,41 +114,6 @@ class Log(Every):
     sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
 
-class Sampler(Section):
-    """How samples are generated.
-
-    `solver` takes `steps` steps through `interval`, at `times`. If `last` is not `none`, the last step is of that kind
-    and of length `last_step`. `auto` stands for the settings of `samplers.plan`, with one network evaluation a step, or
-    for those that another solver needs (`experiment.auto_values`).
-    """
-
-    kind: Literal["ode", "sde"] = "ode"
-    path: Annotated[Component | None, slots.SAMPLING_PATH] = None
-    """The path to sample along. `auto` is the path of training; any other path uses `samplers.reparametrise`."""
-    solver: Annotated[Component | None, slots.SOLVER] = None
-    steps: SolverSteps = 50
-    times: Annotated[Component | None, slots.TIME_GRID] = None
-    """The times of the steps: a function of `samplers.grids`."""
-    interval: Interval = "auto"
-    last: Literal["auto", "none", "euler", "tweedie", "mean"] = "auto"
-    last_step: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    w: Annotated[Component, slots.DIFFUSION] = Field(default={}, validate_default=True)
-    precision: Precision = "float32"
-    """The precision of the network's matmuls. The solver computes in float32."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.solver and not slots.solves(self.solver.target, self.kind):
-            raise ValueError(f"solver '{self.solver.kind}' does not fit kind = '{self.kind}'; use 'auto'")
-        if self.kind == "ode" and self.last == "mean":
-            raise ValueError("last = 'mean' is for SDEs; for an ODE: auto, none, euler or tweedie")
-        if self.path and self.solver and slots.takes_network(self.solver.target):
-            raise ValueError(f"solver '{self.solver.kind}' takes the network as it was trained: path must be 'auto'")
-        if self.path and self.kind == "sde" and slots.needs_loss_curve(self.w):
-            raise ValueError(f"w = '{self.w.kind}' is computed along the path of training: path must be 'auto'")
-        return self
-
-
 class Guidance(Section):
     """Classifier-free guidance. Scale 1 turns it off; the official code guides the first 3 channels only."""
 
@@ -199,6 +140,8 @@ class Recipe(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Annotated[Component, slots.DATA]
+    source: Annotated[Component | None, slots.SOURCE] = None
+    """What a two-sided path starts from; None is noise. With `condition`, the network sees it without its noise."""
     path: Annotated[Component, slots.PATH] = Field(default={}, validate_default=True)
     objective: Annotated[Component, slots.OBJECTIVE] = Field(default={}, validate_default=True)
     backbone: Annotated[Component, slots.BACKBONE]
@@ -213,6 +156,59 @@ class Recipe(Section):
     guidance: Guidance = Guidance()
     evaluation: Evaluation = Evaluation()
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether the path is from a source to data, instead of from noise to data."""
+        return slots.is_two_sided_path(self.path.target)
+
+    @property
+    def conditions_on_source(self) -> bool:
+        """Whether the network takes the source as further input channels."""
+        return self.source is not None and bool(getattr(self.source.fields, "condition", False))
+
+    def build_objective(self) -> Any:
+        """Return the objective of the recipe's path.
+
+        Raises:
+            UserError: path or objective refuses its fields.
+        """
+        path = self.path.build()
+        return self.objective.build(path=path, bridge=path)
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> Self:
+        """Refuse combinations of source, path, objective and sampler that are not valid."""
+        path, objective, sampler = self.path.kind, self.objective.kind, self.sampler
+        if slots.is_two_sided_objective(self.objective.target) != self.two_sided:
+            other = "objective.kind = 'bridging'" if self.two_sided else "path.kind = 'bridge'"
+            kind = "a two-sided path" if self.two_sided else "a path from noise"
+            raise ValueError(f"path '{path}' is {kind}, which objective '{objective}' does not take: set {other}")
+        if self.source is not None:
+            if not (self.two_sided or self.conditions_on_source):
+                raise ValueError(
+                    f"source '{self.source.kind}' needs a two-sided path: set path.kind = 'bridge' and "
+                    "objective.kind = 'bridging'; or set source.condition = true to sample from noise, given the source"
+                )
+            if objective == "hybrid":
+                raise ValueError("a source needs objective.kind = 'bridging' or 'matching', not 'hybrid'")
+            if self.train.coupling is not None:
+                raise ValueError(f"source '{self.source.kind}' is a coupling: train.coupling must be independent")
+        if (self.source or self.two_sided) and slots.needs_loss_curve(sampler.w):
+            raise ValueError(f"w = '{sampler.w.kind}' is for a path from noise without a source: set another sampler.w")
+        if not self.two_sided:
+            return self
+        if sampler.path:
+            raise ValueError(f"sampler.path must be 'auto' for the two-sided path '{path}'")
+        if sampler.solver and slots.takes_path(sampler.solver.target):
+            raise ValueError(
+                f"sampler.solver '{sampler.solver.kind}' is for paths from noise; for the two-sided path '{path}' set "
+                "sampler.solver = 'auto', 'euler', 'heun' or 'rk4', or, for sampler.kind = 'sde', 'euler_maruyama' or "
+                "'stochastic_heun'"
+            )
+        if self.guidance.channels != "all":
+            raise ValueError(f"guidance.channels must be 'all' for the two-sided path '{path}'")
+        return self
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse combinations of sections that are not valid."""
@@ -222,7 +218,7 @@ class Recipe(Section):
         if coupling is None:
             return self
         predict = getattr(self.objective.fields, "predict", None)
-        if self.sampler.kind == "sde" or (predict and predict.kind == "score"):
+        if (self.sampler.kind == "sde" and not self.two_sided) or (predict and predict.kind == "score"):
             raise ValueError(
                 "train.coupling must be independent for sampler.kind = 'sde' and objective.predict = 'score': "
                 "under any other, the score does not follow from the velocity"

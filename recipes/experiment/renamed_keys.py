@@ -41,7 +41,12 @@ def with_new_keys(table: Any, *, notify: bool = False) -> Any:
 
 
 def with_old_keys(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a whole recipe's table, as it is dumped, with the old names of its keys: the form for digests."""
+    """Return a whole recipe's table, as it is dumped, with the old names of its keys: the form for digests.
+
+    `source` is left out if it is noise, as in recipes that were written before there were other sources.
+    """
+    if table.get("source") == "noise":
+        table = {key: value for key, value in table.items() if key != "source"}
     for old, new in RENAMED.items():
         table = _renamed(table, new, old)
     return table

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from sitkit.interpolants import Interpolant
+from sitkit.interpolants import Interpolant, TwoSided
 from sitkit.samplers import Tweedie
 
 from .components import Component, ComponentSlot
@@ -17,7 +17,17 @@ def _has_parameters(*names: str) -> Callable[[Any], bool]:
 
 
 def _is_path(target: Any) -> bool:
+    return is_path_from_noise(target) or is_two_sided_path(target)
+
+
+def is_path_from_noise(target: Any) -> bool:
+    """Return whether a class is a path from noise to data."""
     return inspect.isclass(target) and issubclass(target, Interpolant) and not inspect.isabstract(target)
+
+
+def is_two_sided_path(target: Any) -> bool:
+    """Return whether a class is a path from a source to data."""
+    return inspect.isclass(target) and issubclass(target, TwoSided) and not inspect.isabstract(target)
 
 
 def _is_quantity(target: Any) -> bool:
@@ -25,9 +35,12 @@ def _is_quantity(target: Any) -> bool:
 
 
 def _is_objective(target: Any) -> bool:
-    """Return whether instances of a class are objectives of paths from noise. Others have a method `scored`."""
-    takes_noise = hasattr(target, "field") and not hasattr(target, "scored")
-    return inspect.isclass(target) and takes_noise and not getattr(target, "_is_protocol", False)
+    return inspect.isclass(target) and hasattr(target, "field") and not getattr(target, "_is_protocol", False)
+
+
+def is_two_sided_objective(target: Any) -> bool:
+    """Return whether a class is an objective of two-sided paths: it returns the score beside the velocity."""
+    return hasattr(target, "scored")
 
 
 def _is_callable_class(target: Any) -> bool:
@@ -62,6 +75,11 @@ def solves(solver: Any, kind: str) -> bool:
     return _has_parameters("velocity", "w")(solver) or is_stochastic(solver) == (kind == "sde")
 
 
+def takes_path(solver: Any) -> bool:
+    """Return whether a solver takes the path from noise to data."""
+    return _has_parameters("path")(solver)
+
+
 def takes_network(solver: Any) -> bool:
     """Return whether a solver takes the network itself, instead of the velocity."""
     return _has_parameters("model")(solver)
@@ -83,11 +101,18 @@ def _is_time_grid(target: Any) -> bool:
     return inspect.isfunction(target) and takes
 
 
-def _is_data(target: Any) -> bool:
+def is_data_set(target: Any) -> bool:
     """Return whether a function is annotated to return a `Split`."""
     from ..data.images import Split
 
     return inspect.isfunction(target) and get_type_hints(target).get("return") is Split
+
+
+def _is_source(target: Any) -> bool:
+    """Return whether a class or function makes sources: a data set, or a function of images, noise and labels."""
+    if not _is_callable_class(target):
+        return is_data_set(target)
+    return len(inspect.signature(target.__call__).parameters) == 4  # with self
 
 
 def _is_extractor(target: Any) -> bool:
@@ -101,9 +126,17 @@ def needs_loss_curve(w: Component) -> bool:
     return _has_parameters("loss_curve")(w.target) or (inner is not None and needs_loss_curve(inner))
 
 
-DATA = ComponentSlot("data", "sitkit.recipes.data", _is_data, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
+DATA = ComponentSlot("data", "sitkit.recipes.data", is_data_set, bounds={"classes": (0, 10**6), "size": (0, 2**16)})
 PATH = ComponentSlot("path", "sitkit.interpolants", _is_path, default_kind="linear")
-SAMPLING_PATH = replace(PATH, none_value="auto")
+SAMPLING_PATH = replace(PATH, accepts=is_path_from_noise, none_value="auto")
+SOURCE = ComponentSlot(
+    "source",
+    "sitkit.recipes.data.sources",
+    _is_source,
+    bounds={"classes": (0, 10**6), "size": (0, 2**16)},
+    own_fields={"condition": (bool, False)},
+    none_value="noise",
+)
 QUANTITY = ComponentSlot("quantity", "sitkit.objectives.quantities", _is_quantity, used_as_is=True)
 LOSS_WEIGHT = ComponentSlot(
     "weight", "sitkit.objectives.weights", _is_weight, provided=frozenset({"path"}), none_value="none"
@@ -112,7 +145,7 @@ OBJECTIVE = ComponentSlot(
     "objective",
     "sitkit.objectives",
     _is_objective,
-    provided=frozenset({"path"}),
+    provided=frozenset({"path", "bridge"}),
     default_kind="matching",
     nested={"predict": QUANTITY, "measure": replace(QUANTITY, none_value="auto"), "weight": LOSS_WEIGHT},
 )
@@ -125,7 +158,7 @@ BACKBONE = ComponentSlot(
     "backbone",
     "sitkit.backbones",
     _has_parameters(*IMAGE_SIZES),
-    provided=frozenset(IMAGE_SIZES),
+    provided=frozenset((*IMAGE_SIZES, "out_channels")),
     bounds={"depth": (1, 10_000)},
 )
 _in_diffusion: dict[str, ComponentSlot] = {}

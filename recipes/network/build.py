@@ -13,28 +13,47 @@ from ..experiment.recipe import Recipe
 from ..storage import checkpoints
 from ..support.errors import UserError
 from .checkpoint_weights import read_ema
+from .conditions import bind_conditions
 from .precision import compile_blocks
+
+HINTS = {
+    "hybrid": " (hybrid needs backbone.learn_sigma = true)",
+    "bridging": " (bridging needs a backbone with a parameter out_channels)",
+}
+"""What a backbone needs for an objective."""
 
 
 def build_network(recipe: Recipe, split: Split) -> nn.Module:
     """Return the recipe's network for the recipe's data, with initial weights that depend on the seed alone."""
-    channels, height, width = split.training.shape
-    if height != width:
-        raise UserError(f"images must be square, got {height} x {width}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network: nn.Module = recipe.backbone.build(
-            input_size=height, in_channels=channels, num_classes=len(split.classes)
-        )
-    objective = recipe.objective.build(path=recipe.path.build())
-    image = torch.zeros(1, channels, height, width)
+        network = build_backbone(recipe, split.training.shape, len(split.classes))
+    objective = recipe.build_objective()
+    image = torch.zeros(1, *split.training.shape)
+    start = (image, image) if recipe.two_sided else (image,)
     try:
         with torch.no_grad():
-            objective(all_channels(network, objective), image, image, torch.full((1,), 0.5))
+            source = image if recipe.conditions_on_source else None
+            model = bind_conditions(all_channels(network, objective), None, source)
+            objective(model, image, *start, torch.full((1,), 0.5))
     except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"backbone and objective do not fit (hybrid needs backbone.learn_sigma = true): {error}"
-        ) from None
+        needs = HINTS.get(recipe.objective.kind, "")
+        raise UserError(f"backbone and objective do not fit{needs}: {error}") from None
+    return network
+
+
+def build_backbone(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Return the recipe's network for states (C, H, W), with as many channels as its source and objective need.
+
+    Raises:
+        UserError: images are not square, or the backbone refuses its fields.
+    """
+    channels, height, width = shape
+    if height != width:
+        raise UserError(f"images must be square, got {height} x {width}")
+    inputs, outputs = channels * (1 + recipe.conditions_on_source), channels * (1 + recipe.two_sided)
+    sizes = {"input_size": height, "in_channels": inputs, "num_classes": classes}
+    network: nn.Module = recipe.backbone.build(**sizes, **({"out_channels": outputs} if outputs != inputs else {}))
     return network
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..experiment.recipe import Precision
+from ..experiment.field_types import Precision
 from ..support.errors import UserError
 from ..support.torch_settings import float32_math
 

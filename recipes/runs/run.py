@@ -146,7 +146,7 @@ class Run:
             UserError: the data cannot be loaded, or differ from those that the run was created with.
         """
         record = self.data_record()
-        needed = images or slots.needs_loss_curve(recipe.sampler.w)
+        needed = images or recipe.source is not None or slots.needs_loss_curve(recipe.sampler.w)
         if record is not None and not needed and (known := record.split(recipe.data)) is not None:
             return known
         split = open_data(recipe.data, record)

@@ -1,9 +1,11 @@
 """Class labels of samples, each a function of the sample's index."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from ..support.errors import UserError
 from ..support.names import did_you_mean
 
 Rule = Literal["balanced", "random"]
+Classes = Tensor | np.ndarray | Sequence[int | str] | int | str
+"""Classes of samples: labels (B,) of integers, class names, or one label or name for all samples."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,32 @@ class Labels:
         if not self.classes:
             return "none"
         return {"balanced": "in turn", "random": "random"}[self.rule] + _class_list(self.named)
+
+
+def labels_of(classes: Classes, names: tuple[str, ...]) -> Tensor:
+    """Return classes as labels, int64: (B,), or () for one class.
+
+    Args:
+        classes: labels or names.
+        names: the names of all classes, by label.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    listed: Any = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
+    several = isinstance(listed, Iterable) and not isinstance(listed, str)
+    return torch.tensor([_label(one, names) for one in listed] if several else _label(listed, names), dtype=torch.int64)
+
+
+def _label(one: object, names: tuple[str, ...]) -> int:
+    if isinstance(one, str):
+        return int(Labels(names, named=(one,)).chosen[0])
+    if not isinstance(one, Integral) or isinstance(one, bool):
+        raise UserError(f"labels are (B,) integers, class names, or one for all samples, got {one!r}")
+    label = int(one)
+    if not 0 <= label < len(names):
+        raise UserError(f"label {label} is not between 0 and {len(names) - 1}")
+    return label
 
 
 def _class_list(named: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from ..experiment.changes import DATA_PATHS, SAMPLING, change_trained
 from ..experiment.load_recipe import Settings, pairs_of, trust_of
 from ..network.device import device_of
 from ..runs.run import Run
-from .trained_run import Classes, TrainedRun
+from .labels import Classes
+from .trained_run import TrainedRun
 
 
 def load_run(

@@ -12,6 +12,7 @@ from ..runs.data_paths import PATH_KEYS
 from ..storage import checkpoints
 from ..support.environment import versions
 from .labels import Labels
+from .sources import describe_sources
 
 MADE_BY = "made_by"
 """The part of a manifest that affects samples by rounding only. It may differ when sampling resumes."""
@@ -44,6 +45,7 @@ def manifest_of(
         "average_sha256": _sha256(checkpoint, average),
         "seed": seed,
         "labels": str(labels),
+        **describe_sources(recipe, split),
         "decoder": decoder or "none: states are pixels",
         "pixels": "floor(clamp(127.5 x + 128, 0, 255))",
         "precision": recipe.sampler.precision,
@@ -59,6 +61,8 @@ def manifest_of(
 def identity(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a manifest that is equal for samples that are equal up to rounding."""
     recipe = {key: manifest["recipe"][key] for key in OF_SAMPLES}
+    if (source := manifest["recipe"].get("source", "noise")) != "noise":
+        recipe["source"] = source
     if isinstance(recipe["data"], dict):
         recipe["data"] = {key: value for key, value in recipe["data"].items() if key not in PATH_KEYS}
     return {key: value for key, value in manifest.items() if key != MADE_BY} | {"recipe": recipe}

@@ -122,7 +122,7 @@ def sample_to_grid(request: SampleRequest, count: int, out: Path) -> SampleBatch
         request.labels(request.seed, torch.arange(count)),
         batch=request.batch,
     )
-    save_image(label_grid(samples.pixels, samples.labels, request.split.classes), out)
+    save_image(label_grid(samples.with_sources, samples.labels, request.split.classes), out)
     return samples
 
 

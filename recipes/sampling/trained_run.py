@@ -1,17 +1,14 @@
 """A trained run as components of the libraries: its network, path, objective and velocity."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sitkit.interpolants import Interpolant
-from sitkit.objectives import Objective
+from sitkit.objectives import ScoredField
 from sitkit.samplers import Field
 
 from ..data.images import Split
@@ -23,11 +20,10 @@ from ..runs.run import Run
 from ..support.errors import UserError
 from ..support.limits import MOST_IMAGES, MOST_ROWS, MOST_SEED, whole_number
 from ..support.random_streams import Stream, noise
-from .generator import SampleBatch, SampleGenerator, generate, guided_field
-from .labels import Labels
-
-Classes = Tensor | np.ndarray | Sequence[int | str] | int | str
-"""Classes of samples: labels (B,) of integers, class names, or one label or name for all samples."""
+from .generator import SampleBatch, SampleGenerator, generate
+from .labels import Classes, Labels, labels_of
+from .solve import conditioned_field
+from .sources import SampleSources, SourceBatch
 
 
 class TrainedRun:
@@ -70,16 +66,14 @@ class TrainedRun:
         return load_for_sampling(self.recipe, self._split, self.checkpoint, self.device, self.ema)
 
     @cached_property
-    def path(self) -> Interpolant:
-        """The path that the network was trained on."""
-        path: Interpolant = self.recipe.path.build()
-        return path
+    def path(self) -> Any:
+        """The path that the network was trained on: an `Interpolant`, or a `TwoSided` path."""
+        return self.recipe.path.build()
 
     @cached_property
-    def objective(self) -> Objective:
-        """The objective that the network was trained with."""
-        objective: Objective = self.recipe.objective.build(path=self.path)
-        return objective
+    def objective(self) -> Any:
+        """The objective that the network was trained with: an `Objective`, or `Bridging` on a two-sided path."""
+        return self.recipe.build_objective()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,33 +85,56 @@ class TrainedRun:
         """The names of the classes, by label; none if the network is unconditional."""
         return tuple(self._split.classes)
 
-    def velocity(self, labels: Classes | None = None, *, guidance: float = 1.0) -> Field:
+    def velocity(
+        self, labels: Classes | None = None, *, guidance: float = 1.0, condition: Tensor | None = None
+    ) -> Field:
         """Return the velocity that the network stands for, along `path`, for any solver of `sitkit.samplers`.
+
+        On a two-sided path, it is infinite outside of `interval`.
 
         Args:
             labels: the classes; None for the unconditional velocity. Labels (B,) fit states (B, C, H, W) only.
             guidance: the scale of classifier-free guidance; 1 is none. Its interval and channels are the recipe's.
+            condition: what the network sees of the sources, (B, C, H, W), if the recipe has `source.condition = true`.
 
         Returns:
             (x_t (B, C, H, W), t (B,)) -> (B, C, H, W) on `device`.
 
         Raises:
-            UserError: there is no such class, or guidance without labels.
+            UserError: there is no such class, or guidance without labels; or the condition is missing, or not used.
         """
-        if labels is None:
-            if guidance != 1:
-                raise UserError(f"guidance = {guidance} needs labels: give the classes of the samples")
-            return self.objective.field(self._call)
-        scaled = self.recipe.model_copy(
-            update={"guidance": self.recipe.guidance.model_copy(update={"scale": float(guidance)})}
-        )
-        y = self.labels(labels)
+        velocity: Field = self.objective.field(self._model(labels, guidance, condition))
+        return velocity
 
-        def model(x: Tensor, t: Tensor) -> Tensor:
-            rows = y.expand(len(x)) if not y.ndim else y
-            return guided_field(self._call, scaled, rows, len(self.classes), self.objective, self.shape[0])(x, t)
+    def scored(
+        self, labels: Classes | None = None, *, guidance: float = 1.0, condition: Tensor | None = None
+    ) -> ScoredField:
+        """Return velocity and score of a two-sided path, for `SDE.of`. Arguments and errors are those of `velocity`.
 
-        return self.objective.field(model)
+        Raises:
+            UserError: the path is from noise. There, `SDE` computes the score from the velocity.
+        """
+        if not self.recipe.two_sided:
+            raise UserError(f"{self.folder} has a path from noise: use SDE(run.velocity(), run.path, w)")
+        scored: ScoredField = self.objective.scored(self._model(labels, guidance, condition))
+        return scored
+
+    def source(self, n: int, *, seed: int = 0, labels: Classes | None = None) -> Tensor:
+        """Return the sources of samples number 0 to n - 1 of a seed, (n, C, H, W) float32 on `device`.
+
+        They are those of `sample` with the same seed and labels. `decode` returns them as images.
+
+        Raises:
+            UserError: neither the path nor the network takes a source, or the data are missing.
+        """
+        return self._sources(n, seed, labels).source.to(self.device)
+
+    def condition(self, n: int, *, seed: int = 0, labels: Classes | None = None) -> Tensor:
+        """Return what the network sees of the sources that `source` returns for the same arguments.
+
+        That is the source without its noise: the visible part of a masked image, or a coarse image.
+        """
+        return self._sources(n, seed, labels).observation.to(self.device)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -132,13 +149,13 @@ class TrainedRun:
         """
         if not self.classes:
             raise UserError(f"{self.folder} has no classes: leave out labels")
-        listed: Any = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
-        several = isinstance(listed, Iterable) and not isinstance(listed, str)
-        found = [self._label(one) for one in listed] if several else self._label(listed)
-        return torch.tensor(found, dtype=torch.int64, device=self.device)
+        return labels_of(classes, self.classes).to(self.device)
 
     def noise(self, n: int, *, seed: int = 0) -> Tensor:
-        """Return the noise that samples number 0 to n - 1 of a seed start from, (n, C, H, W) float32 on `device`."""
+        """Return the noise that samples number 0 to n - 1 of a seed start from, (n, C, H, W) float32 on `device`.
+
+        On a two-sided path, samples start from `source`, and this is the noise of the path.
+        """
         indices = torch.arange(whole_number("n", n, 0, MOST_IMAGES))
         return noise(whole_number("seed", seed, 0, MOST_SEED), Stream.START, indices, self.shape).to(self.device)
 
@@ -169,13 +186,7 @@ class TrainedRun:
         """Return what `sample` does, with the labels of the samples and their cost."""
         n, seed = whole_number("n", n, 1, MOST_IMAGES), whole_number("seed", seed, 0, MOST_SEED)
         batch = whole_number("batch", batch, 1, MOST_ROWS)
-        if labels is None:
-            y = Labels(self.classes, self.recipe.evaluation.labels)(seed, torch.arange(n))
-        else:
-            y = self.labels(labels).cpu()
-            y = y.expand(n) if not y.ndim else y
-            if len(y) != n:
-                raise UserError(f"there are {len(y)} labels for {n} samples: give one of each, or one for all")
+        y = self._labels_of_samples(n, seed, labels)
         return generate(SampleGenerator(self.network, self.recipe, self._split, seed), n, y, batch=batch)
 
     def heldout(self) -> tuple[Tensor, Tensor]:
@@ -197,13 +208,41 @@ class TrainedRun:
     def _call(self) -> Callable[..., Tensor]:
         return with_precision(self.recipe.sampler.precision, all_channels(self.network, self.objective))
 
-    def _label(self, one: object) -> int:
-        names = self.classes
-        if isinstance(one, str):
-            return int(Labels(names, named=(one,)).chosen[0])
-        if not isinstance(one, Integral) or isinstance(one, bool):
-            raise UserError(f"labels are (B,) integers, class names, or one for all samples, got {one!r}")
-        label = int(one)
-        if not 0 <= label < len(names):
-            raise UserError(f"label {label} is not between 0 and {len(names) - 1}")
-        return label
+    def _sources(self, n: int, seed: int, labels: Classes | None) -> SourceBatch:
+        if not (self.recipe.two_sided or self.recipe.source):
+            raise UserError(f"{self.folder} has no source: samples start from `noise`")
+        indices = torch.arange(whole_number("n", n, 0, MOST_IMAGES))
+        seed = whole_number("seed", seed, 0, MOST_SEED)
+        sources = SampleSources(self.recipe, self._split, seed)
+        return sources(indices, self._labels_of_samples(len(indices), seed, labels))
+
+    def _model(self, labels: Classes | None, guidance: float, condition: Tensor | None) -> Field:
+        """Return the network as a field for labels (B,), or one for all, and further input channels (B, C, H, W)."""
+        if labels is None and guidance != 1:
+            raise UserError(f"guidance = {guidance} needs labels: give the classes of the samples")
+        if (condition is not None) != self.recipe.conditions_on_source:
+            what = "takes condition=run.condition(n)" if condition is None else "takes no condition"
+            raise UserError(f"the network of {self.folder} {what}: see source.condition of its recipe")
+        if labels is None and condition is None:
+            return self._call
+        scaled = self.recipe.model_copy(
+            update={"guidance": self.recipe.guidance.model_copy(update={"scale": float(guidance)})}
+        )
+        y = None if labels is None else self.labels(labels)
+        condition = None if condition is None else condition.to(self.device)
+
+        def model(x: Tensor, t: Tensor) -> Tensor:
+            rows = y.expand(len(x)) if y is not None and not y.ndim else y
+            return conditioned_field(self._call, scaled, rows, condition, len(self.classes), self.shape[0])(x, t)
+
+        return model
+
+    def _labels_of_samples(self, n: int, seed: int, labels: Classes | None) -> Tensor | None:
+        """Return the labels of samples, (n,) on the CPU; None if there are no classes."""
+        if labels is None:
+            return Labels(self.classes, self.recipe.evaluation.labels)(seed, torch.arange(n))
+        y = self.labels(labels).cpu()
+        y = y.expand(n) if not y.ndim else y
+        if len(y) != n:
+            raise UserError(f"there are {len(y)} labels for {n} samples: give one of each, or one for all")
+        return y

@@ -29,14 +29,23 @@ class Stream(IntEnum):
     FLIP = 8
     LATENT = 9
     LABEL = 10
+    SOURCE = 11
+    """The noise of sources in training, and of sources that are made of images."""
+    SOURCE_ORDER = 12
+    SOURCE_LATENT = 13
+    START_SOURCE = 14
+    """The noise of sources in sampling."""
+    START_IMAGE = 15
+    START_LATENT = 16
 
 
 class Permutation:
     """The order in which training uses images: each epoch is another random permutation of all of them."""
 
-    def __init__(self, seed: int, count: int):
+    def __init__(self, seed: int, count: int, stream: Stream = Stream.ORDER):
         self.seed = seed
         self.count = count
+        self.stream = stream
         self._permutation = lru_cache(maxsize=2)(self._make)  # threads may work on the end of one epoch and on the next
 
     def __call__(self, index: Tensor) -> Tensor:
@@ -49,7 +58,7 @@ class Permutation:
         return images
 
     def _make(self, epoch: int) -> Tensor:
-        key = philox.key(self.seed, Stream.ORDER, epoch)
+        key = philox.key(self.seed, self.stream, epoch)
         high, low = philox.words(key, torch.arange(self.count), 2).unbind(1)
         return ((high << 31) | (low >> 1)).argsort(stable=True)
 

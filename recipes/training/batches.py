@@ -12,8 +12,10 @@ from torch import Tensor
 from ..data.images import Split
 from ..experiment.auto_values import train_interval
 from ..experiment.recipe import Recipe
+from ..runs.source_data import open_source
 from ..support import random_streams
 from ..support.errors import UserError
+from ..support.random_streams import Stream
 from .process_group import ProcessGroup
 
 
@@ -27,6 +29,8 @@ class MicroBatch:
     """The indices of the images in the training data, (M,) int64."""
     x: Tensor
     """States, (M, C, H, W) float32."""
+    source: Tensor | None
+    """States of another data set, (M, C, H, W) float32, if the source is one."""
     t: Tensor
     """Times, (M,) float32."""
     labels: Tensor | None
@@ -37,8 +41,10 @@ class MicroBatch:
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the micro-batch on a device. The copy does not block."""
         numbers, images, x, t = (_to_device(part, device) for part in (self.numbers, self.images, self.x, self.t))
-        labels, y = (None if part is None else _to_device(part, device) for part in (self.labels, self.y))
-        return MicroBatch(numbers, images, x, t, labels, y)
+        source, labels, y = (
+            None if part is None else _to_device(part, device) for part in (self.source, self.labels, self.y)
+        )
+        return MicroBatch(numbers, images, x, source, t, labels, y)
 
 
 class Batches:
@@ -56,6 +62,10 @@ class Batches:
         self.times = recipe.train.times.build()
         self.order = random_streams.Permutation(recipe.seed, len(split.training))
         self.data = split.training
+        self.source_data = open_source(recipe, split)
+        self.source = None if self.source_data is None else self.source_data.training
+        if self.source is not None:
+            self.source_order = random_streams.Permutation(recipe.seed, len(self.source), Stream.SOURCE_ORDER)
         self.labelled = bool(split.classes)
         self.null = len(split.classes)
 
@@ -72,12 +82,15 @@ class Batches:
         seed, train = self.recipe.seed, self.recipe.train
         images = self.order(numbers)
         flips = random_streams.flips(seed, numbers, train.flip)
-        x = self.data.states(images, flips, partial(random_streams.noise, seed, random_streams.Stream.LATENT, numbers))
-        labels = y = None
+        x = self.data.states(images, flips, partial(random_streams.noise, seed, Stream.LATENT, numbers))
+        source = labels = y = None
+        if self.source is not None:
+            latents = partial(random_streams.noise, seed, Stream.SOURCE_LATENT, numbers)
+            source = self.source.states(self.source_order(numbers), torch.zeros_like(flips), latents)
         if self.labelled:
             labels = self.data.labels[images]
             y = random_streams.drop_labels(seed, numbers, labels, self.null, train.label_dropout)
-        return MicroBatch(numbers, images, x, t, labels, y)
+        return MicroBatch(numbers, images, x, source, t, labels, y)
 
 
 def micro_batch_size(recipe: Recipe, world_size: int) -> int:

@@ -18,12 +18,14 @@ are freed as gradients are computed.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..experiment.recipe import Precision, Recipe
+from ..experiment.field_types import Precision
+from ..experiment.recipe import Recipe
+from ..network.build import build_backbone
+from ..network.conditions import bind_conditions
 from ..support.errors import UserError
 from .batches import micro_batch_size
 from .data_summary import DataSummary
@@ -87,7 +89,7 @@ def forward_macs(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> i
     network = _meta_network(recipe, shape, classes)
     counter = FlopCounterMode(display=False)
     with _without_data(recipe), torch.device("meta"), torch.no_grad(), counter:
-        _forward(network, 1, shape, classes)
+        _forward(recipe, network, 1, shape, classes)
     return int(counter.get_total_flops()) // 2
 
 
@@ -122,7 +124,7 @@ def activations(recipe: Recipe, shape: tuple[int, int, int], classes: int, batch
     saved: list[dict[int, Tensor]] = [{}]  # storages that autograd saves, by turns outside and inside a block
     inputs: list[int] = []  # bytes of the input of each block
     with _without_data(recipe), FakeTensorMode():
-        network = _build(recipe, shape, classes)
+        network = build_backbone(recipe, shape, classes)
         constant = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
 
         def save(tensor: Tensor) -> Tensor:
@@ -144,7 +146,7 @@ def activations(recipe: Recipe, shape: tuple[int, int, int], classes: int, batch
         bf16 = recipe.train.precision == "bf16"
         hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            _forward(network, batch, shape, classes).square().mean()
+            _forward(recipe, network, batch, shape, classes).square().mean()
         sizes = [sum(tensor.untyped_storage().nbytes() for tensor in table.values()) for table in saved]
     inside = sizes[1::2]
     if not recipe.compute.activation_checkpointing:
@@ -155,7 +157,7 @@ def activations(recipe: Recipe, shape: tuple[int, int, int], classes: int, batch
 def _meta_network(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return the network on the meta device."""
     with _without_data(recipe), torch.device("meta"):
-        return _build(recipe, shape, classes)
+        return build_backbone(recipe, shape, classes)
 
 
 @contextmanager
@@ -168,16 +170,11 @@ def _without_data(recipe: Recipe) -> Iterator[None]:
         raise UserError(f"backbone = {recipe.backbone.kind} cannot be measured by shapes alone: {reason}") from error
 
 
-def _build(recipe: Recipe, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    if shape[1] != shape[2]:
-        raise UserError(f"images must be square, got {shape[1]} x {shape[2]}")
-    network: nn.Module = recipe.backbone.build(input_size=shape[1], in_channels=shape[0], num_classes=classes)
-    return network
-
-
-def _forward(network: nn.Module, batch: int, shape: tuple[int, int, int], classes: int) -> Tensor:
-    call = partial(network, y=torch.zeros(batch, dtype=torch.long)) if classes else network
-    output: Tensor = call(torch.zeros(batch, *shape), torch.zeros(batch))
+def _forward(recipe: Recipe, network: nn.Module, batch: int, shape: tuple[int, int, int], classes: int) -> Tensor:
+    x = torch.zeros(batch, *shape)
+    labels = torch.zeros(batch, dtype=torch.long) if classes else None
+    call = bind_conditions(network, labels, x if recipe.conditions_on_source else None)
+    output: Tensor = call(x, torch.zeros(batch))
     return output
 
 

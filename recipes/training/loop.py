@@ -11,6 +11,7 @@ from ..experiment.recipe import Recipe
 from ..experiment.recipe_toml import recipe_to_toml
 from ..runs.data_record import open_data
 from ..runs.run import Run
+from ..runs.source_data import record_source
 from ..storage import checkpoints
 from ..support.errors import UserError
 from ..support.interrupts import interrupts
@@ -67,6 +68,7 @@ def _train(recipe: Recipe, folder: Path, group: ProcessGroup, say: Callable[[str
         state, batches = TrainingState(recipe, split, group), Batches(recipe, split, group)
         take_step = TrainingStep(recipe, split, state, group)
         run: Run = group.on_main(lambda: stack.enter_context(Run.open_for_training(folder, recipe, split, trust)))
+        group.on_main(lambda: record_source(run.folder, batches.source_data))
         say(recipe_to_toml(recipe))
         for line in split.notes:
             print_once(line)

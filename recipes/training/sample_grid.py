@@ -70,7 +70,7 @@ def generate_rows(
     for row in own:
         numbers = torch.arange(row * columns, (row + 1) * columns)
         try:
-            generated[row] = generator(numbers, None if labels is None else labels[numbers]).pixels
+            generated[row] = generator(numbers, None if labels is None else labels[numbers]).with_sources
         except NonFiniteError as error:
             generated[row] = error
     parts = [generated] if sharded else group.gather(generated)

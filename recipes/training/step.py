@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sitkit.backbones import SiT
-from sitkit.objectives import Field
 
 from ..data.images import Split
 from ..experiment.recipe import Recipe
 from ..network.build import all_channels
+from ..network.conditions import bind_conditions
 from ..network.precision import blocks_of, compile_blocks, matmul_precision, with_precision
+from ..runs.source_data import made_of_images, observation
 from ..support import random_streams
 from ..support.errors import UserError
+from ..support.random_streams import Stream
 from .batches import MicroBatch
 from .learning_rate import learning_rate
 from .process_group import ProcessGroup, full_tensor, no_gradient_sync, wrap_ddp
@@ -47,7 +49,8 @@ class TrainingStep:
         self.state = state
         self.group = group
         self.shape = split.training.shape
-        self.objective = recipe.objective.build(path=recipe.path.build())
+        self.objective = recipe.build_objective()
+        self.make_source = made_of_images(recipe, self.shape)
         self.coupling = recipe.train.coupling.build() if recipe.train.coupling else None
         if self.coupling and split.classes and not getattr(self.coupling, "classwise", True):
             raise UserError(
@@ -97,12 +100,25 @@ class TrainingStep:
     def losses(self, micro_batch: MicroBatch) -> Tensor:
         """Return the loss of each sample of a micro-batch, (M,) float32."""
         batch = micro_batch.to(self.group.device)
-        eps = random_streams.noise(self.recipe.seed, random_streams.Stream.NOISE, batch.numbers, self.shape)
+        source, condition = self._source(batch)
+        model = bind_conditions(self.field, batch.y, condition if self.recipe.conditions_on_source else None)
+        noise = random_streams.noise(self.recipe.seed, Stream.NOISE, batch.numbers, self.shape)
+        start = noise if source is None or not self.recipe.two_sided else source
         if self.coupling:
-            eps = self.coupling(batch.x, eps, batch.labels)
-        model: Field = self.field if batch.y is None else partial(self.field, y=batch.y)
-        loss: Tensor = self.objective(model, batch.x, eps, batch.t)
+            start = self.coupling(batch.x, start, batch.labels)
+        ends = (batch.x, start, noise) if self.recipe.two_sided else (batch.x, start)
+        loss: Tensor = self.objective(model, *ends, batch.t)
         return loss
+
+    def _source(self, batch: MicroBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Return the source of each sample and its observation, (M, C, H, W); None if nothing depends on them."""
+        if batch.source is not None or not (self.make_source or self.recipe.two_sided):
+            return batch.source, batch.source
+        noise = random_streams.noise(self.recipe.seed, Stream.SOURCE, batch.numbers, self.shape)
+        if self.make_source is None:
+            return noise, noise
+        made = batch.x, noise, batch.labels
+        return self.make_source(*made), observation(self.make_source, *made)
 
     def gradient_norm(self) -> float:
         """Return the norm of the gradient of all weights."""

@@ -10,7 +10,8 @@ from sitkit.objectives import LossCurve
 
 from ..experiment.components import dump
 from ..experiment.overrides import with_settings
-from ..experiment.recipe import Guidance, Recipe, Sampler
+from ..experiment.recipe import Guidance, Recipe
+from ..experiment.sampler import Sampler
 from ..experiment.settings import short_text, toml_value, trust_in_settings
 from ..study.study_file import Axis, Variant
 from ..support.errors import UserError

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import Split
-from ..experiment.recipe import Recipe, Sampler
+from ..experiment.recipe import Recipe
+from ..experiment.sampler import Sampler
 from ..experiment.slots import needs_loss_curve
 from ..sampling.generator import SampleGenerator
 from ..support.errors import UserError

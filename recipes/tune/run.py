@@ -62,6 +62,11 @@ def run_tune(
     Raises:
         UserError: there is nothing to measure, it cannot be measured, or the folder cannot be written.
     """
+    if recipe.two_sided or recipe.source:
+        raise UserError(
+            f"{run.folder}: `sitkit tune` searches samplers of paths from noise without a source: compare samplers by "
+            "`sitkit study` or `sitkit evaluate --set sampler...`"
+        )
     try:
         split = run.data(recipe, heldout=True)
     except UserError as problem:
