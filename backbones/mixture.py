@@ -83,6 +83,7 @@ class Mixture:
 
     def along(self, path: Path, t: float) -> "Mixture":
         """Return the distribution of the state x_t, which is also a mixture."""
+        _check_from_noise(path)
         time = torch.tensor(t, dtype=torch.float64, device=self.means.device)
         alpha, sigma = path.alpha(time), path.sigma(time)
         unit = torch.eye(self.means.shape[1], dtype=torch.float64, device=self.means.device)
@@ -93,18 +94,22 @@ class Mixture:
 
         The field raises ValueError where alpha_dot or sigma_dot is infinite, such as at t = 1 on `VP`.
         """
+        _check_from_noise(path)
         return self._mean(path, path.alpha_dot, path.sigma_dot)
 
     def data(self, path: Path) -> Field:
         """Return the field E[x | x_t]."""
+        _check_from_noise(path)
         return self._mean(path, torch.ones_like, torch.zeros_like)
 
     def noise(self, path: Path) -> Field:
         """Return the field E[eps | x_t]."""
+        _check_from_noise(path)
         return self._mean(path, torch.zeros_like, torch.ones_like)
 
     def score(self, path: Path) -> Field:
         """Return the score, the gradient of the log-density of x_t: -E[eps | x_t] / sigma, finite also at sigma = 0."""
+        _check_from_noise(path)
 
         def field(x: Tensor, t: Tensor) -> Tensor:
             dtype, x, t = x.dtype, upcast(x), upcast(t)
@@ -153,3 +158,9 @@ class Mixture:
     def _rotate_back(self, values: Tensor) -> Tensor:
         """Return values (B, K, D) in principal axes, rotated to the axes of the data."""
         return torch.einsum("kij,bkj->bki", self._axes.to(values), values)
+
+
+def _check_from_noise(path: Path) -> None:
+    """Raise ValueError if the path is two-sided."""
+    if not hasattr(path, "sigma"):
+        raise ValueError(f"{path} is a two-sided path: use MixtureBridge(source, data, path)")

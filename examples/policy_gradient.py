@@ -14,7 +14,7 @@ from sitkit.samplers import KL, ExponentialEuler, log_probs, trajectory
 
 
 def fine_tune(run: TrainedRun, reward: Callable[..., torch.Tensor], beta: float) -> Iterator[None]:
-    """Change the network of the run, in memory only, by Flow-GRPO (arXiv 2505.05470). Yield before each iteration."""
+    """Change the network of the run in memory by Flow-GRPO (arXiv 2505.05470), for reward(images in [0, 1], labels)."""
     base, labels, times = load_run(run.folder), torch.arange(120) % 10, torch.linspace(*run.interval, 11)
     policy, reference = (ExponentialEuler(one.velocity(labels), run.path, KL(run.path)) for one in (run, base))
     optimizer = torch.optim.Adam(run.network.parameters(), lr=5e-5)

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -114,5 +115,5 @@ class TwoSided(ABC):
 
 def check_scale(scale: float) -> None:
     """Raise ValueError unless the scale of a gamma is finite and at least 0."""
-    if not 0 <= scale < math.inf:
+    if not isinstance(scale, Real) or not 0 <= scale < math.inf:
         raise ValueError(f"scale must be finite and at least 0, got {scale}")

@@ -12,6 +12,7 @@ variance c on `Linear`, its relative error there is c `derivative_from`^2. The v
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def predict_data(velocity: Field, path: Path, x: Tensor, t: Tensor, derivative_f
 
 def check_derivative_from(time: float) -> None:
     """Raise ValueError unless a time is inside (0, 1)."""
-    if not 0 < time < 1:
+    if not isinstance(time, Real) or not 0 < time < 1:
         raise ValueError(f"derivative_from must be a time inside (0, 1), got {time}")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from .noise import white
 from .one_step import check_step
 from .protocols import NoiseSource
-from .sde import StochasticEquation, drift_and_w, safe_sqrt
+from .sde import StochasticEquation, check_sde, safe_sqrt
 from .states import column
 from .transition import Transition, TransitionStep
 
@@ -24,9 +24,12 @@ class EulerMaruyama(TransitionStep):
     sde: StochasticEquation
     noise: NoiseSource = white
 
+    def __post_init__(self) -> None:
+        check_sde(self.sde, "EulerMaruyama")
+
     def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
         """Return the distribution of the state at time s > t."""
         t, s = check_step(t, s)
-        drift, w = drift_and_w(self.sde, x, t)
+        drift, w = self.sde(x, t)
         h = s - t
         return Transition(x + column(h, x) * drift, column(safe_sqrt(w * h), x))

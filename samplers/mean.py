@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .one_step import OneStep
-from .sde import StochasticEquation, drift_and_w
+from .sde import StochasticEquation, check_sde
 from .states import column
 
 
@@ -21,7 +21,10 @@ class Mean(OneStep):
     order: ClassVar[int] = 1
     sde: StochasticEquation
 
+    def __post_init__(self) -> None:
+        check_sde(self.sde, "Mean")
+
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the expected state at time s."""
-        drift, _ = drift_and_w(self.sde, x, t)
+        drift, _ = self.sde(x, t)
         return x + column(s - t, x) * drift

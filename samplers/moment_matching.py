@@ -10,7 +10,7 @@ from torch import Tensor
 from .conjugate_residuals import conjugate_residuals
 from .data_prediction import DERIVATIVE_FROM, check_derivative_from, predict_data
 from .jumps import jumps_of
-from .operators import check_linear
+from .operators import check_operator
 from .path_from_noise import check_from_noise
 from .protocols import Field, Path, rows_method
 from .states import upcast
@@ -44,7 +44,8 @@ class MomentMatching:
         path: the path of the velocity.
         operator: A, a linear function of (B, *) to (B, ...) that treats each row separately: `Inpainting`,
             `Coarsening` or any function. It is called in float32 at least, and transposed by automatic differentiation.
-            It is tested to be linear on random states when it is first called with states of a shape.
+            On random states, it is tested to be linear, and its transpose and rows, when it is first called with states
+            of a shape.
         y: the observation, of the shape of the operator's result for the states. Values that are not observed are 0.
         std: the standard deviation of the noise of y, one number. With 0, the velocity is infinite where sigma = 0.
         iterations: the number of iterations of the linear solver. Few are enough if A is well conditioned.
@@ -53,8 +54,8 @@ class MomentMatching:
             t = 0, and for half precision.
 
     Raises:
-        ValueError: y or std is not finite, std is negative, `iterations` is not a whole number of at least 1, or
-            `derivative_from` is not inside (0, 1).
+        ValueError: y is not a floating point tensor, y or std is not finite, std is negative, `iterations` is not a
+            whole number of at least 1, or `derivative_from` is not inside (0, 1).
     """
 
     velocity: Field
@@ -69,11 +70,16 @@ class MomentMatching:
 
     def __post_init__(self) -> None:
         check_from_noise(self.path, "MomentMatching")
+        if not callable(self.operator):
+            raise ValueError(f"operator must be a function, got {type(self.operator).__name__}")
         if not (isinstance(self.std, Real) and 0 <= self.std < math.inf):
             raise ValueError(f"std must be a number, at least 0 and finite, got {self.std}")
         if not isinstance(self.iterations, Integral) or self.iterations < 1:
             raise ValueError(f"iterations must be a whole number, at least 1, got {self.iterations}")
         check_derivative_from(self.derivative_from)
+        if not isinstance(self.y, Tensor) or not self.y.is_floating_point():
+            given = self.y.dtype if isinstance(self.y, Tensor) else type(self.y).__name__
+            raise ValueError(f"y must be a floating point tensor, in the units of the states, got {given}")
         if self.y.device.type == "cpu" and not is_traced(self.y) and not self.y.isfinite().all():
             raise ValueError("y must be finite, got nan or inf: give 0 where nothing is observed")
 
@@ -112,7 +118,7 @@ class MomentMatching:
             )
         kind = (x.shape, x.dtype, x.device)
         if kind not in self._tested and x.numel() and x.device.type != "meta" and not is_traced(observed):
-            check_linear(self.operator, x)
+            check_operator(self.operator, x)
             self._tested.add(kind)
 
     @property

@@ -98,7 +98,7 @@ def check_times(times: Tensor) -> Tensor:
         return times
     steps = times.detach().diff()
     if not (torch.isfinite(times).all() and ((steps > 0).all() or (steps < 0).all())):
-        raise ValueError(f"times must be finite and strictly increasing or decreasing, got {times.tolist()}")
+        raise ValueError(f"times must be finite and strictly increasing or decreasing, got {_brief(times)}")
     return times
 
 
@@ -110,8 +110,14 @@ def check_increasing(times: Tensor) -> Tensor:
     """
     times = check_times(times)
     if len(times) > 1 and not is_batched(times) and times[0] > times[1]:
-        raise ValueError(f"an SDE is solved from noise to data: times must increase, got {times.tolist()}")
+        raise ValueError(f"an SDE is solved forwards, from t = 0 to 1: times must increase, got {_brief(times)}")
     return times
+
+
+def _brief(times: Tensor) -> str:
+    """Return the times as text, without those in the middle of a long grid."""
+    values = [f"{value:.6g}" for value in times.tolist()]
+    return f"[{', '.join(values if len(values) <= 6 else [*values[:3], '...', *values[-2:]])}]"
 
 
 def check_step(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import philox
 from .philox import Domain
+from .vjp import value_and_vjp
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +87,40 @@ class Coarsening:
         return self
 
 
-def check_linear(operator: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Raise ValueError unless A(a x_1 + b x_2) = a A x_1 + b A x_2 for two random states of the shape of x (B, *)."""
+def check_operator(operator: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Test an operator on two random states of the shape of x (B, *).
+
+    It should be linear, A(a x_1 + b x_2) = a A x_1 + b A x_2; its transpose by automatic differentiation should be that
+    of A, <A x_1, A x_2> = <x_1, A^T A x_2>; and a row of its result should depend on that row of the state only.
+
+    Raises:
+        ValueError: a test fails.
+    """
     key = philox.key(0, 0, domain=Domain.OPERATORS)
     states = philox.normal(key, torch.arange(2 * len(x), device=x.device), tuple(x.shape[1:])).to(x.dtype)
     first, second = states[: len(x)], states[len(x) :]
     a, b = 0.7, -1.6
     mixed, one, other = (operator(state).detach() for state in (a * first + b * second, first, second))
+    tolerance = 10 * torch.finfo(one.dtype).eps ** 0.5
     scale = torch.maximum(one.abs().amax(), other.abs().amax())
     error = (mixed - (a * one + b * other)).abs().amax()
-    if not error <= 10 * torch.finfo(one.dtype).eps ** 0.5 * scale:
+    if not error <= tolerance * scale:
         raise ValueError(
             f"the operator must be linear: A(a x + b z) and a A x + b A z differ by {float(error):.3g} for random x "
-            f"and z, where A x is at most {float(scale):.3g}: subtract the constant of an affine operator from y"
+            f"and z, where A x is at most {float(scale):.3g}: subtract the constant of an affine operator from y, fix "
+            "the random numbers of a random one, and use Rewarded for one that is not linear"
+        )
+    value, transpose = value_and_vjp(operator, first, "the operator")
+    product, transposed = (value * other).sum(), (first * transpose(other)).sum()
+    if not (product - transposed).abs() <= tolerance * value.norm() * other.norm():
+        raise ValueError(
+            f"the derivative of the operator is not its transpose: <A x, A z> = {float(product):.3g} and "
+            f"<x, A^T A z> = {float(transposed):.3g} for random x and z: remove detach and rounding from it"
+        )
+    second = torch.cat([first[:1], second[1:]])
+    error = (operator(second)[:1].detach() - one[:1]).abs().amax()
+    if not error <= tolerance * scale:
+        raise ValueError(
+            f"the operator must treat rows separately: the first row of A x changes by {float(error):.3g} with the "
+            "other rows of x"
         )

@@ -12,6 +12,7 @@ from .data_prediction import DERIVATIVE_FROM, check_derivative_from, predict_dat
 from .jumps import jumps_of
 from .path_from_noise import check_from_noise
 from .protocols import Field, Path, rows_method
+from .transforms import is_traced
 from .vjp import value_and_vjp
 
 
@@ -58,6 +59,8 @@ class Rewarded:
 
     def __post_init__(self) -> None:
         check_from_noise(self.path, "Rewarded")
+        if not callable(self.log_likelihood):
+            raise ValueError(f"log_likelihood must be a function, got {type(self.log_likelihood).__name__}")
         if not (isinstance(self.scale, Real) and math.isfinite(self.scale)):
             raise ValueError(f"scale must be a finite number, got {self.scale}")
         check_derivative_from(self.derivative_from)
@@ -76,6 +79,8 @@ class Rewarded:
                 f"log_likelihood must return one number for each row, of shape ({len(x)},), got {tuple(value.shape)}: "
                 "sum over the other dimensions"
             )
+        if value.device.type == "cpu" and not is_traced(value) and value.isnan().any():
+            raise ValueError("log_likelihood must be finite, got nan for a row of the predicted data")
         change = prediction.vjp(vjp(torch.ones_like(value)))
         return (prediction.velocity + self.scale * prediction.correction * change).to(x.dtype)
 

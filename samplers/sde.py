@@ -70,7 +70,11 @@ class SDE(StochasticEquation):
 
     @staticmethod
     def of(scored: ScoredField, w: Diffusion) -> "ScoredSDE":
-        """Return the SDE of a function (x, t) -> (velocity, score), such as `Bridging.scored` of a network."""
+        """Return the SDE of a function (x, t) -> (velocity, score), such as `Bridging.scored` of a network.
+
+        If the function has an attribute `velocity`, a field, it is called where w(t) = 0, so that the score may be
+        infinite there.
+        """
         return ScoredSDE(scored, w)
 
     def _velocity(self, x: Tensor, t: Tensor, /) -> Tensor:
@@ -128,20 +132,18 @@ def check_coefficient(w: Diffusion, t: Tensor) -> Tensor:
     if not (torch.compiler.is_compiling() or is_batched(values)):
         wrong = ~((values >= 0) & torch.isfinite(values))
         if wrong.any():
-            raise ValueError(f"w(t) must be finite and >= 0, got {values[wrong][0]:.6g} at t = {t[wrong][0]:.6g}")
+            value = values[wrong][0]
+            cure = ""
+            if value.isinf():
+                cure = ": use times at which it is finite, or ExponentialEuler or plan, which do not evaluate it there"
+            raise ValueError(f"w(t) must be finite and >= 0, got {value:.6g} at t = {t[wrong][0]:.6g}{cure}")
     return values
 
 
-def drift_and_w(sde: StochasticEquation, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the drift (B, *) and w(t), of t's shape.
-
-    Raises:
-        ValueError: `sde` is a velocity. Two rows of its output would be taken for drift and w.
-    """
-    values = sde(x, t)
-    if isinstance(values, Tensor):
-        raise ValueError("the solver needs an SDE, which returns drift and w, got a field: use SDE(velocity, path, w)")
-    return values
+def check_sde(sde: object, name: str) -> None:
+    """Raise ValueError unless `sde` is an SDE, for the solver of a name."""
+    if not hasattr(sde, "coefficient"):
+        raise ValueError(f"{name} takes an SDE, not a field: use {name}(SDE(velocity, path, w))")
 
 
 def _is_zero(w: Tensor) -> bool:

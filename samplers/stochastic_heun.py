@@ -8,7 +8,7 @@ from torch import Tensor
 from .noise import white
 from .one_step import StochasticStep, check_step
 from .protocols import NoiseSource
-from .sde import StochasticEquation, drift_and_w, safe_sqrt
+from .sde import StochasticEquation, check_sde, safe_sqrt
 from .states import column
 
 
@@ -28,11 +28,14 @@ class StochasticHeun(StochasticStep):
     sde: StochasticEquation
     noise: NoiseSource = white
 
+    def __post_init__(self) -> None:
+        check_sde(self.sde, "StochasticHeun")
+
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t."""
         t, s = check_step(t, s)
         h = column(s - t, x)
-        drift, w = drift_and_w(self.sde, x, t)
+        drift, w = self.sde(x, t)
         std = (safe_sqrt(w) + safe_sqrt(self.sde.coefficient(s))) / 2 * (s - t).sqrt()
         noise = column(std, x) * self.noise(x.to(drift.dtype), t, s)
         ahead, _ = self.sde((x + h * drift + noise).to(x.dtype), s)

@@ -38,6 +38,7 @@ class Transition(NamedTuple):
             raise ValueError(
                 f"the state must have the shape of the mean, {tuple(self.mean.shape)}, got {tuple(y.shape)}"
             )
+        _check_std(self.mean, self.std)
         readable = self.std.device.type != "meta" and not torch.compiler.is_compiling() and not is_batched(self.std)
         if readable and not (self.std > 0).all():
             raise ValueError(
@@ -51,7 +52,8 @@ class Transition(NamedTuple):
 class TransitionStep(StochasticStep):
     """The base class of one-step solvers whose step is mean + std noise, so that it has a density.
 
-    Subclasses define `transition` and an attribute `noise`.
+    Subclasses define `transition`, and `noise` as a field: a `NoiseSource` that is called with x in float32 at least.
+    Multiply states by functions of the times with `column`.
     """
 
     noise: NoiseSource
@@ -66,6 +68,7 @@ class TransitionStep(StochasticStep):
     def step(self, x: Tensor, t: Tensor, s: Tensor, /) -> Tensor:
         """Return the state at time s > t, mean + std noise."""
         mean, std = self.transition(x, t, s)
+        _check_std(mean, std)
         return mean + std * self.noise(x.to(mean.dtype), t, s)
 
 
@@ -99,9 +102,20 @@ def log_probs(solver: Solver, states: Sequence[Tensor] | Tensor, times: Tensor) 
         raise ValueError(f"give one state for each of at least two times, got {len(states)} states, {len(grid)} times")
     rows = []
     for n, ((x, y), (t, s)) in enumerate(zip(pairwise(states), pairwise(grid), strict=True)):
-        transition = solver.transition(x, t, s)
+        transition = Transition(*solver.transition(x, t, s))
         try:
             rows.append(transition.log_prob(y))
         except ValueError as error:
             raise ValueError(f"step {n}, from t = {float(t):.6g} to {float(s):.6g}: {error}") from error
     return torch.stack(rows)
+
+
+def _check_std(mean: Tensor, std: Tensor) -> None:
+    """Raise ValueError unless std is a tensor whose rows are those of the mean, (B, *)."""
+    if isinstance(std, Tensor) and std.ndim in (0, mean.ndim):
+        return
+    given = f"shape {tuple(std.shape)}" if isinstance(std, Tensor) else type(std).__name__
+    raise ValueError(
+        f"std must be a tensor of shape (), (B, 1, ...) or that of the mean, {tuple(mean.shape)}, got {given}: use "
+        "samplers.column(std, x)"
+    )

@@ -15,8 +15,10 @@ def value_and_vjp(
     once. Where gradients are enabled, and x or what the function uses requires them, both results are differentiable.
 
     Raises:
-        ValueError: the function is not differentiable by x. `name` is its name in the message.
+        ValueError: the function does not return a tensor with rows, or is not differentiable by x. `name` is its name
+            in the message.
     """
+    function = _checked(function, name)
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         # torch.func.vjp nests in transforms, but does not run compiled networks and functions without setup_context,
         # and is undefined in inference mode. torch.autograd.grad runs these, but not inside of transforms.
@@ -61,3 +63,16 @@ def _not_differentiable(name: str) -> ValueError:
     return ValueError(
         f"{name} must be differentiable by the state: remove torch.no_grad and detach (to a constant, add 0 * x)"
     )
+
+
+def _checked(function: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor], Tensor]:
+    """Return the function with a check that it returns a tensor with a row for each sample."""
+
+    def checked(x: Tensor) -> Tensor:
+        value = function(x)
+        if not isinstance(value, Tensor) or not value.ndim:
+            given = "a scalar" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} must return a tensor with a row for each sample, got {given}")
+        return value
+
+    return checked

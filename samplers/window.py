@@ -24,7 +24,8 @@ class Window:
         interval: (low, high), with low <= high.
 
     Raises:
-        ValueError: w is None or no function, or `interval` is not (low, high) with low <= high.
+        ValueError: w is None or no function, or `interval` is not (low, high) with low <= high, or is outside of
+            [0, 1].
     """
 
     w: Diffusion
@@ -38,6 +39,8 @@ class Window:
             raise ValueError(f"interval must be (low, high), got {self.interval}")
         if not self.interval[0] <= self.interval[1]:
             raise ValueError(f"interval must be (low, high) with low <= high, got {self.interval}")
+        if self.interval[1] < 0 or self.interval[0] > 1:
+            raise ValueError(f"interval must be in times, from 0 to 1, not in numbers of steps, got {self.interval}")
 
     def __call__(self, t: Tensor, /) -> Tensor:
         """Return w(t) inside of the window and 0 outside, of t's shape."""

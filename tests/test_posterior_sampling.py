@@ -373,7 +373,7 @@ def test_a_bad_log_likelihood_is_refused_in_a_line() -> None:
     velocity, x, t = PRIOR.velocity(Linear()), torch.randn(5, 4).double(), torch.full((5,), 0.5).double()
     for change, message in (
         ({"log_likelihood": lambda x: x}, r"one number for each row, of shape \(5,\), got \(5, 4\)"),
-        ({"log_likelihood": torch.sum}, r"of shape \(5,\), got \(\)"),
+        ({"log_likelihood": torch.sum}, "with a row for each sample, got a scalar"),
         ({"log_likelihood": lambda x: x.detach().sum(1)}, "log_likelihood must be differentiable"),
         ({"velocity": lambda x, t: torch.ones(1, requires_grad=True) + x.detach()}, "velocity must be differentiable"),
         ({"scale": torch.nan}, "scale must be a finite number, got nan"),
@@ -393,7 +393,47 @@ def test_an_operator_is_tested_once_for_each_shape() -> None:
 
     field = MomentMatching(PRIOR.velocity(Linear()), Linear(), counted, Y.expand(5, -1), STD, iterations=1)
     x, t = torch.randn(5, 4, dtype=torch.float64), torch.full((5,), 0.5, dtype=torch.float64)
-    for expected in (2 + 3, 2, 2):
+    for expected in (2 + 5, 2, 2):
         calls.clear()
         field(x, t)
         assert len(calls) == expected
+
+
+def test_operators_without_their_transpose_or_with_coupled_rows_are_refused() -> None:
+    """Automatic differentiation of a detached or rounded operator gives no guidance and raises no error."""
+    x, y, t = torch.randn(4, 3), torch.zeros(4, 3), torch.full((4,), 0.5)
+    mask = torch.tensor([1.0, 0.0, 1.0])
+    for operator, said in (
+        (lambda z: z.detach() * mask + 0 * z, "the derivative of the operator is not its transpose"),
+        (lambda z: (z * 1e5).round() / 1e5, "the derivative of the operator is not its transpose"),
+        (lambda z: z - z.mean(0), "the operator must treat rows separately"),
+        (lambda z: z.abs(), "use Rewarded for one that is not linear"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            MomentMatching(lambda x, t: -x, Linear(), operator, y, 0.1)(x, t)
+    for wrong in (y.long(), y.tolist()):
+        with pytest.raises(ValueError, match="y must be a floating point tensor, in the units of the states, got"):
+            MomentMatching(lambda x, t: -x, Linear(), lambda z: z, wrong, 0.1)  # type: ignore[arg-type]
+
+
+def test_functions_and_times_of_another_kind_are_refused() -> None:
+    x, y, t = torch.randn(3, 2), torch.zeros(3, 2), torch.full((3,), 0.5)
+    velocity = lambda x, t: -x  # noqa: E731
+    results: tuple[Any, ...] = (lambda x: x.detach().numpy(), lambda x: None, lambda x: (x, x))
+    for result in results:
+        with pytest.raises(ValueError, match="must return a tensor with a row for each sample, got"):
+            MomentMatching(velocity, Linear(), result, y, 0.1)(x, t)
+        with pytest.raises(ValueError, match="must return a tensor with a row for each sample, got"):
+            Rewarded(velocity, Linear(), result)(x, t)
+    with pytest.raises(ValueError, match="must return a tensor with a row for each sample, got a scalar"):
+        MomentMatching(velocity, Linear(), lambda x: x.sum(), torch.tensor(0.0), 0.1)(x, t)
+    wrong: Any = torch.eye(2)
+    with pytest.raises(ValueError, match="operator must be a function, got Tensor"):
+        MomentMatching(velocity, Linear(), wrong, y, 0.1)
+    with pytest.raises(ValueError, match="log_likelihood must be a function, got Tensor"):
+        Rewarded(velocity, Linear(), wrong)
+    with pytest.raises(ValueError, match="log_likelihood must be finite, got nan for a row"):
+        Rewarded(velocity, Linear(), lambda x: x[:, 0] * torch.nan)(x, t)
+    late: Any = None
+    with pytest.raises(ValueError, match="derivative_from must be a time inside"):
+        Rewarded(velocity, Linear(), lambda x: x[:, 0], derivative_from=late)

@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,16 +28,19 @@ from sitkit.samplers import (
     ExponentialEuler,
     Heun,
     Keyed,
+    NoiseSource,
     Sigma,
     SineSquared,
     StochasticHeun,
     Transition,
     TransitionStep,
     Window,
+    column,
     log_probs,
     plan,
     sample,
     trajectory,
+    white,
 )
 from sitkit.samplers.sde import safe_sqrt
 from solvers import NOISE, PATH, SOLVERS, STOCHASTIC, TIMES, WORLD, network, start
@@ -557,3 +562,50 @@ def test_objects_of_another_kind_are_refused() -> None:
     for interval in (0.5, (0.1, 0.2, 0.3)):
         with pytest.raises(ValueError, match=r"interval must be \(low, high\), got"):
             Window(Sigma(PATH), interval)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Tamed(TransitionStep):
+    """A user-written step: Euler-Maruyama with a drift of bounded length."""
+
+    order: ClassVar[int] = 1
+    sde: SDE
+    noise: NoiseSource = white
+
+    def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+        drift, w = self.sde(x, t)
+        tamed = drift / (1 + column(s - t, x) * drift.abs())
+        return Transition(x + column(s - t, x) * tamed, column((w * (s - t)).sqrt(), x))
+
+
+def test_a_user_written_step_has_densities() -> None:
+    solver, x = Tamed(SDE(network().double(), PATH, Sigma(PATH)), NOISE), start(torch.float64)
+    states = trajectory(solver, x, TIMES.double())
+    found = log_probs(solver, states, TIMES.double())
+    for n, row in enumerate(found):
+        mean, std = solver.transition(states[n], TIMES[n].double(), TIMES[n + 1].double())
+        torch.testing.assert_close(row, Normal(mean, std.expand_as(mean)).log_prob(states[n + 1]).sum(1))
+    euler = EulerMaruyama(SDE(network().double(), PATH, Sigma(PATH)), NOISE)
+    fine = torch.linspace(0.05, 0.95, 2001, dtype=torch.float64)
+    torch.testing.assert_close(sample(solver, x, fine), sample(euler, x, fine), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("std", [torch.ones(2), torch.ones(2, 1, 1), 0.5], ids=["rows", "dimensions", "float"])
+def test_a_std_that_would_scale_columns_is_refused(std: Tensor) -> None:
+    class Wrong(Tamed):
+        def transition(self, x: Tensor, t: Tensor, s: Tensor, /) -> Transition:
+            return Transition(x, std)
+
+    solver, x, times = Wrong(SDE(network(), PATH, Sigma(PATH))), torch.randn(2, 2), TIMES[:2]
+    for call in (lambda: sample(solver, x, times), lambda: log_probs(solver, [x, x], times)):
+        with pytest.raises(ValueError, match=r"std must be a tensor of .*, got .*: use samplers\.column"):
+            call()
+
+
+def test_a_window_in_numbers_of_steps_and_an_infinite_w_are_explained() -> None:
+    with pytest.raises(ValueError, match=r"in times, from 0 to 1, not in numbers of steps, got \(3, 6\)"):
+        Window(Sigma(PATH), (3, 6))
+    with pytest.raises(ValueError, match="got inf at t = 0: use times at which it is finite, or ExponentialEuler"):
+        EulerMaruyama(SDE(network(), PATH, KL(PATH))).step(start(), torch.tensor(0.0), torch.tensor(0.1))
+    with pytest.raises(ValueError, match=r"times must increase, got \[1, 0\.99, 0\.98, \.\.\., 0\.01, 0\]"):
+        sample(stepping("EulerMaruyama"), start(), torch.linspace(1, 0, 101))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -409,3 +410,12 @@ def test_mixtures_that_do_not_fit_are_refused() -> None:
         exact.score(torch.randn(4, 3), torch.rand(4))
     with pytest.raises(ValueError, match=r"t must be a scalar or have shape \(4,\)"):
         exact.score(torch.randn(4, 2), torch.rand(2))
+
+
+def test_a_mixture_refuses_a_two_sided_path_with_what_to_use() -> None:
+    world: Any = Mixture.isotropic(torch.zeros(1, 2), 1.0)
+    for call in (world.velocity, world.data, world.noise, world.score, lambda path: world.along(path, 0.5)):
+        with pytest.raises(ValueError, match=r"is a two-sided path: use MixtureBridge\(source, data, path\)"):
+            call(Bridge())
+    with pytest.raises(ValueError, match="scale must be finite and at least 0, got a"):
+        Bridge("a")  # type: ignore[arg-type]
