@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sitkit.backbones import sit_s
 from sitkit.interpolants import DDPM, Linear
 from sitkit.objectives import Matching
-from sitkit.recipes.experiment.recipe import Precision
+from sitkit.recipes.experiment.field_types import Precision
 from sitkit.recipes.network.precision import with_precision
 from sitkit.recipes.support.torch_settings import float32_math
 from sitkit.samplers import ClassifierFree, Conditional, Field, Sigma, plan, sample

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -85,13 +86,14 @@ def test_freed_memory_is_reused(reused: bool) -> None:
 def test_a_micro_batch_arrives_complete() -> None:
     _, batches = made()
     piece = batches(1)[0]
+    piece = replace(piece, source=piece.x)
     there = piece.to(torch.device("meta"))
     for name, part in vars(piece).items():
         assert getattr(there, name).shape == part.shape
         assert getattr(there, name).dtype == part.dtype
         assert getattr(there, name).is_meta
     bare = MicroBatch(piece.numbers, piece.images, piece.x, piece.t, None, None).to(CPU)
-    assert (bare.labels, bare.y) == (None, None)
+    assert (bare.labels, bare.y, bare.source) == (None, None, None)
     assert torch.equal(bare.x, piece.x)
 
 

@@ -29,22 +29,22 @@ class MicroBatch:
     """The indices of the images in the training data, (M,) int64."""
     x: Tensor
     """States, (M, C, H, W) float32."""
-    source: Tensor | None
-    """States of another data set, (M, C, H, W) float32, if the source is one."""
     t: Tensor
     """Times, (M,) float32."""
     labels: Tensor | None
     """Classes, (M,) int64."""
     y: Tensor | None
     """Classes after label dropout, which replaces some by the null class, (M,) int64."""
+    source: Tensor | None = None
+    """States of another data set, (M, C, H, W) float32, if the source is one."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the micro-batch on a device. The copy does not block."""
         numbers, images, x, t = (_to_device(part, device) for part in (self.numbers, self.images, self.x, self.t))
-        source, labels, y = (
-            None if part is None else _to_device(part, device) for part in (self.source, self.labels, self.y)
+        labels, y, source = (
+            None if part is None else _to_device(part, device) for part in (self.labels, self.y, self.source)
         )
-        return MicroBatch(numbers, images, x, source, t, labels, y)
+        return MicroBatch(numbers, images, x, t, labels, y, source)
 
 
 class Batches:
@@ -90,7 +90,7 @@ class Batches:
         if self.labelled:
             labels = self.data.labels[images]
             y = random_streams.drop_labels(seed, numbers, labels, self.null, train.label_dropout)
-        return MicroBatch(numbers, images, x, source, t, labels, y)
+        return MicroBatch(numbers, images, x, t, labels, y, source)
 
 
 def micro_batch_size(recipe: Recipe, world_size: int) -> int:
