@@ -45,8 +45,9 @@ class Transition(NamedTuple):
                 "a step with standard deviation 0 has no density: evaluate only steps at which w > 0, "
                 "and leave out a last step to sigma = 0"
             )
-        z = (upcast(y) - self.mean) / self.std
-        return -flatten_rows(z**2 / 2 + self.std.log() + math.log(2 * math.pi) / 2).sum(1)
+        std = self.std.to(torch.promote_types(self.std.dtype, y.dtype))
+        z = (upcast(y) - self.mean) / std
+        return -flatten_rows(z**2 / 2 + std.log() + math.log(2 * math.pi) / 2).sum(1)
 
 
 class TransitionStep(StochasticStep):

@@ -19,6 +19,8 @@ SHORTER = {
     "range(1_000)": "range(10)",
     '"train.steps": 1_000': '"train.steps": 10',
     "torch.randn(2_000, 2)": "torch.randn(50, 2)",
+    "range(300)": "range(10)",
+    "circles(2_000)": "circles(50)",
 }
 """Long training and many samples of the pages, and what the test runs instead."""
 

@@ -9,6 +9,7 @@ import torch
 from propagation import propagate
 from torch import Tensor
 
+from marks import slow_unless
 from sitkit.backbones import Mixture, MixtureBridge
 from sitkit.interpolants import Bridge, Linear, QuadraticBridge, SineBridge, TwoSided, check
 from sitkit.samplers import (
@@ -328,7 +329,7 @@ def test_stochastic_samples_go_from_mixture_to_mixture(bridge: TwoSided, name: s
     torch.testing.assert_close(centred.T @ centred / count, covariance, rtol=0, atol=0.1)
 
 
-@bridges
+@pytest.mark.parametrize("bridge", [slow_unless(number in (0, 1), one) for number, one in enumerate(BRIDGES)], ids=repr)
 def test_the_ode_goes_to_the_data_and_back(bridge: TwoSided) -> None:
     exact = MixtureBridge(SOURCE, DATA, bridge)
     x = SOURCE.draw(50, torch.Generator().manual_seed(0))
