@@ -1,4 +1,4 @@
-"""The 2D demo: trains a small network in under a minute, and plots how noise flows to data."""
+"""The 2D demo: trains a small network in about a minute, and plots how noise flows to data."""
 
 import time
 from collections.abc import Callable, Mapping
