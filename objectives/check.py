@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import hessian, jacobian
 
 from .check_bridging import check_bridging
 from .gauss_hermite import gauss_hermite
+from .newton import minimum
 from .protocols import Field, Objective, TwoSidedObjective
 
 MEAN, STD = 0.7, 0.6  # of the one-dimensional normal data
@@ -85,13 +85,9 @@ def _best_coefficients(objective: Objective, t: Tensor) -> Tensor:
     def expected(ab: Tensor) -> Tensor:
         return torch.sum(weights * objective(_affine(ab), x, eps, t.expand(len(x))))
 
-    best = torch.zeros(2, dtype=torch.float64)
-    for _ in range(20):
-        slope: Tensor = jacobian(expected, best)  # type: ignore[no-untyped-call]
-        curvature: Tensor = hessian(expected, best)  # type: ignore[no-untyped-call]
-        if not (torch.linalg.eigvalsh(curvature) > 0).all():
-            raise _violation(objective, "the expected loss has one minimum", float(t))
-        best = best - torch.linalg.solve(curvature, slope)
+    best = minimum(expected, 2)
+    if best is None:
+        raise _violation(objective, "the expected loss has one minimum", float(t))
     return best
 
 

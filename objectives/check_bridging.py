@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import hessian, jacobian
 
 from .gauss_hermite import gauss_hermite
+from .newton import minimum
 from .protocols import Field, TwoSidedObjective
 
 MEAN, STD = 0.7, 0.6  # of the one-dimensional normal data
@@ -60,13 +60,9 @@ def _best_coefficients(objective: TwoSidedObjective, t: Tensor) -> Tensor:
     def expected(coefficients: Tensor) -> Tensor:
         return torch.sum(weights * objective(_affine(coefficients), x, source, z, t.expand(len(x))))
 
-    best = torch.zeros(4, dtype=torch.float64)
-    for _ in range(20):
-        slope: Tensor = jacobian(expected, best)  # type: ignore[no-untyped-call]
-        curvature: Tensor = hessian(expected, best)  # type: ignore[no-untyped-call]
-        if not (torch.linalg.eigvalsh(curvature) > 0).all():
-            raise _violation(objective, "the expected loss has one minimum", float(t))
-        best = best - torch.linalg.solve(curvature, slope)
+    best = minimum(expected, 4)
+    if best is None:
+        raise _violation(objective, "the expected loss has one minimum", float(t))
     return best
 
 

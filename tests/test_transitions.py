@@ -1,8 +1,6 @@
 """Transition densities of SDE solvers, trajectories, and windows of noise."""
 
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -13,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from sitkit.interpolants import GVP, VP, Interpolant, Linear
 from sitkit.samplers import (
-    DDIM,
     KL,
     SDE,
     Ancestral,
@@ -26,25 +22,21 @@ from sitkit.samplers import (
     EulerMaruyama,
     Exponential,
     ExponentialEuler,
-    Heun,
     Keyed,
     NoiseSource,
     Sigma,
-    SineSquared,
     StochasticHeun,
     Transition,
     TransitionStep,
     Window,
     column,
     log_probs,
-    plan,
     sample,
     trajectory,
     white,
 )
-from sitkit.samplers.sde import safe_sqrt
 from solvers import NOISE, PATH, SOLVERS, STOCHASTIC, TIMES, WORLD, network, start
-from worlds import PATHS, Gaussian, doubles, slope
+from worlds import Gaussian, doubles, slope
 
 WITH_DENSITY = [name for name in STOCHASTIC if isinstance(SOLVERS[name](network(), NOISE), TransitionStep)]
 NOISY = [name for name in WITH_DENSITY if "window" not in name]
@@ -256,120 +248,6 @@ def test_a_trajectory_ends_at_the_sample_and_has_gradients(name: str, with_last:
     assert (weight != 0).any()
 
 
-def outside(window: Window) -> list[Tensor]:
-    low, high = window.interval
-    return [torch.linspace(0.05, low - 0.01, 4), torch.linspace(high + 0.01, 1, 4)]
-
-
-@pytest.mark.parametrize("times", outside(Window(KL(PATH), (0.3, 0.6))), ids=["before", "after"])
-def test_a_window_is_the_ode_outside_bit_for_bit(times: Tensor) -> None:
-    velocity, x, window = WORLD.velocity(PATH), start(), Window(KL(PATH), (0.3, 0.6))
-    sde = SDE(velocity, PATH, window)
-    assert torch.equal(sample(EulerMaruyama(sde), x, times), sample(Euler(velocity), x, times))
-    assert torch.equal(sample(StochasticHeun(sde), x, times), sample(Heun(velocity), x, times))
-    for order in (1, 2, 3):
-        ode, windowed = (Exponential(velocity, PATH, w, order) for w in (None, window))
-        assert torch.equal(sample(windowed, x, times), sample(ode, x, times))
-    windowed_step, step = ExponentialEuler(velocity, PATH, window), ExponentialEuler(velocity, PATH)
-    assert torch.equal(sample(windowed_step, x, times), sample(step, x, times))
-
-
-def test_a_window_is_w_inside_with_its_ends() -> None:
-    asked: list[Tensor] = []
-
-    def w(t: Tensor) -> Tensor:
-        asked.append(t)
-        return 1 + t
-
-    for dtype in (torch.float32, torch.float64):
-        t = torch.tensor([0.0, 0.299, 0.3, 0.5, 0.6, 0.601, 1.0], dtype=dtype)
-        values = Window(w, (0.3, 0.6))(t)
-        assert torch.equal(values, torch.where((t >= 0.3) & (t <= 0.6), 1 + t, 0))
-        assert values.dtype == dtype
-    assert min(float(t.min()) for t in asked) >= 0.299999
-    assert max(float(t.max()) for t in asked) <= 0.600001
-    assert float(Window(KL(PATH), (0.2, 1.0))(torch.zeros(()))) == 0  # where w itself is infinite
-    assert Window(w, (0.3, 0.6)).jumps == (0.3, 0.6)
-    assert Window(Window(w, (0.4, 1.0)), (0.0, 0.6)).jumps == (0.4, 0.6)
-    assert {0.3, 0.6} <= {*plan(network(), PATH, w=Window(w, (0.3, 0.6)), evaluations=8).times.tolist()}
-    assert not {0.3, 0.6} & {*plan(network(), PATH, evaluations=8).times.tolist()}
-
-
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-def test_a_window_keeps_the_marginal(path: Interpolant) -> None:
-    """The mean and the variance of a Gaussian, carried exactly, as `tests/test_sdes.py` does for every w."""
-    world, points = Gaussian(1.5, 0.5), doubles(0, 1)[:, None]
-    times = torch.linspace(0.1, 0.9, 161, dtype=torch.float64)
-    solver = ExponentialEuler(world.velocity(path), path, Window(SineSquared(2.0), (0.3, 0.6)))
-    (mean, std), noisy = world.moments(path, times[0]), 0
-    variance = std**2
-    for t, s in pairwise(times):
-        reached = solver.transition(points, t, s)
-        still, by_x = reached.mean[0, 0], reached.mean[1, 0] - reached.mean[0, 0]
-        mean, variance = still + by_x * mean, by_x**2 * variance + reached.std**2
-        noisy += int(reached.std > 0)
-    assert 55 <= noisy <= 65
-    expected_mean, expected_std = world.moments(path, times[-1])
-    torch.testing.assert_close(
-        torch.stack([mean, variance]), torch.stack([expected_mean, expected_std**2]), rtol=0, atol=5e-3
-    )
-
-
-@pytest.mark.parametrize("times", [torch.linspace(0, 1, 6), torch.linspace(0.1, 0.9, 6)], ids=["whole", "inside"])
-@pytest.mark.parametrize("path", [Linear(), GVP(), VP()], ids=repr)
-def test_exponential_euler_is_the_exponential_solver_of_order_one(path: Interpolant, times: Tensor) -> None:
-    velocity, x, times = WORLD.velocity(path), start(torch.float64), times.double()
-    windows = [Window(Sigma(path), interval) for interval in ((0.2, 0.65), (0.41, 0.42), (0.405, 1.0))]
-    windows.append(Window(windows[0], (0.21, 0.5)))  # five jumps, three of them in one step
-    for w in (None, KL(path), KL(path, 2.0), Sigma(path), SineSquared(), lambda t: t, *windows):
-        step = sample(ExponentialEuler(velocity, path, w, noise=NOISE), x, times)
-        multistep = sample(Exponential(velocity, path, w, order=1, corrector=False, noise=NOISE), x, times)
-        torch.testing.assert_close(step, multistep, rtol=1e-10, atol=1e-10)
-    ancestral = sample(Ancestral(velocity, path, NOISE), x, times)
-    torch.testing.assert_close(sample(ExponentialEuler(velocity, path, KL(path), noise=NOISE), x, times), ancestral)
-    torch.testing.assert_close(
-        sample(ExponentialEuler(velocity, path), x, times), sample(DDIM(velocity, path), x, times)
-    )
-    back = times[:-1].flip(0)  # not from t = 1, where the velocity does not determine the noise
-    torch.testing.assert_close(sample(ExponentialEuler(velocity, path), x, back), sample(DDIM(velocity, path), x, back))
-    with pytest.raises(ValueError, match="times must increase"):
-        sample(ExponentialEuler(velocity, path, KL(path)), x, back)
-
-
-@pytest.mark.parametrize("interval", [(0.3, 0.6), (0.0, 0.6), (0.3, 1.0), (0.5, 0.5), (0.85, 0.95)])
-def test_the_integral_of_a_window_is_exact_where_it_ends_inside_a_step(interval: tuple[float, float]) -> None:
-    """For w = sigma on the linear path it is log((1 - low) / (1 - high)), with derivatives at the ends of a step."""
-    t, s = doubles(0.1, 0.2, 0.4, 0.0).requires_grad_(), doubles(0.9, 0.5, 0.5, 0.99).requires_grad_()
-    low, high = t.clamp(*interval), s.clamp(*interval)
-    expected = (1 - s) * safe_sqrt(1 - (1 - high) / (1 - low))
-    solver = ExponentialEuler(WORLD.velocity(PATH), PATH, Window(Sigma(PATH), interval))
-    found = solver.transition(start(torch.float64)[:4], t, s).std[:, 0]
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    by_times, exact = (torch.autograd.grad(values.sum(), (t, s)) for values in (found, expected))
-    torch.testing.assert_close(by_times, exact, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize(("t", "s"), [(0.0, 1e-12), (0.0, 0.3), (0.2, 0.2 + 1e-6), (0.3, 0.9), (0.9, 1 - 1e-6)])
-def test_the_integral_of_w_is_that_of_many_small_steps(path: Interpolant, t: float, s: float) -> None:
-    t = max(t, 1e-20 if float(path.alpha_dot(doubles(t))) == 0 else 0.0)  # there the velocity does not give the data
-    low, high = torch.logit(doubles(t, s)).tolist()
-    z = torch.linspace(max(low, high - 60), high, 40_001, dtype=torch.float64)
-    nodes = torch.sigmoid((z[1:] + z[:-1]) / 2)
-    for w in (Sigma(path), Constant(0.7), SineSquared(), lambda t: 1 + t):
-        cell = (w(nodes) / path.sigma(nodes) ** 2 * (nodes * (1 - nodes))).sum() * z.diff().mean()
-        expected = path.sigma(doubles(s)[0]) * (-torch.expm1(-cell)).sqrt()
-        found = ExponentialEuler(lambda x, t: x, path, w).transition(start(), *doubles(t, s)).std
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-
-
-def test_the_order_one_exponential_solver_has_the_density_too() -> None:
-    x, t, s = start(), TIMES[1], TIMES[2]
-    found = Exponential(network(), PATH, KL(PATH), order=1, corrector=False).transition(x, t, s)
-    for one, other in zip(found, ExponentialEuler(network(), PATH, KL(PATH)).transition(x, t, s), strict=True):
-        assert torch.equal(one, other)
-
-
 def test_a_step_without_density_is_refused() -> None:
     model, x, states = network(), start(), [start()] * len(TIMES)
     for order, corrector in ((2, False), (3, True), (1, True)):
@@ -421,60 +299,11 @@ def test_a_stacked_trajectory_has_the_same_densities() -> None:
     )
 
 
-def test_the_default_device_of_the_first_call_has_no_effect_on_later_ones() -> None:
-    """Constants of the quadrature once stayed on the default device of the first call."""
-    code = (
-        "import torch; from sitkit.interpolants import Linear; from sitkit.samplers import *\n"
-        "x, times, path = torch.ones(2, 2), torch.linspace(0, 1, 4), Linear()\n"
-        "for device in ('meta', 'cpu'):\n"
-        "    with torch.device(device):\n"
-        "        solver = ExponentialEuler(lambda x, t: x, path, Sigma(path), noise=lambda x, t, s: x)\n"
-        "        assert sample(solver, x, times).isfinite().all()"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
-@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 2.0])
-def test_gradients_by_inner_times_are_finite_where_the_ratio_of_kl_is_zero(scale: float) -> None:
-    """At the ends alpha / sigma is 0 or infinite, and the derivative of a power of its ratio may be too."""
-    solver = ExponentialEuler(network().double(), PATH, KL(PATH, scale), noise=lambda x, t, s: torch.ones_like(x))
-    x, times, h = start(torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64), 1e-6
-
-    def reached(times: Tensor) -> Tensor:
-        return trajectory(solver, x, times)[-1].sum()
-
-    (gradient,) = torch.autograd.grad(reached(leaf := times.clone().requires_grad_()), leaf)
-    assert gradient.isfinite().all()
-    for n in (1, 2, 3):
-        unit = h * torch.eye(5)[n].double()
-        numeric = (reached(times + unit) - reached(times - unit)) / (2 * h)
-        torch.testing.assert_close(gradient[n], numeric.detach(), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("w", [Sigma(PATH), KL(PATH), Window(Sigma(PATH), (0.2, 0.6))], ids=str)
 def test_steps_of_no_rows(w: Diffusion) -> None:
     for solver in (ExponentialEuler(network(), PATH, w), EulerMaruyama(SDE(network(), PATH, Sigma(PATH)))):
         none = solver.transition(torch.zeros(0, 2), torch.zeros(0), torch.full((0,), 0.5))
         assert none.log_prob(torch.zeros(0, 2)).shape == (0,)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_windows_end_at_times_up_to_their_rounding_error(dtype: torch.dtype) -> None:
-    """0.3 is not the fourth of `linspace(0, 1, 11)`, neither in float32 nor in float64."""
-    model, x, times = network(), start(), torch.linspace(0, 1, 11, dtype=dtype)
-    window = Window(KL(PATH, 0.5), (0.3, 0.7))
-    noisy = [n for n in range(10) if EulerMaruyama(SDE(model, PATH, window)).transition(x, *times[n : n + 2]).std > 0]
-    assert noisy == [3, 4, 5, 6, 7]  # steps that start in the window
-    for solver in (ExponentialEuler(model, PATH, window), Exponential(model, PATH, window, order=1, corrector=False)):
-        noisy = [n for n in range(10) if solver.transition(x, *times[n : n + 2]).std > 0]
-        assert noisy == [3, 4, 5, 6]  # steps inside of the window
-    ode, by_window = (Exponential(model, PATH, w) for w in (None, window))
-    for part in (times[:4], times[7:]):
-        assert torch.equal(sample(by_window, x, part), sample(ode, x, part))
-    for steps in range(1, 101):
-        grid = torch.linspace(0, 1, steps + 1, dtype=dtype)
-        ends = torch.arange(steps).double() / steps
-        assert all(Window(Constant(1.0), (float(end), 1.0))(grid[n]) == 1 for n, end in enumerate(ends))
 
 
 @pytest.mark.parametrize("w", [KL(PATH), Constant(1.0), Sigma(PATH), Window(Constant(1.0), (0.0, 1.0))], ids=str)
@@ -493,43 +322,6 @@ def test_times_outside_of_the_path_or_backwards_are_refused(w: Diffusion) -> Non
             solver.step(x, 0.1, torch.tensor(0.2))  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"states must be floating point, got torch\.int64"):
             solver.step(x.long(), torch.tensor(0.2), torch.tensor(0.3))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
-def test_noise_at_time_zero_is_forgotten_for_any_scale_of_kl(scale: float) -> None:
-    """The integral of w / sigma^2 is infinite, also for a small scale, for which it grows slowly."""
-    velocity, x = WORLD.velocity(PATH), start(torch.float64)
-    times = torch.linspace(0, 1, 4, dtype=torch.float64)
-    for w in (KL(PATH, scale), Window(KL(PATH, scale), (0.0, 1.0)), lambda t: scale * KL(PATH)(t)):
-        mean, std = ExponentialEuler(velocity, PATH, w).transition(x, times[0], times[1])
-        torch.testing.assert_close(std, PATH.sigma(times[1]))
-        data = PATH.data_from_velocity(velocity(x, times[0].expand(6)), x, times[0])
-        torch.testing.assert_close(mean, PATH.alpha(times[1]) * data)
-        multistep = Exponential(velocity, PATH, w, order=1, corrector=False, noise=NOISE)
-        by_step = sample(ExponentialEuler(velocity, PATH, w, noise=NOISE), x, times)
-        torch.testing.assert_close(sample(multistep, x, times), by_step)
-
-
-def test_a_w_that_is_integrable_at_time_zero_keeps_a_part_of_the_noise() -> None:
-    """For w / sigma^2 = 0.1 t^-1/2, the integral from 0 to 1/4 is 0.1."""
-    solver = ExponentialEuler(network().double(), PATH, lambda t: 0.1 * t**-0.5 * (1 - t) ** 2)
-    std = solver.transition(start(torch.float64), *doubles(0, 0.25)).std
-    torch.testing.assert_close(std, 0.75 * torch.sqrt(-torch.expm1(doubles(-0.1)))[0], rtol=1e-7, atol=0)
-
-
-def test_jumps_at_the_ends_and_a_subclass_of_kl() -> None:
-    class Half(KL):
-        jumps = (0.0, 0.5, 1.0)
-
-        def __call__(self, t: Tensor, /) -> Tensor:
-            return torch.where(t < 0.5, super().__call__(t), 0.0)
-
-    x, solver = start(), ExponentialEuler(network(), PATH, Half(PATH))
-    assert solver.transition(x, *torch.tensor([0.6, 0.8])).std == 0
-    assert solver.transition(x, *torch.tensor([0.0, 0.3])).std > 0
-    assert solver.transition(x, *torch.tensor([0.0, 1.0])).std == 0
-    expected = ExponentialEuler(network(), PATH, Window(KL(PATH), (0.0, 0.5))).transition(x, *torch.tensor([0.2, 0.8]))
-    torch.testing.assert_close(solver.transition(x, *torch.tensor([0.2, 0.8])).std, expected.std)
 
 
 def test_half_precision_times_of_a_step_are_used_as_given() -> None:
